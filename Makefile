@@ -1,0 +1,47 @@
+# Every target sets up what it needs: a virtual environment with pinned dependencies.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+DOCS_STAMP := $(VENV)/.installed-docs
+DEMO_OUT ?= runs/demo
+
+# Idle OpenMP threads sleep instead of spinning: on a machine with other work, spinning costs tenfold.
+export OMP_WAIT_POLICY ?= PASSIVE
+
+.PHONY: demo test lint types unit test-slow docs bench clean
+
+demo: $(STAMP)
+	$(BIN)/nessampler run amber-to-amoeba --preset quick --seed 0 --out $(DEMO_OUT) --resume
+
+test: lint types unit
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(STAMP)
+	$(BIN)/pyright
+
+unit: $(STAMP)
+	$(BIN)/python -m pytest
+
+test-slow: $(STAMP)
+	$(BIN)/python -m pytest -m slow
+
+docs: $(DOCS_STAMP)
+	$(BIN)/python -m sphinx -W --keep-going -b html docs docs/_build/html
+
+clean:
+	rm -rf $(VENV) build dist docs/_build
+
+$(STAMP): pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit("nessampler needs Python 3.11 or newer: got " + sys.version.split()[0] + "; set PYTHON=/path/to/python3.11" if sys.version_info < (3, 11) else 0)'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[molecular,dev]'
+	touch $@
+
+$(DOCS_STAMP): $(STAMP)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[molecular,dev,docs]'
+	touch $@

@@ -1,0 +1,36 @@
+"""Sampling and free-energy estimation by learned non-equilibrium transport.
+
+Two questions, one engine: weighted samples and log Z of an unnormalised density, and the free-energy difference of
+two states. Learning changes the variance, never the answer.
+"""
+
+from nessampler.errors import InputError
+from nessampler.estimators import Bounds, Flag, FreeEnergy, bar, bounds, jarzynski
+from nessampler.fields import Evaluated, Fields
+from nessampler.kernels import Kernel, Walkers
+from nessampler.methods.difference import Difference, free_energy
+from nessampler.methods.ladder import Effort
+from nessampler.paths import Path
+from nessampler.simulate import Ensemble, simulate
+from nessampler.targets import Target
+
+__all__ = [
+    "Bounds",
+    "Difference",
+    "Effort",
+    "Ensemble",
+    "Evaluated",
+    "Fields",
+    "Flag",
+    "FreeEnergy",
+    "InputError",
+    "Kernel",
+    "Path",
+    "Target",
+    "Walkers",
+    "bar",
+    "bounds",
+    "free_energy",
+    "jarzynski",
+    "simulate",
+]

@@ -1,0 +1,233 @@
+"""Can the number be trusted? Overlap, tail index, correlation, Crooks' relation, convergence in time, contradictions.
+
+Works follow the conventions of `nessampler.estimators`: kT, `(n,)` independent or `(chains, draws)` correlated.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float
+from scipy.special import expit
+from scipy.stats import norm
+
+from nessampler.errors import InputError
+from nessampler.estimators import (
+    Flag,
+    FreeEnergy,
+    Work,
+    bar,
+    bounds,
+    jarzynski,
+    overlap,
+    pareto_k,
+    statistical_inefficiency,
+)
+from nessampler.estimators.second_law import ONE_SIDED
+from nessampler.estimators.works import checked_work
+
+__all__ = [
+    "Convergence",
+    "CrooksCheck",
+    "convergence",
+    "crooks_check",
+    "disagreement",
+    "overlap",
+    "pareto_k",
+    "statistical_inefficiency",
+]
+
+
+@dataclass(frozen=True)
+class CrooksCheck:
+    """How the log-ratio of the two work densities rises with the work: with slope 1 if Crooks' relation holds.
+
+    Attributes:
+        slope: fitted slope; None where the works are separated or do not vary, so that no slope is defined.
+        std_error: its standard error.
+        z: `(slope - 1) / std_error`.
+    """
+
+    slope: float | None
+    std_error: float | None
+    z: float | None
+
+
+@dataclass(frozen=True)
+class Convergence:
+    """ΔF from the first and from the last part of the draws, `fractions` of them.
+
+    Attributes:
+        fractions: 1/k, 2/k, …, 1.
+        forward: estimates from the first part of every chain.
+        backward: estimates from the last part of every chain.
+    """
+
+    fractions: tuple[float, ...]
+    forward: tuple[FreeEnergy, ...]
+    backward: tuple[FreeEnergy, ...]
+
+
+def crooks_check(work_forward: Work, work_reverse: Work, delta_f: float) -> CrooksCheck:
+    """Fit the slope of Crooks' relation by logistic regression; exact works of either direction give 1.
+
+        log n_F P_F(W) / (n_R P_R(-W)) = a + slope (W - ΔF)
+
+    Membership (forward or reverse) is regressed on the work, with intercept; works of +inf carry no information and are
+    left out. A wrong sign, a wrong temperature or an end state that is not sampled moves the slope. The error is the
+    sandwich one, within each direction, with the statistical inefficiency of `(chains, draws)`.
+
+    Args:
+        delta_f: centre of the regression, for numerical accuracy; the intercept is free, so any estimate serves.
+
+    Raises:
+        InputError: fewer than two works in a direction, a NaN, or a −inf; or `delta_f` not finite.
+
+    References: Entropy production fluctuation theorem and the nonequilibrium work relation for free energy
+        differences, 1999, arXiv:cond-mat/9901352, eq. 2; the regression: Equilibrium free energies from
+        nonequilibrium measurements using maximum-likelihood methods, 2003, doi:10.1103/PhysRevLett.91.140601.
+
+    >>> rng = np.random.default_rng(0)
+    >>> found = crooks_check(3 + 2 * rng.normal(size=2000), 1 + 2 * rng.normal(size=2000), delta_f=1.0)
+    >>> round(found.slope, 2), abs(found.z) < 3
+    (1.01, True)
+    """
+    if not math.isfinite(delta_f):
+        raise InputError(
+            f"`delta_f` centres the regression and must be finite: got {delta_f}; pass `bar(...).delta_f`."
+        )
+    forward, reverse = checked_work(work_forward, "forward"), checked_work(work_reverse, "reverse")
+    samples = [(forward.values - delta_f, 1.0, forward), (-reverse.values - delta_f, 0.0, reverse)]
+    x = np.concatenate([value[np.isfinite(value)] for value, _, _ in samples])
+    label = np.concatenate([np.full(np.isfinite(value).sum(), member) for value, member, _ in samples])
+    fitted = _logistic(x, label)
+    if fitted is None:
+        return CrooksCheck(None, None, None)
+    intercept, slope, curvature = fitted
+    influence = np.linalg.inv(curvature)[1]
+    variance = 0.0
+    for value, member, works in samples:
+        finite = np.where(np.isfinite(value), value, 0.0)
+        residual = np.where(np.isfinite(value), member - expit(intercept + slope * finite), 0.0)
+        pull = residual * (influence[0] + influence[1] * finite)
+        variance += works.inefficiency(pull) * pull.size * float(pull.var())
+    error = math.sqrt(variance)
+    return CrooksCheck(slope, error, (slope - 1) / error) if error > 0 else CrooksCheck(None, None, None)
+
+
+def convergence(
+    work_forward: Work, work_reverse: Work, fractions: int = 10, *, seed: int = 0, resamples: int = 100
+) -> Convergence:
+    """ΔF by `bar` from growing parts of the draws, taken from the beginning and from the end.
+
+    The two curves agree within their errors once the beginning resembles the end; if they meet only at 1, the works
+    drift and an early part should be dropped or the run made longer.
+
+    Raises:
+        InputError: as `bar`, or so many `fractions` that a part holds fewer than two works.
+
+    References: Guidelines for the analysis of free energy calculations, 2015, doi:10.1007/s10822-015-9840-9, section 3.
+
+    >>> rng = np.random.default_rng(0)
+    >>> found = convergence(1 + rng.normal(size=200), rng.normal(size=200), fractions=4)
+    >>> found.fractions, found.forward[-1] == found.backward[-1]
+    ((0.25, 0.5, 0.75, 1.0), True)
+    """
+    forward, reverse = checked_work(work_forward, "forward"), checked_work(work_reverse, "reverse")
+    fewest = min(forward.values.shape[-1], reverse.values.shape[-1])
+    if not 1 <= fractions <= fewest // 2:
+        raise InputError(
+            f"`fractions` must leave two draws in the smallest part: got {fractions} parts of {fewest} draws; "
+            f"choose between 1 and {fewest // 2}."
+        )
+    shares = [(i + 1) / fractions for i in range(fractions)]
+
+    def estimate(share: float, last: bool) -> FreeEnergy:
+        parts = (_part(works.values, share, last) for works in (forward, reverse))
+        shaped = [p if w.correlated else p[0] for p, w in zip(parts, (forward, reverse), strict=True)]
+        return bar(*shaped, seed=seed, resamples=resamples)
+
+    first = tuple(estimate(share, last=False) for share in shares)
+    final = tuple(estimate(share, last=True) for share in shares)
+    return Convergence(tuple(shares), first, final)
+
+
+def disagreement(work_forward: Work, work_reverse: Work, *, seed: int = 0) -> tuple[Flag, ...]:
+    """Flags where the two directions contradict each other beyond one-sided 99.9 % limits; empty if they do not.
+
+    "crossed_bounds": the lower bound of ΔF lies above the upper one, which no amount of dissipation can do.
+    "directions_disagree": the two Jarzynski averages differ although each is unflagged; averages with heavy tails
+    or few effective samples differ routinely and are not compared, since `bar` does not lean on them.
+
+    Raises:
+        InputError: fewer than two works in a direction, a NaN, or a −inf; the work is named.
+
+    >>> rng = np.random.default_rng(0)
+    >>> disagreement(3 + 2 * rng.normal(size=2000), 1 + 2 * rng.normal(size=2000))
+    ()
+    >>> [flag.code for flag in disagreement(-3 + rng.normal(size=2000), 1 + rng.normal(size=2000))]
+    ['crossed_bounds', 'directions_disagree']
+    """
+    flags = []
+    low, high = bounds(work_forward, work_reverse).tightest_limits
+    if low is not None and high is not None and low > high:
+        flags.append(_crossed_bounds(low, high))
+    forward = jarzynski(work_forward, opposite=work_reverse, seed=seed)
+    reverse = jarzynski(work_reverse, reverse=True, opposite=work_forward, seed=seed)
+    if forward.trusted and reverse.trusted and forward.delta_f is not None and reverse.delta_f is not None:
+        error = math.hypot(forward.std_error or 0.0, reverse.std_error or 0.0)
+        if abs(forward.delta_f - reverse.delta_f) > float(norm.ppf(ONE_SIDED)) * error:
+            flags.append(_directions_disagree(forward.delta_f, reverse.delta_f))
+    return tuple(flags)
+
+
+def _logistic(
+    x: Float[np.ndarray, " n"], label: Float[np.ndarray, " n"]
+) -> tuple[float, float, Float[np.ndarray, "2 2"]] | None:
+    """Intercept, slope and curvature of the log-likelihood; None without a maximum (separated or constant works)."""
+    ones, zeros = x[label == 1], x[label == 0]
+    if len(ones) == 0 or len(zeros) == 0 or ones.min() >= zeros.max() or zeros.min() >= ones.max():
+        return None
+    design = np.stack([np.ones_like(x), x], -1)
+    beta = np.array([math.log(len(ones) / len(zeros)), 1.0])
+    value = _log_likelihood(design @ beta, label)
+    for _ in range(100):
+        p = expit(design @ beta)
+        curvature = (design * (p * (1 - p))[:, None]).T @ design
+        if np.linalg.cond(curvature) > 1e14:
+            return None
+        step = np.linalg.solve(curvature, design.T @ (label - p))
+        while _log_likelihood(design @ (beta + step), label) < value and np.abs(step).max() > 1e-12:
+            step = step / 2
+        beta = beta + step
+        value = _log_likelihood(design @ beta, label)
+        if np.abs(step).max() <= 1e-10:
+            return float(beta[0]), float(beta[1]), curvature
+    return None
+
+
+def _log_likelihood(logit: Float[np.ndarray, " n"], label: Float[np.ndarray, " n"]) -> float:
+    return float((label * logit - np.logaddexp(0.0, logit)).sum())
+
+
+def _part(values: Float[np.ndarray, "chains draws"], share: float, last: bool) -> Float[np.ndarray, "chains part"]:
+    count = round(share * values.shape[1])
+    return values[:, -count:] if last else values[:, :count]
+
+
+def _crossed_bounds(low: float, high: float) -> Flag:
+    return Flag(
+        "crossed_bounds",
+        f"the lower limit of ΔF, {low:.3f} kT, lies above the upper, {high:.3f} kT, which the second law forbids; "
+        "check the sign of the reverse works and that both end states are sampled at equilibrium.",
+    )
+
+
+def _directions_disagree(forward: float, reverse: float) -> Flag:
+    return Flag(
+        "directions_disagree",
+        f"forward works give ΔF = {forward:.3f} kT, reverse works {reverse:.3f} kT, further apart than their errors "
+        "allow; an end state is not sampled (a basin never visited), or the works belong to different processes.",
+    )

@@ -1,0 +1,56 @@
+"""What moves walkers: a kernel steps over an interval, in either direction, and reports its log ratio."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+__all__ = ["Kernel", "Walkers"]
+
+
+@dataclass(frozen=True)
+class Walkers:
+    """Positions and what the last step evaluated there, tagged with its time.
+
+    `energy` is $U_t(x)$ at that time where the kernel learned it for free. `ancestors` are the indices that the
+    walkers had before the last selection.
+    """
+
+    x: Float[Tensor, " n *event"]
+    time: float
+    cached: Any = None
+    energy: Float[Tensor, " n"] | None = None
+    ancestors: Tensor | None = None
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    def __getitem__(self, index: Tensor) -> Walkers:
+        """The selected walkers, repeats allowed."""
+
+        def select(value: Any) -> Any:
+            if isinstance(value, tuple):
+                selected = [select(v) for v in value]
+                return type(value)(*selected) if hasattr(value, "_fields") else tuple(selected)
+            return value[index] if isinstance(value, Tensor) else value
+
+        return replace(self, x=self.x[index], cached=select(self.cached), energy=select(self.energy), ancestors=index)
+
+
+@runtime_checkable
+class Kernel(Protocol):
+    """A forward transition density F and its backward partner B; `t1 < t0` is the time reversal."""
+
+    def start(self, t: float, x: Float[Tensor, " n *event"]) -> Walkers:
+        """Walkers at `x`, with whatever the first step will need."""
+        ...
+
+    def step(
+        self, t0: float, t1: float, walkers: Walkers, *, generator: torch.Generator
+    ) -> tuple[Walkers, Float[Tensor, " n"]]:
+        r"""Move from t0 to t1; also $\log B(x|x') - \log F(x'|x)$, float64."""
+        ...

@@ -1,0 +1,246 @@
+"""A free-energy difference from two targets and samples of both: the recipe behind `nessampler run`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.distributions.transforms import Transform
+
+from nessampler.diagnostics import disagreement
+from nessampler.errors import InputError
+from nessampler.estimators import Bounds, Flag, FreeEnergy, bar, bounds, jarzynski, pareto_k
+from nessampler.methods.ends import Ends, generator_for, split_by_time
+from nessampler.methods.ladder import MARGIN, RUNGS, Effort, Ladder, Method, Pilot
+from nessampler.methods.ledger import Ledger
+from nessampler.methods.transport import Works
+from nessampler.methods.verdict import Verdict, judge
+from nessampler.targets import Target, carry
+
+__all__ = ["Difference", "RungResult", "free_energy"]
+
+
+@dataclass(frozen=True)
+class RungResult:
+    """One rung: its BAR estimate and what goes with it, from the evaluate block or, if not climbed, the pilot's."""
+
+    name: str
+    description: str
+    block: str
+    estimate: FreeEnergy
+    works: Works
+    bounds: Bounds
+    pareto_k: tuple[float | None, float | None]
+    evaluations: Mapping[str, Any]
+    seconds: float
+    pilot: Pilot
+    note: str
+
+
+@dataclass(frozen=True)
+class Difference:
+    """ΔF = F_B - F_A in kT with everything that supports it.
+
+    Attributes:
+        delta_f: BAR on the chosen rung.
+        rungs: every rung that was tried, in order.
+        chosen: the name of the rung reported.
+        estimators: jarzynski_forward, jarzynski_reverse and bar of the chosen rung, and plain_bar.
+        verdict: whether the number can be trusted, in words.
+        flags: of the reported estimator and of the end states.
+        evaluations: of both states and of networks, by stage.
+        metrics: rows of the training curve.
+        state: tensors of the fitted maps and networks.
+    """
+
+    method: Method
+    delta_f: FreeEnergy
+    rungs: tuple[RungResult, ...]
+    chosen: str
+    estimators: Mapping[str, FreeEnergy]
+    verdict: Verdict
+    flags: tuple[Flag, ...]
+    evaluations: Mapping[str, Any]
+    seconds: Mapping[str, float]
+    metrics: Sequence[Mapping[str, Any]]
+    state: Mapping[str, Tensor]
+
+    @property
+    def rung(self) -> RungResult:
+        """The rung reported."""
+        return next(r for r in self.rungs if r.name == self.chosen)
+
+    @property
+    def bounds(self) -> Bounds:
+        """Second-law bounds from the chosen rung's works."""
+        return self.rung.bounds
+
+    def __str__(self) -> str:
+        return f"{self.delta_f}\n{self.verdict.text}"
+
+
+def free_energy(
+    target_a: Target,
+    target_b: Target,
+    samples_a: Float[Tensor, " *batch_a"],
+    samples_b: Float[Tensor, " *batch_b"],
+    *,
+    method: Method = "auto",
+    coordinates: Transform | None = None,
+    seed: int = 0,
+    effort: Effort | None = None,
+    endstate_evaluations: tuple[int, int] = (0, 0),
+    endstate_flags: Sequence[Flag] = (),
+    say: Callable[[str], None] = lambda _: None,
+    checkpoint: Path | None = None,
+) -> Difference:
+    r"""$\Delta F = F_B - F_A = -\log(Z_B / Z_A)$ between two densities, from equilibrium samples of both.
+
+    The samples are split once by time into blocks that fit transports, select one of them, and evaluate it. What is
+    learned changes the variance, never the answer: works are exact for every map and every network.
+
+    Args:
+        target_a, target_b: densities with one event shape; energies in kT.
+        samples_a, samples_b: `(n, *event)` of independent samples, or `(chains, draws, *event)` of time-ordered,
+            correlated ones, float64 best. The counts may differ.
+        method: plain, map, switching, feat, or auto, which climbs while pilots on the select block say it pays.
+        coordinates: a bijection from samples to a vector in which maps work well; its attribute `circular`, if any,
+            marks the circular coordinates.
+        seed: the same seed gives the same result.
+        effort: what to spend on it.
+        endstate_evaluations: gradient evaluations that the samples of A and B cost, for the ledger.
+        endstate_flags: doubts about the samples that the caller knows of.
+        say: told what is going on, one line at a time.
+        checkpoint: a file where training leaves its state, to go on from.
+
+    Raises:
+        InputError: shapes that differ, NaN samples, too few of them, an unknown method, samples outside the
+            support of their state.
+
+    References:
+        Bennett, Efficient estimation of free energy differences from Monte Carlo data, 1976; Jarzynski, Targeted
+        free energy perturbation, 2002; He et al., FEAT, 2025, arXiv:2504.11516.
+
+    Example:
+        >>> from nessampler.targets import Gaussian
+        >>> a, b = Gaussian(torch.zeros(2), torch.ones(2)), Gaussian(torch.ones(2), torch.full((2,), 0.5))
+        >>> g = torch.Generator().manual_seed(0)
+        >>> result = free_energy(a, b, a.sample(500, generator=g), b.sample(500, generator=g), method="map")
+        >>> abs(result.delta_f.delta_f - (a.log_z - b.log_z)) < 4 * result.delta_f.std_error + 1e-3
+        True
+    """
+    effort = effort or Effort()
+    chains_a, chains_b, correlated = _checked_samples(target_a, samples_a, samples_b)
+    ends = Ends.of(target_a, target_b, coordinates)
+    if coordinates is not None:
+        chains_a, chains_b = carry(coordinates, chains_a), carry(coordinates, chains_b)
+    fit, select, evaluate = split_by_time(chains_a, chains_b, effort.blocks, correlated)
+    ledger = Ledger(ends.counted, endstate_evaluations)
+    ladder = Ladder(
+        ends, fit, select, len(evaluate), effort=effort, ledger=ledger, seed=seed, say=say, checkpoint=checkpoint
+    )
+    pilots, chosen = ladder.climb(method)
+    rungs = []
+    for name in (n for n in RUNGS if n in pilots):
+        pilot, climbed = pilots[name], name in ("plain", "map", chosen)
+        works = pilot.works
+        if climbed:
+            say(f"{name}: works on the evaluate block")
+            with ledger.charge(name, "sampling", pilot.network):
+                works = pilot.transport.works(evaluate, generator=generator_for(seed, f"evaluate {name}"))
+        rungs.append(_rung(pilot, works, climbed, ledger, pilots, chosen, seed))
+    return _result(method, rungs, chosen, ledger, ladder, pilots, endstate_flags, seed)
+
+
+def _rung(
+    pilot: Pilot, works: Works, climbed: bool, ledger: Ledger, pilots: Mapping[str, Pilot], chosen: str, seed: int
+) -> RungResult:
+    name = pilot.transport.name
+    return RungResult(
+        name=name,
+        description=pilot.transport.description,
+        block="evaluate" if climbed else "select",
+        estimate=bar(*works, seed=seed),
+        works=works,
+        bounds=bounds(*works),
+        pareto_k=(pareto_k(works.forward), pareto_k(works.reverse)),
+        evaluations=ledger.evaluations(name),
+        seconds=ledger.seconds(name),
+        pilot=pilot,
+        note=_note(name, pilots, chosen),
+    )
+
+
+def _note(name: str, pilots: Mapping[str, Pilot], chosen: str) -> str:
+    if name == chosen:
+        return "chosen"
+    if pilots[name].estimate.std_error is None:
+        return "does not pay: no overlap in the pilot"
+    if pilots[chosen].estimate.std_error is None:
+        return f"{chosen} was asked for, though it has no overlap in the pilot"
+    if pilots[chosen].merit == 0:
+        return f"does not pay: {chosen} has no variance at all in the pilot"
+    ratio = pilots[name].merit / pilots[chosen].merit
+    if ratio < 1:
+        return f"variance × cost {ratio:.2g} × that of {chosen} in the pilot, not below the margin of {MARGIN:g}"
+    return f"does not pay: variance × cost {ratio:.2g} × that of {chosen} in the pilot"
+
+
+def _result(
+    method: Method,
+    rungs: Sequence[RungResult],
+    chosen: str,
+    ledger: Ledger,
+    ladder: Ladder,
+    pilots: Mapping[str, Pilot],
+    endstate_flags: Sequence[Flag],
+    seed: int,
+) -> Difference:
+    by_name = {r.name: r for r in rungs}
+    forward, reverse = by_name[chosen].works
+    estimators = {
+        "jarzynski_forward": jarzynski(forward, opposite=reverse, seed=seed),
+        "jarzynski_reverse": jarzynski(reverse, reverse=True, opposite=forward, seed=seed),
+        "bar": by_name[chosen].estimate,
+        "plain_bar": by_name["plain"].estimate,
+    }
+    flags = (*by_name[chosen].estimate.flags, *disagreement(forward, reverse, seed=seed), *endstate_flags)
+    state = {k: v for p in pilots.values() for k, v in p.transport.state.items()}
+    return Difference(
+        method=method,
+        delta_f=by_name[chosen].estimate,
+        rungs=tuple(rungs),
+        chosen=chosen,
+        estimators=estimators,
+        verdict=judge(by_name[chosen].estimate, by_name["plain"].estimate, chosen, flags),
+        flags=flags,
+        evaluations=ledger.evaluations(),
+        seconds={stage: ledger.seconds(stage=stage) for stage in ("training", "sampling")},
+        metrics=ladder.metrics,
+        state=state,
+    )
+
+
+def _checked_samples(target: Target, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor, bool]:
+    event = tuple(target.event_shape)
+    for name, x in (("A", a), ("B", b)):
+        batch = x.ndim - len(event)
+        if batch not in (1, 2) or tuple(x.shape[batch:]) != event:
+            raise InputError(
+                f"samples of {name} must be (n, *event) or (chains, draws, *event) with event shape {event}: "
+                f"got {tuple(x.shape)}"
+            )
+        bad = ~torch.isfinite(x)
+        if bool(bad.any()):
+            raise InputError(f"samples must be finite: samples of {name} are not at index {bad.nonzero()[0].tolist()}")
+    correlated = a.ndim - len(event) == 2
+    if (b.ndim - len(event) == 2) != correlated:
+        raise InputError(
+            "samples of A and B must both be (n, *event), or both (chains, draws, *event): got one of each"
+        )
+    return (a, b, True) if correlated else (a[None], b[None], False)

@@ -1,0 +1,91 @@
+"""What every rung cost: evaluations per state and of networks, by stage, and seconds."""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from nessampler.targets import Counted, Tally
+
+__all__ = ["Ledger", "Prices"]
+
+STATES = ("state_a", "state_b")
+
+
+class CountsEvaluations(Protocol):
+    """A network that knows how many walkers it has evaluated."""
+
+    evaluations: int
+
+
+@dataclass(frozen=True)
+class Prices:
+    """Relative price of one evaluation: a cheap and a dear force field are not the same currency."""
+
+    state_a: float = 1.0
+    state_b: float = 1.0
+    network: float = 1.0
+
+
+class Ledger:
+    """Charges evaluations to a rung and a stage (endstates, training, sampling).
+
+    Args:
+        counted: the counters behind states A and B.
+        endstates: gradient evaluations that sampling A and B cost, zero where samples were given.
+    """
+
+    def __init__(self, counted: tuple[Counted, Counted], endstates: tuple[int, int]) -> None:
+        self._counted = counted
+        self._endstates = endstates
+        self._tallies: dict[tuple[str, str, str], Tally] = defaultdict(Tally)
+        self._networks: dict[tuple[str, str], int] = defaultdict(int)
+        self._seconds: dict[tuple[str, str], float] = defaultdict(float)
+
+    @contextmanager
+    def charge(self, rung: str, stage: str, network: CountsEvaluations | None = None) -> Iterator[None]:
+        """Everything evaluated within the block belongs to this rung and stage."""
+        before = [c.tally(stage).copy() for c in self._counted]
+        known, started = network.evaluations if network else 0, time.perf_counter()
+        with self._counted[0].stage(stage), self._counted[1].stage(stage):
+            yield
+        for state, counter, old in zip(STATES, self._counted, before, strict=True):
+            spent, tally = counter.tally(stage) - old, self._tallies[rung, state, stage]
+            tally.energy += spent.energy
+            tally.gradient += spent.gradient
+        self._networks[rung, stage] += network.evaluations - known if network else 0
+        self._seconds[rung, stage] += time.perf_counter() - started
+
+    def seconds(self, rung: str | None = None, stage: str | None = None) -> float:
+        """Time charged to a rung, a stage, or both."""
+        return sum(s for (r, g), s in self._seconds.items() if rung in (None, r) and stage in (None, g))
+
+    def evaluations(self, rung: str | None = None) -> dict[str, Any]:
+        """Evaluations of one rung, or of all, with those of the end states."""
+        table: dict[str, Any] = {}
+        for state, endstate in zip(STATES, self._endstates, strict=True):
+            table[state] = {"endstates": {"energy": 0, "gradient": endstate}}
+            for stage in ("training", "sampling"):
+                spent = [t for (r, s, g), t in self._tallies.items() if rung in (None, r) and (s, g) == (state, stage)]
+                table[state][stage] = {
+                    "energy": sum(t.energy for t in spent),
+                    "gradient": sum(t.gradient for t in spent),
+                }
+        table["networks"] = {
+            stage: sum(n for (r, g), n in self._networks.items() if rung in (None, r) and g == stage)
+            for stage in ("training", "sampling")
+        }
+        return table
+
+    def cost(self, rung: str, prices: Prices, *, sampling_scale: float = 1.0) -> float:
+        """Price of a rung, end states and training included, its sampling stage scaled to the evaluate block."""
+        table, total = self.evaluations(rung), 0.0
+        for state, price in zip(STATES, (prices.state_a, prices.state_b), strict=True):
+            stages = {name: sum(t.values()) for name, t in table[state].items()}
+            total += price * (stages["endstates"] + stages["training"] + sampling_scale * stages["sampling"])
+        networks = table["networks"]
+        return total + prices.network * (networks["training"] + sampling_scale * networks["sampling"])

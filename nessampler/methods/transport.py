@@ -1,0 +1,85 @@
+"""A rung of the ladder, ready to run: how samples of both ends become forward and reverse works."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.distributions.transforms import Transform
+
+from nessampler.estimators import bar
+from nessampler.kernels import Kernel
+from nessampler.methods.ends import Block
+from nessampler.paths import Path
+from nessampler.simulate import simulate
+from nessampler.targets import carry
+
+__all__ = ["Transport", "Works"]
+
+Progress = Callable[[int, int], None]
+
+
+class Works(NamedTuple):
+    """Works in kT: `(chains, draws)` of correlated samples, `(n,)` of independent ones."""
+
+    forward: Float[np.ndarray, "*samples"]
+    reverse: Float[np.ndarray, "*samples"]
+
+
+@dataclass(frozen=True)
+class Transport:
+    """Kernel, path and times, and the bijections that bring samples of either end to the path's coordinates.
+
+    Attributes:
+        name: the rung: plain, map, switching or feat.
+        description: what it does, for a table.
+        encode_a, encode_b: applied to samples of A and B first; None leaves them alone.
+        state: tensors that, with the code, make the transport again; saved with a run.
+    """
+
+    name: str
+    description: str
+    kernel: Kernel
+    path: Path
+    times: tuple[float, ...]
+    encode_a: Transform | None = None
+    encode_b: Transform | None = None
+    state: Mapping[str, Tensor] = field(default_factory=dict)
+
+    def works(
+        self, block: Block, *, generator: torch.Generator, progress: Progress | None = None, chunk_size: int = 4096
+    ) -> Works:
+        """Forward works from A's samples, and works of the reversed process from B's."""
+        forward = self._run(block.a, self.encode_a, self.times, block.correlated, generator, chunk_size, progress)
+        reverse = self._run(block.b, self.encode_b, self.times[::-1], block.correlated, generator, chunk_size, progress)
+        return Works(forward, reverse)
+
+    def pilot_error(self, pilot: Block, *, generator: torch.Generator) -> float:
+        """Standard error of BAR over pilot walkers, by which step sizes are chosen; +inf where they do not overlap."""
+        error = bar(*self.works(pilot, generator=generator)).std_error
+        return math.inf if error is None else error
+
+    def _run(
+        self,
+        samples: Tensor,
+        encode: Transform | None,
+        times: tuple[float, ...],
+        correlated: bool,
+        generator: torch.Generator,
+        chunk_size: int,
+        progress: Progress | None,
+    ) -> np.ndarray:
+        x = samples.flatten(0, 1)
+        with torch.no_grad():
+            start = x if encode is None else carry(encode, x)
+            ensemble = simulate(
+                self.kernel, self.path, times, start, generator=generator, chunk_size=chunk_size, progress=progress
+            )
+        work = ensemble.work.cpu().numpy()
+        return work.reshape(samples.shape[:2]) if correlated else work

@@ -1,0 +1,116 @@
+"""Which frames of an end state's replicas are equilibrated, and whether the replicas agree."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float
+
+from nessampler.estimators import Flag, statistical_inefficiency
+
+__all__ = ["Equilibrated", "equilibrated"]
+
+LARGEST_R_HAT = 1.1
+FEWEST_INDEPENDENT = 50
+
+
+@dataclass(frozen=True)
+class Equilibrated:
+    """Frames kept of one state, and what was found out about them.
+
+    Attributes:
+        positions: `(replicas, frames, atoms, 3)` in nm.
+        discarded: frames dropped from the start of every replica, prescribed equilibration included.
+        inefficiency: statistical inefficiency, in frames, of the slowest observable; and its name.
+        r_hat: largest rank-normalised split R-hat over the observables; None for a single replica.
+    """
+
+    positions: Float[np.ndarray, "replicas frames atoms 3"]
+    discarded: int
+    inefficiency: float
+    slowest: str
+    r_hat: float | None
+    flags: tuple[Flag, ...]
+
+
+def equilibrated(
+    positions: Float[np.ndarray, "replicas frames atoms 3"],
+    burn_in: int,
+    observables: Mapping[str, Float[np.ndarray, "replicas frames"]],
+    state: str,
+) -> Equilibrated:
+    """Drop what pymbar's `detect_equilibration` finds not yet stationary, and compare the replicas.
+
+    Args:
+        positions: all stored frames.
+        burn_in: the prescribed equilibration, dropped in any case.
+        observables: series whose stationarity and agreement matter: the energy, and every slow coordinate.
+        state: for messages.
+
+    References: Chodera, A simple method for automated equilibration detection in molecular simulations, 2016,
+        J. Chem. Theory Comput. 12, 1799; Vehtari et al., Rank-normalization, folding, and localization: an
+        improved R-hat, 2021, Bayesian Anal. 16, 667.
+    """
+    kept = {name: series[:, burn_in:] for name, series in observables.items()}
+    start = max(_equilibration(chain) for chain in kept["energy"])
+    frames = kept["energy"].shape[1]
+    flags = []
+    if start > frames // 2:
+        flags.append(
+            Flag(
+                "equilibration",
+                f"state {state}: the energy drifts for more than half of the production ({start} of {frames} frames); "
+                "sample longer",
+            )
+        )
+        start = frames // 2
+    kept = {name: series[:, start:] for name, series in kept.items()}
+    inefficiency = {name: statistical_inefficiency(series) for name, series in kept.items()}
+    slowest = max(inefficiency, key=lambda name: inefficiency[name])
+    independent = kept["energy"].size / inefficiency[slowest]
+    if independent < FEWEST_INDEPENDENT:
+        flags.append(
+            Flag(
+                "slow_coordinate",
+                f"state {state}: {slowest} gave about {independent:.0f} independent samples "
+                f"(statistical inefficiency {inefficiency[slowest]:.0f} frames); sample longer",
+            )
+        )
+    r_hat = {name: _r_hat(series) for name, series in kept.items()} if len(positions) > 1 else {}
+    worst = max(r_hat, key=lambda name: r_hat[name], default=None)
+    if worst is not None and r_hat[worst] > LARGEST_R_HAT:
+        flags.append(
+            Flag(
+                "replicas_disagree",
+                f"state {state}: R-hat of {worst} is {r_hat[worst]:.2f}, above {LARGEST_R_HAT}: the replicas have not "
+                "seen the same states; sample longer or with more replicas",
+            )
+        )
+    return Equilibrated(
+        positions[:, burn_in + start :],
+        burn_in + start,
+        inefficiency[slowest],
+        slowest,
+        r_hat[worst] if worst is not None else None,
+        tuple(flags),
+    )
+
+
+def _equilibration(chain: Float[np.ndarray, " frames"]) -> int:
+    logging.getLogger("pymbar").setLevel(logging.ERROR)  # its banner about an optional dependency
+    from pymbar.timeseries import detect_equilibration
+
+    return int(detect_equilibration(chain, nskip=max(1, len(chain) // 50))[0])
+
+
+def _r_hat(series: Float[np.ndarray, "replicas frames"]) -> float:
+    import arviz
+
+    if np.ptp(series) == 0:
+        return 1.0
+    with np.errstate(divide="ignore", invalid="ignore"):
+        value = float(arviz.rhat(series))
+    return value if np.isfinite(value) else float("inf")  # each replica stuck at a value of its own

@@ -1,0 +1,118 @@
+"""The run directory: every file written whole or not at all."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors.torch import save_file
+from torch import Tensor
+
+from nessampler._files import write_atomically
+from nessampler.errors import InputError
+from nessampler.methods.difference import Difference
+from nessampler.runs import config as configuration
+
+__all__ = ["RunDirectory"]
+
+
+class RunDirectory:
+    """Where a run keeps what it used and what it found.
+
+    Raises:
+        InputError: the directory cannot be written, or holds another run.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def open(self, config: configuration.Config, folder: Path, *, resume: bool) -> None:
+        """Create the directory, or check that what it holds is this very run.
+
+        Structure files are copied, so that the directory alone repeats the run.
+        """
+        stored = self.path / "config.toml"
+        if stored.exists():
+            if not resume:
+                raise InputError(
+                    f"{self.path} already holds a run: add --resume to go on with it, or choose another --out"
+                )
+            before = configuration.resolve(configuration.load(stored), source=str(stored))
+            if before != config:
+                raise InputError(
+                    f"--resume must go on with the same settings: {stored} differs in {_difference(before, config)}; "
+                    "choose another --out"
+                )
+            return
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            for state in (config.state_a, config.state_b):
+                name = getattr(state, "structure", None)
+                if name and (folder / name).resolve() != (self.path / name).resolve():
+                    self.write_bytes(name, (folder / name).read_bytes())
+                for file in getattr(state, "force_field", ()):
+                    if (folder / file).is_file():
+                        self.write_bytes(file, (folder / file).read_bytes())
+            self._write("config.toml", lambda path: configuration.write(config, path))
+        except OSError as error:
+            raise InputError(
+                f"the run directory must be writable: {self.path} is not ({error.strerror}); choose another --out"
+            ) from error
+
+    def write_bytes(self, name: str, content: bytes) -> None:
+        """One file."""
+        (self.path / name).parent.mkdir(parents=True, exist_ok=True)
+        self._write(name, lambda path: path.write_bytes(content))
+
+    def write_json(self, name: str, table: Mapping[str, Any]) -> str:
+        """A table as JSON; the text is returned."""
+        text = json.dumps(table, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+        self.write_bytes(name, text.encode())
+        return text
+
+    def write_metrics(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """`metrics.csv`: the training curve, a header alone when nothing was trained."""
+        names = list(dict.fromkeys(key for row in rows for key in row)) or ["step", "loss"]
+        text = io.StringIO()
+        writer = csv.DictWriter(text, names, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+        self.write_bytes("metrics.csv", text.getvalue().encode())
+
+    def write_model(self, state: Mapping[str, Tensor]) -> None:
+        """`model.safetensors`: the fitted maps and networks."""
+        tensors = {k: v.detach().cpu().contiguous() for k, v in state.items()}
+        self._write("model.safetensors", lambda path: save_file(tensors, str(path)))
+
+    def write_works(self, result: Difference) -> None:
+        """`works.nc`: an ArviZ InferenceData with groups `forward` and `reverse`, two variables per rung.
+
+        Rungs that were not climbed have the works of their pilot in `pilot_forward` and `pilot_reverse`.
+        """
+        import arviz  # takes a second to import
+        import xarray
+
+        groups: dict[str, dict[str, Any]] = {}
+        for rung in result.rungs:
+            prefix = "" if rung.block == "evaluate" else "pilot_"
+            for direction, work in zip(("forward", "reverse"), rung.works, strict=True):
+                variables = groups.setdefault(prefix + direction, {})
+                draws = (("chain", "draw"), np.atleast_2d(work))
+                variables[f"work_{rung.name}"] = (*draws, {"units": "kT"})
+                variables[f"log_weight_{rung.name}"] = (draws[0], -draws[1])
+        datasets: dict[str, Any] = {name: xarray.Dataset(variables) for name, variables in groups.items()}
+        data = arviz.InferenceData(**datasets)
+        self._write("works.nc", lambda path: data.to_netcdf(str(path)))
+
+    def _write(self, name: str, write: Callable[[Path], Any]) -> None:
+        write_atomically(self.path / name, write)
+
+
+def _difference(before: configuration.Config, now: configuration.Config) -> str:
+    old, new = before.model_dump(), now.model_dump()
+    return ", ".join(k for k in new if old.get(k) != new[k])

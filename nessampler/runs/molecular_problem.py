@@ -1,0 +1,191 @@
+"""A molecular difference made ready: force fields, end-state MD, internal coordinates, targets."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from nessampler.errors import InputError
+from nessampler.methods.ends import SMALLEST_BLOCK
+from nessampler.molecular.contexts import ContextPool, check_platform
+from nessampler.molecular.end_states import Dynamics, sample_end_states
+from nessampler.molecular.equilibration import Equilibrated, equilibrated
+from nessampler.molecular.internal_coordinates import InternalCoordinates
+from nessampler.molecular.panels import ramachandran, torsion_histograms
+from nessampler.molecular.systems import Molecule, check_same_atoms, load_structure, parameterize
+from nessampler.molecular.target import OpenMMTarget
+from nessampler.molecular.topology_tree import ZMatrix
+from nessampler.runs.config import Config, MolecularState
+from nessampler.runs.prepared import Prepared
+from nessampler.runs.report import Panel
+from nessampler.runs.units import parse
+from nessampler.targets import carry
+
+__all__ = ["check_molecular", "prepare_molecular"]
+
+STATES = ("a", "b")
+FEWEST_DRAWS = 8  # per replica, to compare the halves of each
+
+
+def check_molecular(config: Config, folder: Path) -> tuple[dict[str, Molecule], dict]:
+    """Molecules and systems of both states: everything that can be wrong before MD starts is found here."""
+    molecules, systems = {}, {}
+    for name, state in zip(STATES, (config.state_a, config.state_b), strict=True):
+        assert isinstance(state, MolecularState)
+        for file in (state.structure, *state.force_field):
+            if not (folder / file).resolve().is_relative_to(folder.resolve()):
+                raise InputError(f"files must lie in the system's folder, which a run copies: got {file!r}")
+        molecules[name] = load_structure(folder / state.structure)
+        systems[name] = parameterize(
+            molecules[name], state.force_field, state.options, parse(config.md.hydrogen_mass, "Da"), folder
+        )
+    check_same_atoms(molecules["a"], molecules["b"])
+    ZMatrix.from_topology(molecules["a"].topology)
+    check_platform(config.md.platform)
+    for name, production in (("A", config.md.production_a), ("B", config.md.production_b)):
+        _check_frames(config, production, name)
+    return molecules, systems
+
+
+def _check_frames(config: Config, production: str, name: str) -> None:
+    dynamics = _dynamics(config, production)
+    frames = dynamics.frames - dynamics.burn_in
+    if frames * dynamics.replicas * min(config.ladder.blocks) < SMALLEST_BLOCK or frames < FEWEST_DRAWS:
+        raise InputError(
+            f"every block needs at least {SMALLEST_BLOCK} samples: {dynamics.replicas} replicas of state {name} store "
+            f"{frames} frames each ({production}, one every {config.md.interval}); sample longer or store more often"
+        )
+    if dynamics.interval < dynamics.timestep:
+        raise InputError(f"md.interval must be a time step at least: got {config.md.interval} < {config.md.timestep}")
+
+
+def prepare_molecular(
+    config: Config, folder: Path, run_dir: Path, progress: Callable[[int, int, str], None], processes: int | None = None
+) -> Prepared:
+    """Sample both ends (or read what an earlier run stored) and build targets and coordinates.
+
+    Args:
+        config, folder: the problem, and where its files lie.
+        run_dir: trajectories go to `endstates/` in it.
+        progress: MD steps done, in all, and what is running.
+        processes: workers for OpenMM; by default one per core.
+    """
+    molecules, systems = check_molecular(config, folder)
+    temperature = parse(config.temperature or "", "K")
+    pool = ContextPool(processes)
+    try:
+        dynamics = {"a": _dynamics(config, config.md.production_a), "b": _dynamics(config, config.md.production_b)}
+        sampled = sample_end_states(
+            systems,
+            molecules,
+            dynamics,
+            run_dir / "endstates",
+            seed=config.run.seed,
+            pool=pool,
+            progress=progress,
+        )
+        targets = {s: OpenMMTarget(systems[s], temperature, pool=pool) for s in STATES}
+        rough = np.concatenate(
+            [
+                sampled[s].positions[:, dynamics[s].burn_in :].reshape(-1, *sampled[s].positions.shape[2:])
+                for s in STATES
+            ]
+        )
+        # Which torsions are soft is read off a thin sample; it shapes coordinates, never the answer.
+        coordinates = InternalCoordinates.from_topology(
+            molecules["a"].topology, torch.as_tensor(rough[:: max(1, len(rough) // 500)], dtype=torch.float64)
+        )
+        kept = {
+            s: equilibrated(
+                sampled[s].positions,
+                dynamics[s].burn_in,
+                _observables(sampled[s].positions, targets[s], coordinates),
+                s.upper(),
+            )
+            for s in STATES
+        }
+    except BaseException:
+        pool.close()
+        raise
+    device = torch.device(config.run.device)
+    samples = [torch.as_tensor(kept[s].positions, dtype=torch.float64, device=device) for s in STATES]
+    labels = (config.state_a.label, config.state_b.label)
+    return Prepared(
+        targets["a"],
+        targets["b"],
+        samples[0],
+        samples[1],
+        coordinates,
+        (sampled["a"].gradient_evaluations, sampled["b"].gradient_evaluations),
+        [flag for s in STATES for flag in kept[s].flags],
+        {f"state_{s}": _described(kept[s]) for s in STATES},
+        panels=lambda: _panels(coordinates, samples, labels),
+        close=pool.close,
+    )
+
+
+def _dynamics(config: Config, production: str) -> Dynamics:
+    md = config.md
+    return Dynamics(
+        parse(config.temperature or "", "K"),
+        parse(md.timestep, "ps"),
+        parse(md.friction, "1/ps"),
+        md.replicas,
+        parse(md.equilibration, "ps"),
+        parse(production, "ps"),
+        parse(md.interval, "ps"),
+        md.platform,
+    )
+
+
+def _observables(
+    positions: np.ndarray, target: OpenMMTarget, coordinates: InternalCoordinates
+) -> dict[str, np.ndarray]:
+    """The energy, and cosine and sine of every soft torsion, as series per replica."""
+    flat = torch.as_tensor(positions.reshape(-1, *positions.shape[2:]), dtype=torch.float64)
+    series = {"energy": target.energy(flat).numpy()}
+    z = carry(coordinates, flat)
+    for index in coordinates.circular.nonzero().flatten().tolist():
+        series[f"cos {coordinates.names[index]}"] = z[:, index].cos().numpy()
+        series[f"sin {coordinates.names[index]}"] = z[:, index].sin().numpy()
+    return {name: values.reshape(positions.shape[:2]) for name, values in series.items()}
+
+
+def _described(kept: Equilibrated) -> dict:
+    return {
+        "replicas": kept.positions.shape[0],
+        "frames": kept.positions.shape[0] * kept.positions.shape[1],
+        "equilibration_frames": kept.discarded,
+        "statistical_inefficiency": kept.inefficiency,
+        "slowest": kept.slowest,
+        "r_hat": kept.r_hat,
+    }
+
+
+def _panels(coordinates: InternalCoordinates, samples: list[torch.Tensor], labels: tuple[str, str]) -> list[Panel]:
+    z_a, z_b = (carry(coordinates, x.flatten(0, 1)).cpu().numpy() for x in samples)
+    backbone = ramachandran(coordinates, z_a, z_b, labels)
+    torsions = torsion_histograms(coordinates, z_a, z_b, labels)
+    panels = []
+    if backbone is not None:
+        panels.append(
+            Panel(
+                "Backbone torsions of the end states",
+                backbone,
+                f"Two Ramachandran histograms, {labels[0]} and {labels[1]}.",
+                "Sampled φ and ψ of both states. A basin that only one of them visited is a warning.",
+            )
+        )
+    if torsions is not None:
+        panels.append(
+            Panel(
+                "Soft torsions",
+                torsions,
+                f"Histograms of {int(coordinates.circular.sum())} torsions in both states.",
+                "Torsions that turn between minima, in degrees. They stay on the circle; everything else is mapped.",
+            )
+        )
+    return panels

@@ -1,0 +1,378 @@
+"""One self-contained HTML page that a chemist reads after a run: the answer first, then what it rests on."""
+
+import base64
+import io
+import json
+import os
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, StrictUndefined
+from matplotlib import rc_context
+from matplotlib.figure import Figure
+
+from nessampler._files import write_atomically
+from nessampler.runs import _words as words
+from nessampler.runs import plots
+from nessampler.runs.plots import ConvergenceCurve, Works
+
+__all__ = ["Panel", "save_figures", "write_report"]
+
+STAGE_NAMES = {**words.STAGES, "total": "whole run"}
+
+
+@dataclass(frozen=True)
+class Panel:
+    """A figure for the report, drawn by the room that owns its data.
+
+    Attributes:
+        title: heading.
+        figure: drawn with `matplotlib.figure.Figure`, without pyplot.
+        alt: what the figure shows, for those who cannot see it.
+        caption: how to read it.
+    """
+
+    title: str
+    figure: Figure
+    alt: str
+    caption: str
+
+
+def write_report(
+    path: str | os.PathLike[str],
+    result: Mapping[str, Any],
+    works: Works,
+    *,
+    metrics: Sequence[Mapping[str, Any]] = (),
+    convergence: ConvergenceCurve | None = None,
+    panels: Iterable[Panel] = (),
+) -> Path:
+    """Write the report of a finished run as one HTML file that needs nothing else.
+
+    The file appears whole or not at all, and the same input gives the same bytes.
+
+    Args:
+        path: the HTML file to write.
+        result: the contents of `result.json`.
+        works: per rung the forward and the reverse work in kT.
+        metrics: the training log, one mapping per logged step.
+        convergence: ΔF against the part of the samples used.
+        panels: further figures, shown after ours.
+
+    Returns:
+        The path written.
+
+    Raises:
+        InputError: a work is NaN or -inf.
+
+    Example:
+        >>> import tempfile
+        >>> result = {"title": "two wells", "delta_f": {"value": 1.0, "std_error": 0.1, "ci95": [0.8, 1.2]}}
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     "1.00 ± 0.10 kT" in write_report(folder + "/report.html", result, {}).read_text(encoding="utf-8")
+        True
+    """
+    shown = [*_own_panels(result, works, metrics, convergence), *panels]
+    source = files("nessampler.runs").joinpath("report.html.jinja").read_text(encoding="utf-8")
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    page = environment.from_string(source).render(
+        title=result.get("title") or result.get("system") or "run",
+        labels=[words.state_label(result, state) for state in ("state_a", "state_b")],
+        answer=_answer(result),
+        panels=[(panel, _svg_uri(panel.figure)) for panel in shown],
+        tables=_tables(result),
+        flags=words.flags(result),
+        command=words.command(result),
+        config=json.dumps(result["config"], indent=2, ensure_ascii=False) if result.get("config") else None,
+        version=result.get("version"),
+    )
+    return _written(Path(path), page.encode("utf-8"))
+
+
+def save_figures(
+    directory: str | os.PathLike[str],
+    result: Mapping[str, Any],
+    works: Works,
+    *,
+    metrics: Sequence[Mapping[str, Any]] = (),
+    convergence: ConvergenceCurve | None = None,
+    panels: Iterable[Panel] = (),
+) -> list[Path]:
+    """Save the figures of the report as `figures/01-….png` under a directory; arguments as in `write_report`.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     [path.name for path in save_figures(folder, {"rungs": []}, {})]
+        ['01-work-distributions.png', '02-estimates.png', '03-cost.png']
+    """
+    folder = Path(directory) / "figures"
+    folder.mkdir(parents=True, exist_ok=True)
+    shown = [*_own_panels(result, works, metrics, convergence), *panels]
+    return [
+        _written(folder / f"{index:02d}-{_slug(panel.title)}.png", _drawn(panel.figure, "png"))
+        for index, panel in enumerate(shown, start=1)
+    ]
+
+
+@dataclass(frozen=True)
+class _Table:
+    caption: str
+    columns: Sequence[str]
+    rows: Sequence[Sequence[str]]  # the first cell heads its row
+    note: str = ""
+    marked: int | None = None
+
+    @property
+    def numeric(self) -> list[bool]:
+        """Which columns hold nothing but numbers, to be aligned on the right."""
+        return [
+            all(re.fullmatch(r"[-+]?[\d,.]+[kMGT]?( [±/] [\d.]+| to -?[\d.]+)?|—", row[column]) for row in self.rows)
+            for column in range(len(self.columns))
+        ]
+
+
+# --- figures -----------------------------------------------------------------------------------------------------
+
+
+def _own_panels(
+    result: Mapping[str, Any],
+    works: Works,
+    metrics: Sequence[Mapping[str, Any]],
+    convergence: ConvergenceCurve | None,
+) -> list[Panel]:
+    panels = [
+        _panel(
+            "Work distributions",
+            plots.work_histograms(works, result.get("delta_f") or {}),
+            "Work of going from A to B, and minus the work of coming back. The more the two overlap, the more certain "
+            "the answer; they cross at ΔF (line; band: 95 % interval of the chosen rung).",
+        ),
+        _panel(
+            "Estimates",
+            plots.estimates(result),
+            "ΔF by rung and by estimator with 95 % intervals. Diamond: the chosen rung. Open circle: pilot samples "
+            "only. Brackets: bounds that hold on average whatever was learned, dotted out to where sampling error "
+            "puts them. Arrow: beyond the axis.",
+        ),
+    ]
+    if convergence is not None:
+        figure = plots.convergence(*convergence)
+        caption = "ΔF from growing parts of the samples. The two curves should meet well before all are used."
+        panels.append(_panel("Convergence", figure, caption))
+    caption = (
+        "Energy and gradient evaluations of each state, on an axis of its own because one may be far dearer than the "
+        "other. End-state simulation is shared by all rungs."
+    )
+    panels.append(_panel("Cost", plots.cost(result), caption))
+    if metrics:
+        caption = "What was logged during training. It decides how many samples count, never the answer."
+        panels.append(_panel("Training", plots.training_curves(metrics), caption))
+    return panels
+
+
+def _panel(title: str, figure: Figure, caption: str) -> Panel:
+    return Panel(title, figure, str(figure.get_label()), caption)
+
+
+def _drawn(figure: Figure, kind: str) -> bytes:
+    """The figure's file, with nothing in it that changes from day to day."""
+    metadata = {"Date": None, "Creator": None} if kind == "svg" else {"Software": None}
+    buffer = io.BytesIO()
+    with rc_context(plots.STYLE):
+        figure.savefig(buffer, format=kind, metadata=metadata)
+    return buffer.getvalue()
+
+
+def _svg_uri(figure: Figure) -> str:
+    """An image of its own rather than inline markup: the identifiers of two figures cannot clash."""
+    return "data:image/svg+xml;base64," + base64.b64encode(_drawn(figure, "svg")).decode("ascii")
+
+
+def _slug(title: str) -> str:
+    return "-".join("".join(c if c.isascii() and c.isalnum() else " " for c in title.lower()).split()) or "figure"
+
+
+# --- words and tables --------------------------------------------------------------------------------------------
+
+
+def _answer(result: Mapping[str, Any]) -> dict[str, Any]:
+    delta_f, molar = result.get("delta_f"), result.get("delta_f_kcal_per_mol")
+    temperature = result.get("temperature")
+    level = words.get(result, "verdict", "level") or "not judged"
+    return {
+        "value": f"{words.plus_minus(delta_f)} kT" if words.get(delta_f, "value") is not None else None,
+        "molar": f"{words.plus_minus(molar)} kcal/mol" if words.get(molar, "value") is not None else None,
+        "temperature": f"{temperature:g}\N{NO-BREAK SPACE}K" if temperature is not None else None,
+        "level": level,
+        "mood": {"trusted": "good", "caution": "caution"}.get(level, "bad"),
+        "text": words.get(result, "verdict", "text"),
+        "facts": list(_facts(result)),
+    }
+
+
+def _facts(result: Mapping[str, Any]) -> Iterator[str]:
+    delta_f, molar = result.get("delta_f"), result.get("delta_f_kcal_per_mol")
+    if words.get(delta_f, "ci95"):
+        also = f", or {words.interval(molar)} kcal/mol" if words.get(molar, "ci95") else ""
+        yield f"95 % interval: {words.interval(delta_f)} kT{also}."
+    rung = words.chosen(result)
+    name, description = words.get(rung, "name") or result.get("rung"), words.get(rung, "description")
+    if name:
+        yield f"Chosen rung: {name}{f' ({description})' if description else ''}."
+    reference = words.reference_line(result)
+    if reference:
+        yield f"Reference: {reference}."
+
+
+def _tables(result: Mapping[str, Any]) -> list[_Table]:
+    tables = [
+        _rung_table(result),
+        _pilot_table(result),
+        _estimator_table(result),
+        _bounds_table(result),
+        _cost_table(result),
+        _time_table(result),
+        _endstate_table(result),
+    ]
+    return [table for table in tables if table.rows]
+
+
+def _rung_table(result: Mapping[str, Any]) -> _Table:
+    scale = words.kcal_factor(result)
+    rows = [
+        [
+            ", ".join(filter(None, [str(rung.get("name")), words.status(rung)])),
+            words.plus_minus(rung.get("delta_f")),
+            *_molar(rung.get("delta_f"), scale),
+            words.interval(rung.get("delta_f")),
+            words.fixed(rung.get("overlap")),
+            words.directions(rung.get("ess")),
+            words.directions(rung.get("pareto_k")),
+            str(rung.get("description") or ""),
+        ]
+        for rung in words.rungs(result)
+    ]
+    quality = ["overlap", "ESS", "Pareto k", "what it is"]
+    columns = ["rung", "ΔF / kT", *_molar_heading(scale), "95 % interval / kT", *quality]
+    note = (
+        "ESS: effective part of the samples, forward / reverse. Pareto k: tail of exp(−work), forward / reverse; above "
+        "0.7 the Jarzynski average of that direction is unreliable. Overlap: below 0.06 BAR is unreliable."
+    )
+    marked = next((index for index, rung in enumerate(words.rungs(result)) if rung.get("chosen")), None)
+    return _Table("Rungs", columns, rows, note, marked)
+
+
+def _pilot_table(result: Mapping[str, Any]) -> _Table:
+    rows = [
+        [
+            str(rung.get("name")),
+            words.status(rung) or "climbed",
+            words.fixed(words.get(rung, "pilot", "std_error"), 3),
+            words.count(words.get(rung, "pilot", "cost")),
+            str(words.get(rung, "pilot", "note") or ""),
+        ]
+        for rung in words.rungs(result)
+        if rung.get("pilot")
+    ]
+    columns = ["rung", "outcome", "error / kT", "cost", "why"]
+    return _Table("The choice of the rung", columns, rows, "Judged on pilot samples that play no part in the answer.")
+
+
+def _estimator_table(result: Mapping[str, Any]) -> _Table:
+    scale = words.kcal_factor(result)
+    rows = [
+        [
+            words.ESTIMATORS.get(name, name),
+            words.plus_minus(estimate),
+            *_molar(estimate, scale),
+            words.interval(estimate),
+            words.listing([str(flag.get("code")).replace("_", " ") for flag in words.get(estimate, "flags") or []]),
+        ]
+        for name, estimate in words.estimators(result).items()
+    ]
+    columns = ["estimator", "ΔF / kT", *_molar_heading(scale), "95 % interval / kT", "flags"]
+    return _Table("Estimators", columns, rows)
+
+
+def _molar(quantity: Mapping[str, Any] | None, scale: words.Real | None) -> list[str]:
+    return [] if scale is None else [words.plus_minus(quantity, scale)]
+
+
+def _molar_heading(scale: words.Real | None) -> list[str]:
+    return [] if scale is None else ["ΔF / kcal/mol"]
+
+
+def _bounds_table(result: Mapping[str, Any]) -> _Table:
+    kinds = [("rigorous", result.get("bounds"))]
+    weighted = words.get(result, "bounds", "importance_weighted")
+    kinds.append((f"importance-weighted, groups of {words.get(weighted, 'group_size') or words.MISSING}", weighted))
+    ends = ("lower_limit", "lower", "upper", "upper_limit")
+    rows = [[name, *(words.fixed(bounds.get(end), 3) for end in ends)] for name, bounds in kinds if bounds]
+    columns = ["bounds", "lower limit", "lower bound", "upper bound", "upper limit"]
+    return _Table("Bounds on ΔF in kT", columns, rows, "The limits allow for the sampling error of the bounds.")
+
+
+def _cost_table(result: Mapping[str, Any]) -> _Table:
+    states = ("state_a", "state_b")
+    sources: list[tuple[str, Mapping[str, Any]]] = [
+        (f"rung {rung.get('name')}", rung.get("evaluations") or {}) for rung in words.rungs(result)
+    ]
+    sources.append(("whole run", result.get("evaluations") or {}))
+    rows = []
+    for about, evaluations in sources:
+        # End states belong to the run: a rung that lists them lists the same ones again.
+        stages = words.STAGES if about == "whole run" else ("training", "sampling")
+        for stage in stages:
+            numbers = [
+                words.get(evaluations, state, stage, kind) for state in states for kind in ("energy", "gradient")
+            ]
+            numbers.append(words.get(evaluations, "networks", stage))
+            if any(number is not None for number in numbers):
+                rows.append([f"{about}: {words.STAGES[stage]}", *(words.exact(number) for number in numbers)])
+    labels = [words.shorten(words.state_label(result, state), 24) for state in states]
+    columns = ["stage", *(f"{label}: {kind}" for label in labels for kind in ("energies", "gradients")), "networks"]
+    return _Table("Evaluations", columns, rows)
+
+
+def _time_table(result: Mapping[str, Any]) -> _Table:
+    times = result.get("seconds") or {}
+    rows = [[name, words.duration(times[stage])] for stage, name in STAGE_NAMES.items() if times.get(stage) is not None]
+    rows += [
+        [f"rung {rung.get('name')}", words.duration(rung.get("seconds"))]
+        for rung in words.rungs(result)
+        if rung.get("seconds") is not None
+    ]
+    return _Table("Time", ["stage", "time"], rows)
+
+
+def _endstate_table(result: Mapping[str, Any]) -> _Table:
+    states: Mapping[str, Mapping[str, Any]] = result.get("endstates") or {}
+    keys = list(dict.fromkeys(key for state in states.values() for key in state))
+    labels = [words.shorten(words.state_label(result, state)) for state in states]
+    rows = [[key.replace("_", " "), *(_plain(state.get(key)) for state in states.values())] for key in keys]
+    return _Table("End states", ["samples", *labels], rows)
+
+
+def _plain(value: object) -> str:
+    if value is None:
+        return words.MISSING
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int):
+        return words.exact(value)
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key} {_plain(entry)}" for key, entry in value.items())
+    if isinstance(value, list | tuple):
+        return ", ".join(_plain(entry) for entry in value)
+    return str(value)
+
+
+def _written(path: Path, content: bytes) -> Path:
+    return write_atomically(path, lambda temporary: temporary.write_bytes(content))

@@ -1,0 +1,9 @@
+"""Densities: the protocol, a few written by hand, and wrappers that count or transform any of them."""
+
+from nessampler.targets.anharmonic import AnharmonicWell
+from nessampler.targets.counting import Counted, Tally
+from nessampler.targets.gaussian import Gaussian
+from nessampler.targets.protocol import Target, energy_and_score
+from nessampler.targets.transformed import TransformedTarget, carry
+
+__all__ = ["AnharmonicWell", "Counted", "Gaussian", "Tally", "Target", "TransformedTarget", "carry", "energy_and_score"]
