@@ -31,7 +31,7 @@ html_css_files = ["nessampler.css"]
 html_copy_source = False
 html_show_copyright = False
 
-myst_enable_extensions = ["dollarmath", "colon_fence"]
+myst_enable_extensions = ["dollarmath", "deflist"]
 myst_heading_anchors = 3
 
 # Pages with code cells run at every build, so that what they show is true; they leave nothing behind.

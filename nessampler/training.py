@@ -225,6 +225,7 @@ class _Run:
             tensors |= {f"adam.{i}.{k}": v for k, v in moments.items()}
         tensors["generator"] = self.generator.get_state()
         state = {"step": self.step, "rows": self.rows, "best_loss": self.best_loss, "stale": self.stale}
+        state["evaluations"] = getattr(self.module, "evaluations", None)  # what was spent before an interruption counts
         _write(path, tensors, {"settings": json.dumps(settings), "state": json.dumps(state)})
 
     def load(self, path: Path, settings: dict[str, Any]) -> None:
@@ -238,7 +239,11 @@ class _Run:
             moments.setdefault(int(index), {})[key] = value
         self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": moments})
         self.generator.set_state(tensors["generator"])
-        for name, value in json.loads(metadata["state"]).items():
+        state = json.loads(metadata["state"])
+        spent = state.pop("evaluations", None)
+        if spent is not None:
+            self.module.evaluations = spent
+        for name, value in state.items():
             setattr(self, name, value)
 
     def _copy(self) -> list[Tensor]:

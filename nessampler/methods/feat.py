@@ -12,10 +12,9 @@ from torch.distributions.transforms import ComposeTransform, Transform
 
 from nessampler.closed_form.affine import fit_standardizer
 from nessampler.closed_form.gaussian_interpolant import GaussianFields, fit_gaussian_fields
-from nessampler.fields import Fields
 from nessampler.kernels import Langevin
 from nessampler.methods.ends import Block, Ends, generator_for
-from nessampler.methods.ledger import Ledger
+from nessampler.methods.ledger import CountedFields, CountsEvaluations, Ledger
 from nessampler.methods.transport import Transport
 from nessampler.networks.mlp import ResidualFields
 from nessampler.objectives.interpolant import InterpolantObjective, PairBatch
@@ -25,19 +24,19 @@ from nessampler.training import fit, pairs
 
 __all__ = ["Training", "feat_transports"]
 
-DIFFUSIONS = (0.5, 1.0, 2.0, 4.0)  # eps in units of the path's variance
+DIFFUSIONS = (0.25, 0.5, 1.0, 2.0)  # eps in units of the path's variance
 
 
 @dataclass(frozen=True)
 class Training:
     """The learned rung: how large, how long, how finely sampled. Zero `steps` leave the analytic fields alone."""
 
-    steps: int = 1500
+    steps: int = 1000
     batch_size: int = 512
-    learning_rate: float = 2e-3
+    learning_rate: float = 5e-3
     width: int = 128
     depth: int = 3
-    sampling_steps: int = 100
+    sampling_steps: int = 64
     patience: int = 6
 
 
@@ -54,7 +53,7 @@ def feat_transports(
     say: Callable[[str], None],
     checkpoint: Path | None,
     metrics: list[dict],
-) -> Iterator[tuple[Transport, ResidualFields | None]]:
+) -> Iterator[tuple[Transport, CountsEvaluations]]:
     r"""Transports between the mapped end $T_\# A$ and B: analytic Gaussian fields, then those plus a network.
 
     Both ends are seen in coordinates that standardise B, given the circular coordinates, which do not move: what
@@ -65,16 +64,17 @@ def feat_transports(
         He et al., FEAT: Free energy Estimators with Adaptive Transport, 2025, arXiv:2504.11516.
     """
     stage = _Stage(ends, transform, fit_block, select, training, tuning_samples, ledger, seed, say)
-    with ledger.charge("feat", "training"):
-        base = stage.analytic()
-        transport = stage.tuned(base, "analytic Gaussian fields", None)
-    yield transport, None
+    base = stage.analytic()
+    fields = CountedFields(base)
+    with ledger.charge("feat", "training", fields):
+        transport = stage.tuned(fields, base, "analytic Gaussian fields")
+    yield transport, fields
     if training.steps == 0:
         return
     network = stage.network(base)
     with ledger.charge("feat", "training", network):
         metrics.extend(stage.train(network, base, checkpoint))
-        transport = stage.tuned(network, "Gaussian fields with a learned remainder", base, network)
+        transport = stage.tuned(network, base, "Gaussian fields with a learned remainder")
     yield transport, network
 
 
@@ -147,30 +147,21 @@ class _Stage:
         if done % max(1, total // 5) == 0:
             self.say(f"feat: trained {done} of {total} steps")
 
-    def tuned(
-        self, fields: Fields, what: str, base: GaussianFields | None, network: ResidualFields | None = None
-    ) -> Transport:
+    def tuned(self, fields: CountedFields | ResidualFields, base: GaussianFields, what: str) -> Transport:
         """The diffusion with the smallest BAR error of pilot walkers, frozen from there on."""
         generator = generator_for(self.seed, f"tune feat {what}")
-        candidates = (self._transport(fields, factor, what, base, network) for factor in DIFFUSIONS)
+        candidates = (self._transport(fields, base, factor, what) for factor in DIFFUSIONS)
         return min(candidates, key=lambda candidate: candidate.pilot_error(self.pilot, generator=generator))
 
     def _transport(
-        self,
-        fields: Fields,
-        factor: float,
-        what: str,
-        base: GaussianFields | None,
-        network: ResidualFields | None,
+        self, fields: CountedFields | ResidualFields, base: GaussianFields, factor: float, what: str
     ) -> Transport:
-        scale = base if base is not None else fields
-        assert isinstance(scale, GaussianFields)
-
         def diffusion(t: float) -> Tensor:
-            return factor * scale.variance(t)
+            return factor * base.variance(t)
 
+        module = fields if isinstance(fields, ResidualFields) else base
         steps = self.training.sampling_steps
-        state = {f"feat.{k}": v for k, v in (network or scale).state_dict().items()}
+        state = {f"feat.{k}": v for k, v in module.state_dict().items()}
         return Transport(
             "feat",
             f"{what}, {steps} steps, ε = {factor:g} × path variance",

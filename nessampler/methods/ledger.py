@@ -9,22 +9,40 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from torch import Tensor
+
+from nessampler.fields import Evaluated, Fields
 from nessampler.targets import Counted, Tally
 
-__all__ = ["Ledger", "Prices"]
+__all__ = ["CountedFields", "CountsEvaluations", "Ledger", "Prices"]
 
 STATES = ("state_a", "state_b")
 
 
 class CountsEvaluations(Protocol):
-    """A network that knows how many walkers it has evaluated."""
+    """Fields, learned or analytic, that know how many walkers they have evaluated."""
 
     evaluations: int
 
 
+class CountedFields:
+    """Fields that count the walkers they evaluate; analytic ones are not free either."""
+
+    def __init__(self, fields: Fields) -> None:
+        self.fields, self.evaluations = fields, 0
+
+    def __call__(self, t: Tensor, x: Tensor) -> Evaluated:
+        """Both fields."""
+        self.evaluations += len(x)
+        return self.fields(t, x)
+
+
 @dataclass(frozen=True)
 class Prices:
-    """Relative price of one evaluation: a cheap and a dear force field are not the same currency."""
+    """Relative price of one evaluation: a cheap and a dear force field are not the same currency.
+
+    `network` prices one walker in one evaluation of learned or analytic fields.
+    """
 
     state_a: float = 1.0
     state_b: float = 1.0

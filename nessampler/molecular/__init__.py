@@ -1,0 +1,25 @@
+"""Molecules through OpenMM and mdtraj: the only rooms that import them, an optional extra of the package."""
+
+from nessampler.molecular.contexts import ContextPool
+from nessampler.molecular.end_states import Dynamics, Replicas, sample_end_states
+from nessampler.molecular.equilibration import Equilibrated, equilibrated
+from nessampler.molecular.internal_coordinates import InternalCoordinates
+from nessampler.molecular.systems import Molecule, load_structure, parameterize
+from nessampler.molecular.target import OpenMMTarget, openmm_target
+from nessampler.molecular.topology_tree import ZMatrix
+
+__all__ = [
+    "ContextPool",
+    "Dynamics",
+    "Equilibrated",
+    "InternalCoordinates",
+    "Molecule",
+    "OpenMMTarget",
+    "Replicas",
+    "ZMatrix",
+    "equilibrated",
+    "load_structure",
+    "openmm_target",
+    "parameterize",
+    "sample_end_states",
+]

@@ -140,7 +140,7 @@ def run_segment(
         positions[i] = context.getState(getPositions=True).getPositions(asNumpy=True).value_in_unit(_NM)
     if not np.isfinite(positions).all():
         raise InputError(
-            f"molecular dynamics must stay finite: with a time step of {dynamics.timestep * 1000:g} fs atoms flew apart; "
+            f"molecular dynamics must stay finite: at a time step of {dynamics.timestep * 1000:g} fs atoms flew apart; "
             "shorten md.timestep, or check the structure"
         )
     return Segment(positions, context.createCheckpoint())

@@ -79,6 +79,10 @@ def equilibrated(
                 f"(statistical inefficiency {inefficiency[slowest]:.0f} frames); sample longer",
             )
         )
+    if len(positions) == 1:
+        flags.append(
+            Flag("single_replica", f"state {state}: one replica has nothing to agree with; sample with two or more")
+        )
     r_hat = {name: _r_hat(series) for name, series in kept.items()} if len(positions) > 1 else {}
     worst = max(r_hat, key=lambda name: r_hat[name], default=None)
     if worst is not None and r_hat[worst] > LARGEST_R_HAT:

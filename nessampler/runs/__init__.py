@@ -1,0 +1,1 @@
+"""Problems from files, run directories, results and reports: what a person sees."""

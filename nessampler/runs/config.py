@@ -93,9 +93,11 @@ class Samples(_Table):
 class Feat(_Table):
     """The learned rung."""
 
-    training_steps: Annotated[int, Field(ge=0)] = 1500
-    sampling_steps: PositiveInt = 100
+    training_steps: Annotated[int, Field(ge=0)] = 1000
+    learning_rate: PositiveFloat = 5e-3
+    sampling_steps: PositiveInt = 64
     width: PositiveInt = 128
+    depth: PositiveInt = 3
 
 
 class Ladder(_Table):

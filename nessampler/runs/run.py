@@ -113,7 +113,11 @@ def _estimate(config: Config, prepared: Prepared, out: Path, listener: Listener)
             switching_steps=ladder.switching_steps,
             tuning_samples=ladder.tuning_samples,
             feat=Training(
-                steps=ladder.feat.training_steps, sampling_steps=ladder.feat.sampling_steps, width=ladder.feat.width
+                steps=ladder.feat.training_steps,
+                learning_rate=ladder.feat.learning_rate,
+                width=ladder.feat.width,
+                depth=ladder.feat.depth,
+                sampling_steps=ladder.feat.sampling_steps,
             ),
             prices=Prices(config.state_a.relative_cost, config.state_b.relative_cost, ladder.network_cost),
         ),
