@@ -94,11 +94,22 @@ def test_gradient_of_a_weighted_sum_weighs_every_conformation(target: OpenMMTarg
     torch.testing.assert_close(gradient, -(2 * weight * energy)[:, None, None] * score, rtol=1e-14, atol=0)
 
 
-def test_a_second_derivative_raises_rather_than_being_zero(target: OpenMMTarget, x: Tensor) -> None:
+@pytest.mark.parametrize(
+    "of",
+    [
+        lambda gradient, position: gradient.sum(),
+        lambda gradient, position: gradient.square().sum(),
+        lambda gradient, position: (gradient * position).sum(),  # here the Hessian's term could be lost unnoticed
+    ],
+)
+def test_a_second_derivative_raises_rather_than_being_zero(
+    target: OpenMMTarget, x: Tensor, of: Callable[[Tensor, Tensor], Tensor]
+) -> None:
     position = x[:1].clone().requires_grad_()
-    (gradient,) = torch.autograd.grad(target.energy(position).square().sum(), position, create_graph=True)
-    with pytest.raises(RuntimeError, match="once_differentiable"):
-        torch.autograd.grad(gradient.sum(), position)
+    for energy in (target.energy(position), target.energy(position).square()):
+        (gradient,) = torch.autograd.grad(energy.sum(), position, create_graph=True)
+        with pytest.raises(NotImplementedError, match="no second derivatives"):
+            torch.autograd.grad(of(gradient, position), position)
 
 
 def test_processes_change_no_bit(system: openmm.System, target: OpenMMTarget, pool: ContextPool, x: Tensor) -> None:

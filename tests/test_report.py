@@ -51,7 +51,7 @@ def bounds(lower: float, upper: float) -> dict[str, Any]:
             "upper": upper - 0.3,
             "lower_limit": lower + 0.41,
             "upper_limit": upper - 0.22,
-            "group_size": 16,
+            "group_size": [16, 12],
         },
     }
 

@@ -32,11 +32,18 @@ def _display(translator: Any, node: nodes.math_block) -> None:
 
 
 def _mathml(node: nodes.Node, tex: str, **options: bool) -> str:
-    # What docutils' converter does not know: two commands, and that \frac12 is a half. MathML's fences grow by themselves.
-    known = re.sub(r"\\[Bb]ig(?![a-z])", "", tex.replace(r"\dots", r"\ldots"))
-    known = re.sub(r"(\\[td]?frac)(\d)(\d)", r"\1{\2}{\3}", known)
     try:
-        return tex2mathml(known, **options)
+        found = tex2mathml(_known(tex), **options)
     except MathError as error:
         logging.getLogger(__name__).warning("no MathML for %r: %s", tex, error, location=node)
         return f"<code>{escape(tex)}</code>"
+    return found.replace("<mo>'</mo>", "<mo>\N{PRIME}</mo>")
+
+
+def _known(tex: str) -> str:
+    """What LaTeX reads and docutils' converter does not, in words that it knows."""
+    tex = tex.replace(r"\dots", r"\ldots")
+    tex = re.sub(r"\\[Bb]ig(?![a-z])", "", tex)
+    tex = re.sub(r"\\(log|det|sin|cos)(?![A-Za-z])\s*(?=[A-Za-z\\{])", r"\\\1\\,", tex)  # log x, not logx
+    tex = re.sub(r"(\\[td]?frac)(\d)(\d)", r"\1{\2}{\3}", tex)  # \frac12 is a half
+    return re.sub(r"\\dot\s*(\\?[A-Za-z]+)_", r"{\\dot{\1}{}}_", tex)  # the index belongs to the dotted symbol

@@ -11,7 +11,6 @@ import torch
 from jaxtyping import Float
 from openmm import unit
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from nessampler.errors import InputError
 from nessampler.molecular.contexts import ContextPool
@@ -91,16 +90,30 @@ class _Bridge(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, target: OpenMMTarget) -> Tensor:
         energy, score = target._evaluate(x, forces=True)
-        ctx.save_for_backward(score)
+        ctx.save_for_backward(x, score)
         return energy
 
     @staticmethod
-    @once_differentiable
     def backward(  # pyright: ignore[reportIncompatibleMethodOverride]
         ctx: Any, *grad_output: Tensor
     ) -> tuple[Tensor, None]:
-        (score,) = ctx.saved_tensors
-        return -score * grad_output[0][:, None, None], None
+        x, score = ctx.saved_tensors
+        return _Gradient.apply(x, score, grad_output[0]), None  # pyright: ignore[reportReturnType]
+
+
+class _Gradient(torch.autograd.Function):
+    """The gradient, tied to the positions: a second derivative must raise, where a detached one would be dropped."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, score: Tensor, grad_output: Tensor) -> Tensor:
+        return -score * grad_output[:, None, None]
+
+    @staticmethod
+    def backward(ctx: Any, *grad_output: Tensor) -> Any:
+        raise NotImplementedError(
+            "OpenMM gives energies and forces, no second derivatives: an energy was differentiated twice; "
+            "use an objective that needs the score alone"
+        )
 
 
 def openmm_target(

@@ -223,9 +223,13 @@ def weighted_line(bounds: Mapping[str, Any] | None) -> str | None:
     weighted = get(bounds, "importance_weighted")
     if get(weighted, "lower") is None and get(weighted, "upper") is None:
         return None
+    return f"{bound_line(weighted)} (groups of {group_sizes(weighted)} works)"
+
+
+def group_sizes(weighted: Mapping[str, Any] | None) -> str:
+    """Works per group of the importance-weighted bounds, forward and reverse."""
     sizes = get(weighted, "group_size")
-    groups = MISSING if not sizes else " and ".join(str(size) for size in sizes)
-    return f"{bound_line(weighted)} (groups of {groups} works)"
+    return MISSING if not sizes else " and ".join(str(size) for size in dict.fromkeys(sizes))
 
 
 def reference_line(result: Mapping[str, Any]) -> str | None:

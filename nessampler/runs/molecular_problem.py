@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,6 +16,7 @@ from nessampler.molecular.end_states import Dynamics, sample_end_states
 from nessampler.molecular.equilibration import Equilibrated, equilibrated
 from nessampler.molecular.internal_coordinates import InternalCoordinates
 from nessampler.molecular.panels import ramachandran, torsion_histograms
+from nessampler.molecular.symmetry import rotor_orders
 from nessampler.molecular.systems import Molecule, check_same_atoms, load_structure, parameterize
 from nessampler.molecular.target import OpenMMTarget
 from nessampler.molecular.topology_tree import ZMatrix
@@ -88,21 +90,16 @@ def prepare_molecular(
             progress=progress,
         )
         targets = {s: OpenMMTarget(systems[s], temperature, pool=pool) for s in STATES}
-        rough = np.concatenate(
-            [
-                sampled[s].positions[:, dynamics[s].burn_in :].reshape(-1, *sampled[s].positions.shape[2:])
-                for s in STATES
-            ]
+        # Which torsions are soft is read off frames of the fit block; the other blocks are not looked at.
+        early = np.concatenate(
+            [_early(sampled[s].positions[:, dynamics[s].burn_in :], config.ladder.blocks[0]) for s in STATES]
         )
-        # Which torsions are soft is read off a thin sample; it shapes coordinates, never the answer.
-        coordinates = InternalCoordinates.from_topology(
-            molecules["a"].topology, torch.as_tensor(rough[:: max(1, len(rough) // 500)], dtype=torch.float64)
-        )
+        coordinates = InternalCoordinates.from_topology(molecules["a"].topology, torch.as_tensor(early))
         kept = {
             s: equilibrated(
                 sampled[s].positions,
                 dynamics[s].burn_in,
-                _observables(sampled[s].positions, targets[s], coordinates),
+                _observables(sampled[s].positions, targets[s], coordinates, molecules[s].topology),
                 s.upper(),
             )
             for s in STATES
@@ -141,16 +138,24 @@ def _dynamics(config: Config, production: str) -> Dynamics:
     )
 
 
+def _early(positions: np.ndarray, fraction: float) -> np.ndarray:
+    """Up to about 250 frames `(n, atoms, 3)`, evenly from the first `fraction` of every replica."""
+    first = positions[:, : max(1, round(fraction * positions.shape[1]))]
+    frames = first.reshape(-1, *positions.shape[2:])
+    return frames[:: max(1, len(frames) // 250)].astype(np.float64)
+
+
 def _observables(
-    positions: np.ndarray, target: OpenMMTarget, coordinates: InternalCoordinates
+    positions: np.ndarray, target: OpenMMTarget, coordinates: InternalCoordinates, topology: Any
 ) -> dict[str, np.ndarray]:
-    """The energy, and cosine and sine of every soft torsion, as series per replica."""
+    """The energy, and cosine and sine of every soft torsion with its symmetry, as series per replica."""
     flat = torch.as_tensor(positions.reshape(-1, *positions.shape[2:]), dtype=torch.float64)
     series = {"energy": target.energy(flat).numpy()}
     z = carry(coordinates, flat)
-    for index in coordinates.circular.nonzero().flatten().tolist():
-        series[f"cos {coordinates.names[index]}"] = z[:, index].cos().numpy()
-        series[f"sin {coordinates.names[index]}"] = z[:, index].sin().numpy()
+    for index, order in rotor_orders(topology, coordinates).items():
+        name = coordinates.names[index] if order == 1 else f"{order} x {coordinates.names[index]}"
+        series[f"cos {name}"] = (order * z[:, index]).cos().numpy()
+        series[f"sin {name}"] = (order * z[:, index]).sin().numpy()
     return {name: values.reshape(positions.shape[:2]) for name, values in series.items()}
 
 

@@ -310,7 +310,7 @@ def _molar_heading(scale: words.Real | None) -> list[str]:
 def _bounds_table(result: Mapping[str, Any]) -> _Table:
     kinds = [("rigorous", result.get("bounds"))]
     weighted = words.get(result, "bounds", "importance_weighted")
-    kinds.append((f"importance-weighted, groups of {words.get(weighted, 'group_size') or words.MISSING}", weighted))
+    kinds.append((f"importance-weighted, groups of {words.group_sizes(weighted)}", weighted))
     ends = ("lower_limit", "lower", "upper", "upper_limit")
     rows = [[name, *(words.fixed(bounds.get(end), 3) for end in ends)] for name, bounds in kinds if bounds]
     columns = ["bounds", "lower limit", "lower bound", "upper bound", "upper limit"]
