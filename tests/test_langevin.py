@@ -58,9 +58,9 @@ class Mutant:
 
 
 MUTANTS = {
-    "velocity sign in the forward drift": Mutant("drift + h * at.velocity", "drift - h * at.velocity"),
-    "velocity sign in the forward residual": Mutant("q + rate * here.velocity", "q - rate * here.velocity"),
-    "velocity sign in the backward residual": Mutant("q - rate * there.velocity", "q + rate * there.velocity"),
+    "velocity sign in the forward drift": Mutant("velocity, alpha=h", "velocity, alpha=-h"),
+    "velocity sign in the forward residual": Mutant("(q, rate, here", "(q, -rate, here"),
+    "velocity sign in the backward residual": Mutant("(q, -rate, there", "(q, rate, there"),
     "score sign in the forward drift": Mutant("0.5 * sigma.square() * at.score", "-0.5 * sigma.square() * at.score"),
     "score sign in the forward residual": Mutant("here.score + there.score", "there.score - here.score"),
     "score sign in the backward residual": Mutant("here.score + there.score", "here.score - there.score"),
@@ -68,10 +68,10 @@ MUTANTS = {
     "velocity ignores the direction of time": Mutant("t1 - t0, sigma", "abs(t1 - t0), sigma"),
     "time reversed in the drift alone": Mutant("_drift(here, t1 - t0, sigma)", "_drift(here, t0 - t1, sigma)"),
     "sign of the log ratio": Mutant("return -(q *", "return (q *"),
-    "sign of the noise in the log ratio": Mutant("noise + 0.5 * q", "0.5 * q - noise"),
-    "sign of the square in the log ratio": Mutant("noise + 0.5 * q", "noise - 0.5 * q"),
+    "sign of the noise in the log ratio": Mutant("torch.add(noise, q", "torch.add(-noise, q"),
+    "sign of the square in the log ratio": Mutant("alpha=0.5", "alpha=-0.5"),
     "variance eps, and the drift with it": Mutant("2 * epsilon * abs", "epsilon * abs", wrong_sign=False),
-    "variance eps in the move alone": Mutant("+ sigma * noise", "+ 0.5**0.5 * sigma * noise", wrong_sign=False),
+    "variance eps in the move alone": Mutant("), sigma, noise", "), 0.7071 * sigma, noise", wrong_sign=False),
     "drift of 2 eps score": Mutant("drift = 0.5 * sigma", "drift = sigma", wrong_sign=False),
     "sign of the energy at the end": Mutant("log_weight - energy", "log_weight + energy", "simulate"),
     "sign of the energy at the start": Mutant(

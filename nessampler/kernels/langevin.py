@@ -70,8 +70,7 @@ class Langevin:
             walkers = self._at(t0, walkers.x)
         here, sigma = walkers.cached, self._sigma(t0, t1, walkers.x)
         noise = torch.randn(walkers.x.shape, generator=generator, dtype=walkers.x.dtype, device=walkers.x.device)
-        increment = torch.addcmul(_drift(here, t1 - t0, sigma), sigma, noise)
-        moved = self._at(t1, walkers.x + increment)
+        moved = self._at(t1, walkers.x + torch.addcmul(_drift(here, t1 - t0, sigma), sigma, noise))
         return moved, _log_ratio(here, moved.cached, t1 - t0, sigma, noise)
 
     def log_ratio(self, t0: float, t1: float, x: Tensor, x_new: Tensor) -> Float[Tensor, " n"]:

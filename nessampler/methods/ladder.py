@@ -25,7 +25,7 @@ __all__ = ["Effort", "Ladder", "Method", "Pilot"]
 
 Method = Literal["plain", "map", "switching", "feat", "auto"]
 RUNGS = ("plain", "map", "switching", "feat")
-MARGIN = 0.9  # a rung must lower variance x cost below this fraction: pilot errors are themselves uncertain
+MARGIN = 0.8  # a rung must lower variance x cost below this fraction: pilot errors are themselves uncertain
 
 Say = Callable[[str], None]
 

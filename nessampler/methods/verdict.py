@@ -50,7 +50,8 @@ def _comparison(estimate: FreeEnergy, plain: FreeEnergy, chosen: str) -> str:
         return f"Plain BAR is reported (overlap {plain.overlap:.2f}, ± {plain.std_error:.3f} kT)."
     gain = (plain.std_error / error) ** 2 if error > 0 else float("inf")
     if (plain.overlap or 0.0) >= GOOD_OVERLAP:
-        return f"{already}: transport is not needed, though the {chosen} rung lowers the variance {gain:.1f} times."
+        change = f"lowers the variance {gain:.1f} times" if gain > 1 else "does no better on these samples"
+        return f"{already}: transport is not needed. The {chosen} rung {change}."
     return (
         f"The {chosen} rung gives ± {error:.3f} kT where plain BAR gives ± {plain.std_error:.3f} "
         f"(overlap {estimate.overlap:.2f} against {plain.overlap:.2f}): a variance {gain:.0f} times smaller."
