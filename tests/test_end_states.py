@@ -228,7 +228,7 @@ def test_a_damaged_trajectory_is_refused_by_name(finished: Path, damage: Callabl
 
 
 def test_dynamics_that_fly_apart_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="200 fs.*shorten md.timestep"):
+    with pytest.raises(InputError, match=r"200 fs.*shorten md\.timestep"):
         sample(tmp_path, Dynamics(300.0, 0.2, 0.01, replicas=1, equilibration=0.4, production=400.0, interval=40.0))
 
 

@@ -138,7 +138,7 @@ def test_a_standardizer_gives_mean_zero_and_unit_covariance(conditional):
 
 def test_force_whitening_gives_scores_of_unit_covariance():
     scores = draws(0)[:, :3]
-    transform, x = force_whitening(scores, shrink=0.0), draws(2)[:, :3]
+    transform, x = force_whitening(scores, shrink=1.0), draws(2)[:, :3]
     # s_y = C^{-1} s for y = C^T x.
     whitened = torch.linalg.solve(transform.matrix.T, scores.T).T
     torch.testing.assert_close(whitened.T @ whitened / len(scores), torch.eye(3).double(), rtol=0, atol=1e-11)

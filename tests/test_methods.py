@@ -134,7 +134,9 @@ def test_identical_states_need_no_transport(wells: Wells) -> None:
 
 
 def test_states_that_are_close_get_plain_bar_and_are_told_so(wells: Wells) -> None:
-    near = AnharmonicWell([0.12, -0.2, 0.3], stiffness=[1.0, 1.5, 0.8], quartic=[0.1, 0.0, 0.05], skew=[0.5, -0.3, 0.4], coupling=0.3)  # fmt: skip
+    near = AnharmonicWell(
+        [0.12, -0.2, 0.3], stiffness=[1.0, 1.5, 0.8], quartic=[0.1, 0.0, 0.05], skew=[0.5, -0.3, 0.4], coupling=0.3
+    )
     result = climbed((wells[0], near), method="plain")
     assert result.verdict.level == "trusted"
     assert "already good" in result.verdict.text

@@ -252,5 +252,5 @@ def test_an_unknown_backend_and_an_absent_platform_are_refused() -> None:
     with pytest.raises(InputError, match="backend"):
         openmm_target(particles(), 300.0, "torch")  # pyright: ignore[reportArgumentType]
     check_platform("Reference")
-    with pytest.raises(InputError, match="Reference.*got 'Abacus'"):
+    with pytest.raises(InputError, match=r"Reference.*got 'Abacus'"):
         check_platform("Abacus")

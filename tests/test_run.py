@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ import nessampler as ns
 from nessampler import training
 from nessampler.runs import catalogue
 from nessampler.runs.config import load, resolve
+from nessampler.runs.directory import RunDirectory
 from nessampler.runs.prepared import Prepared, check_analytic
 from nessampler.runs.result import to_dict
 
@@ -53,6 +55,14 @@ WHY_NULL = {  # which flags explain a null under which key
     "std_error": {"no_overlap", "leaves_support", "no_finite_work"},
     "ci95": {"no_overlap", "leaves_support", "no_finite_work"},
 }
+
+
+def undrawn(*arguments: object) -> Ended:
+    """`nessampler ARGUMENTS` without the figures, which take longer than all the rest here."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("write_report", "save_figures"):
+            patch.setattr(f"nessampler.runs.run.{name}", lambda *_, **__: None)
+        return nessampler(*arguments)
 
 
 def read(folder: Path) -> dict[str, Any]:
@@ -94,7 +104,7 @@ def auto(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Ended]:
 @pytest.fixture(scope="session")
 def feat(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("run") / "feat"
-    assert nessampler("run", SYSTEM, "--method", "feat", *BRIEF, "--out", out).code == 0
+    assert undrawn("run", SYSTEM, "--method", "feat", *BRIEF, "--out", out).code == 0
     return out
 
 
@@ -210,7 +220,7 @@ def test_what_cannot_be_known_is_null_and_flagged(b: Slab, method: Any, nulls: s
 
 @pytest.mark.parametrize(("method", "cap"), [("plain", 0.35), ("map", 0.05), ("switching", 0.05), ("feat", 0.06)])
 def test_every_method_finds_the_truth(tmp_path: Path, reference: float, method: str, cap: float) -> None:
-    ended = nessampler("run", SYSTEM, "--method", method, *BRIEF, "--seed", 3, "--out", tmp_path / "run", "--json")
+    ended = undrawn("run", SYSTEM, "--method", method, *BRIEF, "--seed", 3, "--out", tmp_path / "run", "--json")
     result = json.loads(ended.out)
     value, error = result["delta_f"]["value"], result["delta_f"]["std_error"]
     assert error < cap
@@ -250,7 +260,15 @@ def test_stored_works_give_the_estimate_again(auto: tuple[Path, Ended]) -> None:
         assert not math.isclose(ns.bar(*works[::-1]).delta_f or 0.0, rung["delta_f"]["value"])
 
 
-def test_model_metrics_and_report_hold_what_was_fitted(feat: Path) -> None:
+def test_the_report_stands_alone_and_draws_the_run(auto: tuple[Path, Ended]) -> None:
+    report = (auto[0] / "report.html").read_text(encoding="utf-8")
+    assert report.count("data:image/") >= 4
+    assert "Two skewed quartic wells" in report
+    assert not re.search(r"""(src|href)\s*=\s*["']?(https?:|//|/|\.)""", report)
+    assert all(path.stat().st_size > 10_000 for path in (auto[0] / "figures").glob("*.png"))
+
+
+def test_model_and_metrics_hold_what_was_fitted(feat: Path) -> None:
     state = load_file(feat / "model.safetensors")
     assert {"map.matrix", "map.mean_in", "map.mean_out"} <= state.keys()
     assert any(name.startswith("feat.") for name in state)
@@ -260,13 +278,10 @@ def test_model_metrics_and_report_hold_what_was_fitted(feat: Path) -> None:
     assert rows[0].keys() == {"step", "loss", "validation"}
     assert [int(row["step"]) for row in rows] == sorted(int(row["step"]) for row in rows)
     assert len(rows) > 3
-    report = (feat / "report.html").read_text(encoding="utf-8")
-    assert report.count("data:image/") >= 3
-    assert "Two skewed quartic wells" in report
 
 
 def test_a_method_without_training_leaves_a_header_in_metrics(tmp_path: Path) -> None:
-    assert nessampler("run", SYSTEM, "--method", "plain", *BRIEF, "--out", tmp_path / "run").code == 0
+    assert undrawn("run", SYSTEM, "--method", "plain", *BRIEF, "--out", tmp_path / "run").code == 0
     assert (tmp_path / "run" / "metrics.csv").read_text() == "step,loss\n"
     assert load_file(tmp_path / "run" / "model.safetensors") == {}
 
@@ -275,7 +290,7 @@ def test_a_method_without_training_leaves_a_header_in_metrics(tmp_path: Path) ->
 
 
 def test_the_stored_configuration_repeats_the_run(feat: Path, tmp_path: Path) -> None:
-    assert nessampler("run", feat / "config.toml", "--out", tmp_path / "again").code == 0
+    assert undrawn("run", feat / "config.toml", "--out", tmp_path / "again").code == 0
     assert without_seconds(read(tmp_path / "again")) == without_seconds(read(feat))
     assert (tmp_path / "again" / "config.toml").read_bytes() == (feat / "config.toml").read_bytes()
     assert (tmp_path / "again" / "model.safetensors").read_bytes() == (feat / "model.safetensors").read_bytes()
@@ -284,7 +299,7 @@ def test_the_stored_configuration_repeats_the_run(feat: Path, tmp_path: Path) ->
 
 def test_another_seed_gives_another_result(feat: Path, tmp_path: Path) -> None:
     arguments = ("run", SYSTEM, "--method", "feat", *BRIEF, "--seed", 1, "--out", tmp_path / "other")
-    assert nessampler(*arguments).code == 0
+    assert undrawn(*arguments).code == 0
     one, other = read(feat), read(tmp_path / "other")
     assert other["seed"] == 1
     assert all(
@@ -294,7 +309,7 @@ def test_another_seed_gives_another_result(feat: Path, tmp_path: Path) -> None:
 
 def test_a_finished_run_is_returned_as_it_is(feat: Path) -> None:
     before = {path: path.stat().st_mtime_ns for path in feat.rglob("*")}
-    ended = nessampler("run", SYSTEM, "--method", "feat", *BRIEF, "--out", feat, "--resume", "--json")
+    ended = undrawn("run", SYSTEM, "--method", "feat", *BRIEF, "--out", feat, "--resume", "--json")
     assert ended.code == 0
     assert ended.out == (feat / "result.json").read_text(encoding="utf-8")
     assert {path: path.stat().st_mtime_ns for path in feat.rglob("*")} == before
@@ -315,7 +330,7 @@ def test_a_run_interrupted_in_training_goes_on_to_the_same_result(
 
     with monkeypatch.context() as patch:
         patch.setattr(training._Run, "save", interrupted)
-        ended = nessampler(*arguments)
+        ended = undrawn(*arguments)
     assert ended.code == 130
     assert "--resume" in ended.err
     assert (tmp_path / "run" / "training.safetensors").exists()
@@ -324,7 +339,7 @@ def test_a_run_interrupted_in_training_goes_on_to_the_same_result(
     steps: list[int] = []
     take = training._Run.take
     monkeypatch.setattr(training._Run, "take", lambda self, *rest: (steps.append(self.step), take(self, *rest))[1])
-    assert nessampler(*arguments, "--resume").code == 0
+    assert undrawn(*arguments, "--resume").code == 0
     assert steps[0] == done[-1]  # it did not start over
     assert without_seconds(read(tmp_path / "run")) == without_seconds(read(feat))
     assert (tmp_path / "run" / "model.safetensors").read_bytes() == (feat / "model.safetensors").read_bytes()
@@ -333,17 +348,15 @@ def test_a_run_interrupted_in_training_goes_on_to_the_same_result(
 
 
 def test_a_run_that_failed_at_the_very_end_goes_on(feat: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from nessampler.runs import run as module
-
     arguments = ("run", SYSTEM, "--method", "feat", *BRIEF, "--out", tmp_path / "run")
 
     def full(*_: Any, **__: Any) -> None:
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(module, "write_report", full)
+        patch.setattr(RunDirectory, "write_works", full)
         with pytest.raises(OSError, match="No space left"):
-            nessampler(*arguments)
+            undrawn(*arguments)
     monkeypatch.setattr(training._Run, "take", lambda *_: pytest.fail("trained again"))
-    assert nessampler(*arguments, "--resume").code == 0
+    assert undrawn(*arguments, "--resume").code == 0
     assert without_seconds(read(tmp_path / "run")) == without_seconds(read(feat))

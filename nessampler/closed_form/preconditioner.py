@@ -42,17 +42,17 @@ class Linear(Transform):
         return self._log_det.expand(x.shape[:-1])
 
 
-def force_whitening(scores: Float[Tensor, "n d"], shrink: float = 0.1) -> Linear:
+def force_whitening(scores: Float[Tensor, "n d"], shrink: float = 0.9) -> Linear:
     r"""$y = C^T x$ with $C C^T = E[s s^T]$, so that scores in y have unit covariance.
 
     In equilibrium $E[s s^T] = E[\nabla\nabla U]$, the mean curvature: its inverse is the local covariance, also of
     multimodal and circular coordinates, where the covariance of positions says nothing about step sizes.
-    Correlations are shrunk towards zero by `shrink`.
+    Correlations are multiplied by `shrink`; 1 trusts them.
 
     Example:
         >>> g = torch.Generator().manual_seed(0)
         >>> force_whitening(torch.randn(4000, 1, generator=g) * 10).matrix.round()
         tensor([[10.]])
     """
-    second = with_correlations_times(1 - shrink, scores.T @ scores / len(scores))
+    second = with_correlations_times(shrink, scores.T @ scores / len(scores))
     return Linear(torch.linalg.cholesky(second).T)

@@ -20,7 +20,7 @@ from nessampler.methods.ladder import MARGIN, RUNGS, Effort, Ladder, Method, Pil
 from nessampler.methods.ledger import Ledger
 from nessampler.methods.transport import Works
 from nessampler.methods.verdict import Verdict, judge
-from nessampler.targets import Target, carry
+from nessampler.targets import Tally, Target, carry
 
 __all__ = ["Difference", "RungResult", "free_energy"]
 
@@ -94,7 +94,7 @@ def free_energy(
     coordinates: Transform | None = None,
     seed: int = 0,
     effort: Effort | None = None,
-    endstate_evaluations: tuple[int, int] = (0, 0),
+    endstate_evaluations: tuple[Tally | int, Tally | int] = (0, 0),
     endstate_flags: Sequence[Flag] = (),
     say: Callable[[str], None] = lambda _: None,
     checkpoint: Path | None = None,
@@ -113,7 +113,7 @@ def free_energy(
             marks the circular coordinates.
         seed: the same seed gives the same result.
         effort: what to spend on it.
-        endstate_evaluations: gradient evaluations that the samples of A and B cost, for the ledger.
+        endstate_evaluations: what the samples of A and B cost, for the ledger: a `Tally`, or the number of gradients.
         endstate_flags: doubts about the samples that the caller knows of.
         say: told what is going on, one line at a time.
         checkpoint: a file where training leaves its state, to go on from.
@@ -140,7 +140,8 @@ def free_energy(
     if coordinates is not None:
         chains_a, chains_b = carry(coordinates, chains_a), carry(coordinates, chains_b)
     fit, select, evaluate = split_by_time(chains_a, chains_b, effort.blocks, correlated)
-    ledger = Ledger(ends.counted, endstate_evaluations)
+    spent_a, spent_b = (n if isinstance(n, Tally) else Tally(gradient=n) for n in endstate_evaluations)
+    ledger = Ledger(ends.counted, (spent_a, spent_b))
     ladder = Ladder(
         ends, fit, select, len(evaluate), effort=effort, ledger=ledger, seed=seed, say=say, checkpoint=checkpoint
     )

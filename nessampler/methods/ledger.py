@@ -54,10 +54,10 @@ class Ledger:
 
     Args:
         counted: the counters behind states A and B.
-        endstates: gradient evaluations that sampling A and B cost, zero where samples were given.
+        endstates: what sampling A and B cost, nothing where samples were given.
     """
 
-    def __init__(self, counted: tuple[Counted, Counted], endstates: tuple[int, int]) -> None:
+    def __init__(self, counted: tuple[Counted, Counted], endstates: tuple[Tally, Tally]) -> None:
         self._counted = counted
         self._endstates = endstates
         self._tallies: dict[tuple[str, str, str], Tally] = defaultdict(Tally)
@@ -86,7 +86,7 @@ class Ledger:
         """Evaluations of one rung, or of all, with those of the end states."""
         table: dict[str, Any] = {}
         for state, endstate in zip(STATES, self._endstates, strict=True):
-            table[state] = {"endstates": {"energy": 0, "gradient": endstate}}
+            table[state] = {"endstates": {"energy": endstate.energy, "gradient": endstate.gradient}}
             for stage in ("training", "sampling"):
                 spent = [t for (r, s, g), t in self._tallies.items() if rung in (None, r) and (s, g) == (state, stage)]
                 table[state][stage] = {

@@ -243,8 +243,10 @@ def _in_words(error: pydantic.ValidationError, source: str) -> str:
             continue
         where = ".".join(str(p) for p in detail["loc"] if p not in kinds)
         if detail["type"] == "extra_forbidden":
-            near = difflib.get_close_matches(where.split(".")[-1], _known_keys(), n=1)
-            lines.append(f"unknown key `{where}`" + (f"; did you mean `{near[0]}`?" if near else ""))
+            name = where.split(".")[-1]
+            near = difflib.get_close_matches(name, _known_keys(), n=1)
+            hint = f"; did you mean `{near[0]}`?" if near and near[0] != name else ""
+            lines.append(f"unknown key `{where}`" + hint)
         elif detail["type"] == "missing":
             lines.append(f"`{where}` is required")
         else:

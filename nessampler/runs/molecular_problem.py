@@ -12,7 +12,7 @@ import torch
 from nessampler.errors import InputError
 from nessampler.methods.ends import SMALLEST_BLOCK
 from nessampler.molecular.contexts import ContextPool, check_platform
-from nessampler.molecular.end_states import Dynamics, sample_end_states
+from nessampler.molecular.end_states import Dynamics, Replicas, sample_end_states
 from nessampler.molecular.equilibration import Equilibrated, equilibrated
 from nessampler.molecular.internal_coordinates import InternalCoordinates
 from nessampler.molecular.panels import ramachandran, torsion_histograms
@@ -24,7 +24,7 @@ from nessampler.runs.config import Config, MolecularState
 from nessampler.runs.prepared import Prepared
 from nessampler.runs.report import Panel
 from nessampler.runs.units import parse
-from nessampler.targets import carry
+from nessampler.targets import Tally, carry
 
 __all__ = ["check_molecular", "prepare_molecular"]
 
@@ -116,7 +116,7 @@ def prepare_molecular(
         samples[0],
         samples[1],
         coordinates,
-        (sampled["a"].gradient_evaluations, sampled["b"].gradient_evaluations),
+        (_spent(sampled["a"]), _spent(sampled["b"])),
         [flag for s in STATES for flag in kept[s].flags],
         {f"state_{s}": _described(kept[s]) for s in STATES},
         panels=lambda: _panels(coordinates, samples, labels),
@@ -136,6 +136,11 @@ def _dynamics(config: Config, production: str) -> Dynamics:
         parse(md.interval, "ps"),
         md.platform,
     )
+
+
+def _spent(replicas: Replicas) -> Tally:
+    """A gradient per MD step, and an energy per stored frame to find equilibration."""
+    return Tally(replicas.positions.shape[0] * replicas.positions.shape[1], replicas.gradient_evaluations)
 
 
 def _early(positions: np.ndarray, fraction: float) -> np.ndarray:

@@ -15,7 +15,7 @@ from nessampler.estimators import Flag
 from nessampler.methods.ends import generator_for
 from nessampler.runs.config import AnalyticState, Config
 from nessampler.runs.report import Panel
-from nessampler.targets import AnharmonicWell, Target
+from nessampler.targets import AnharmonicWell, Tally, Target
 
 __all__ = ["Prepared", "check_analytic", "prepare_analytic"]
 
@@ -29,7 +29,7 @@ class Prepared:
     samples_a: Tensor
     samples_b: Tensor
     coordinates: Transform | None = None
-    evaluations: tuple[int, int] = (0, 0)
+    evaluations: tuple[Tally, Tally] = (Tally(), Tally())
     flags: Sequence[Flag] = ()
     endstates: dict[str, dict[str, Any]] = field(default_factory=dict)
     panels: Callable[[], list[Panel]] = list
