@@ -12,9 +12,11 @@ __all__ = ["rotor_orders"]
 def rotor_orders(topology: Any, coordinates: InternalCoordinates) -> dict[int, int]:
     """The order k of every soft torsion, by its index among the coordinates: a turn by 2π/k changes nothing.
 
-    An end of the axis that carries k equal atoms and nothing else, such as the hydrogens of a methyl group, makes the
-    order k. What is observed of such a torsion must have that period: whether a methyl group turned by 120° during a
-    run tells nothing about sampling, since the two structures are the same molecule with hydrogens renamed.
+    An end of the axis that carries three equal atoms and nothing else, such as the hydrogens of a methyl group, makes
+    the order 3; every other axis has order 1. What is observed of such a torsion must have that period: whether a
+    methyl group turned by 120° during a run tells nothing about sampling, since the two structures are the same
+    molecule with hydrogens renamed. Two equal atoms are left alone: they are symmetric where the centre is planar, and
+    not where it is a pyramid, which bonds do not tell.
 
     Args:
         topology: with `.atoms()` and `.bonds()`, as of `openmm.app`, of the molecule in `coordinates`.
@@ -28,7 +30,7 @@ def rotor_orders(topology: Any, coordinates: InternalCoordinates) -> dict[int, i
     def order(end: int, other: int) -> int:
         carried = neighbours[end] - {other}
         equal = len({element[i] for i in carried}) == 1 and all(len(neighbours[i]) == 1 for i in carried)
-        return len(carried) if equal else 1
+        return 3 if equal and len(carried) == 3 else 1
 
     tree, orders = coordinates.zmatrix, {}
     for index in coordinates.circular.nonzero().flatten().tolist():
