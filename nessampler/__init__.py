@@ -8,6 +8,9 @@ from nessampler.errors import InputError
 from nessampler.estimators import Bounds, Flag, FreeEnergy, bar, bounds, jarzynski
 from nessampler.fields import Evaluated, Fields
 from nessampler.kernels import Kernel, Walkers
+from nessampler.methods.density.one_call import sample
+from nessampler.methods.density.result import Sampled
+from nessampler.methods.density.sample import DensityEffort
 from nessampler.methods.difference import Difference, free_energy
 from nessampler.methods.ladder import Effort
 from nessampler.paths import Path
@@ -16,6 +19,7 @@ from nessampler.targets import Target
 
 __all__ = [
     "Bounds",
+    "DensityEffort",
     "Difference",
     "Effort",
     "Ensemble",
@@ -26,11 +30,13 @@ __all__ = [
     "InputError",
     "Kernel",
     "Path",
+    "Sampled",
     "Target",
     "Walkers",
     "bar",
     "bounds",
     "free_energy",
     "jarzynski",
+    "sample",
     "simulate",
 ]

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -22,6 +23,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+METHODS = "auto; of a difference plain, map, switching or feat; of a density ais, smc, lsq or nets."
 
 
 class _Progress:
@@ -62,20 +64,33 @@ def list_systems() -> None:
     from nessampler.runs import catalogue
     from nessampler.runs.config import load
 
-    table = Table("system", "what", "A → B", "ΔF reference (kT)", box=None, header_style="bold")
+    table = Table(box=None, header_style="bold")
+    for heading, whole in (("system", True), ("kind", True), ("what", False), ("reference (ΔF in kT)", False)):
+        table.add_column(heading, no_wrap=whole)
     for name in catalogue.names():
         entry = load(catalogue.root() / name / "system.toml")
-        reference = entry.get("reference")
-        value = f"{reference['value']:.3f} ± {reference['std_error']:.3f}" if reference else "none"
-        states = " → ".join(entry.get(state, {}).get("label", "?") for state in ("state_a", "state_b"))
-        table.add_row(name, entry.get("title", ""), states, value)
+        states = " → ".join(entry[state].get("label", "?") for state in ("state_a", "state_b") if state in entry)
+        title = ": ".join(filter(None, [entry.get("title", ""), states]))
+        table.add_row(name, entry.get("kind", "?"), title, _reference(entry))
     Console().print(table)
+
+
+def _reference(entry: Mapping[str, Any]) -> str:
+    reference = entry.get("reference")
+    if not reference:
+        return "none"
+    quantity = "log Z" if entry.get("kind") == "density" else "ΔF"
+    error = f"± {reference['std_error']:.3f}" if reference["std_error"] else "(exact)"
+    return f"{quantity} = {reference['value']:.3f} {error}"
 
 
 @app.command()
 def run(
     system: Annotated[str, typer.Argument(help="A name from `nessampler list`, a folder, or a system.toml.")],
-    method: Annotated[str | None, typer.Option(help="plain, map, switching, feat or auto.")] = None,
+    method: Annotated[
+        str | None,
+        typer.Option(help="Of a difference: plain, map, switching, feat; of a density: ais, smc, lsq, nets; or auto."),
+    ] = None,
     preset: Annotated[str | None, typer.Option(help="smoke, quick or full.")] = None,
     out: Annotated[Path | None, typer.Option(help="Run directory; by default runs/SYSTEM-METHOD-PRESET-SEED.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of every random stream.")] = None,

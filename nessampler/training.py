@@ -38,6 +38,7 @@ def fit(
     validate: Callable[[], Tensor | float] | None = None,
     every: int = 200,
     patience: int | None = None,
+    patience_from: int = 0,
     ema_decay: float = 0.99,
     clip: float = 1.0,
     warm_up: float = 0.05,
@@ -60,6 +61,7 @@ def fit(
         validate: held-out loss, computed with the averaged weights.
         every: steps between rows of the result, validations and checkpoints.
         patience: stop after that many validations without a new best; None goes to the end.
+        patience_from: validations up to this step do not count for patience, as while a curriculum still grows.
         ema_decay: of the average, lower at first: min(ema_decay, (1 + step)/(10 + step)).
         clip: largest norm of the gradient.
 
@@ -85,6 +87,8 @@ def fit(
     """
     settings = {"steps": steps, "learning_rate": learning_rate, "every": every, "ema_decay": ema_decay, "clip": clip}
     settings |= {"warm_up": warm_up, "patience": patience}
+    if patience_from:  # checkpoints of fits without it stay valid
+        settings["patience_from"] = patience_from
     _check_settings(steps, learning_rate, every)
     run = _Run(module, torch.optim.Adam(module.parameters(), lr=learning_rate), generator)
     if checkpoint is not None and checkpoint.exists():
@@ -98,6 +102,7 @@ def fit(
             progress(run.step, steps)
         if run.step % every == 0 or run.step == steps:
             run.note(run.mean_loss(), validate)
+            run.stale = 0 if run.step <= patience_from else run.stale
             if checkpoint is not None:
                 run.save(checkpoint, settings)
     run.put(run.best if run.best_loss is not None else run.ema)

@@ -217,6 +217,25 @@ BAD = {
     "rigid water on": (rigid_water_on, "needs every bond flexible"),
     "unknown option": (unknown_option, "polarisation"),
     "too short": (setting("md.production_a=2 ps", "alanine-solvation"), "at least 10 samples"),
+    "target unknown": (setting("target.name=gmm-4O", "gmm-40-linear"), "got 'gmm-4O'; did you mean gmm-40?"),
+    "parameter unknown": (setting("target.sise=9", "phi4-8"), "unknown parameter `target.sise`; did you mean `size`?"),
+    "parameter of the wrong type": (setting("target.size=eight", "phi4-8"), "`target.size`: Input should be a val"),
+    "parameter that is not finite": (setting("target.quartic=nan", "phi4-8"), "`target.quartic`: Input should be"),
+    "parameter out of range": (setting("target.quartic=-1.0", "phi4-8"), "the action must have a floor"),
+    "parameter missing": (setting("target.name=phi4", "funnel-10"), "`target.size` is required for phi4"),
+    "data missing": (setting("target.data=none.csv", "logistic"), "none.csv does not exist"),
+    "data outside": (setting("target.data=../lgcp-1600/fpines.csv", "logistic"), "in the system's folder"),
+    "free field for a mixture": (setting("base={kind='free-field'}", "gmm-40-linear"), "field base is for lattices"),
+    "prior of a mixture": (setting("base={kind='prior'}", "gmm-40-linear"), "a prior base is for posteriors"),
+    "Laplace for a lattice": (setting("base={kind='laplace'}", "phi4-8"), "a Laplace base is for vectors"),
+    "mixture path for a lattice": (setting("path={kind='mixture'}", "phi4-8"), "mixture path is for Gaussian mix"),
+    "mixture path from elsewhere": (setting("base={kind='pilot'}", "gmm-40"), "from a Gaussian about the origin"),
+    "scales that are too few": (setting("base.scale=[1.0,2.0,3.0]", "gmm-40-linear"), "one number or 2 of them: got 3"),
+    "scale that is negative": (setting("base.scale=-1.0", "gmm-40-linear"), "positive scales"),
+    "means of another dimension": (setting("base={kind='mixture',scale=1.0,means=[[0.0]]}", "gmm-40-linear"),
+                                   "rows of 2 numbers: got shape (1, 1)"),
+    "means of a funnel": (setting("base={kind='mixture',scale=1.0}", "funnel-10"), "has none; give `base.means`"),
+    "method of a difference": (given("phi4-8", "--method", "switching"), "got 'switching'"),
     "file in the way": (file_in_the_way, "taken is not"),
     "file in the way further up": (file_in_the_way_further_up, "taken/run is not"),
     "existing run": (existing_run, "run already holds a run: add --resume"),
@@ -268,6 +287,9 @@ def test_help_and_list_show_what_there_is() -> None:
     for name in catalogue.names():
         assert name in shown.out
     assert "-0.297" in shown.out
+    assert "log Z = 164.696 (exact)" in shown.out
+    assert shown.out.count("difference") == 3
+    assert shown.out.count(" density ") == len(catalogue.names()) - 3
     usage = nessampler("run", "--help").out
     for option in ("--method", "--preset", "--out", "--seed", "--device", "--resume", "--json", "--set"):
         assert option in usage

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -10,8 +11,10 @@ import pytest
 import tomli_w
 
 from nessampler.errors import InputError
+from nessampler.methods.density.sample import DensityEffort
 from nessampler.runs import catalogue
-from nessampler.runs.config import AnalyticState, Config, MolecularState, load, resolve, write
+from nessampler.runs.config import AnalyticState, DensityConfig, DifferenceConfig, MolecularState, load, resolve, write
+from nessampler.runs.config.density import GaussianBase, PilotBase, Sampling
 from nessampler.runs.units import parse
 
 MOLECULAR = """
@@ -48,8 +51,10 @@ def table(**changes: Any) -> dict[str, Any]:
     return tomllib.loads(MOLECULAR) | changes
 
 
-def settled(*settings: str, **options: Any) -> Config:
-    return resolve(table(), settings=settings, **options)
+def settled(*settings: str, **options: Any) -> DifferenceConfig:
+    config = resolve(table(), settings=settings, **options)
+    assert isinstance(config, DifferenceConfig)
+    return config
 
 
 # --- merging -----------------------------------------------------------------------------------------------------
@@ -62,7 +67,7 @@ def test_a_preset_changes_what_it_names_and_nothing_else() -> None:
         "smoke", 2, "7 ps", 16,
     )  # fmt: skip
     assert smoke.md.interval == quick.md.interval == "1 ps"
-    assert smoke.ladder.switching_steps == Config.model_fields["ladder"].default.switching_steps
+    assert smoke.ladder.switching_steps == DifferenceConfig.model_fields["ladder"].default.switching_steps
     assert smoke.ladder.feat.training_steps == quick.ladder.feat.training_steps
 
 
@@ -122,7 +127,8 @@ def test_a_setting_has_the_type_that_toml_gives_it(setting: str, path: str, valu
         (["md=3"], "`md`"),
         (["run.seed=-1"], "run.seed"),
         (["run.method=best"], "run.method.*'plain', 'map', 'switching', 'feat' or 'auto'"),
-        (["kind=density"], "kind"),
+        (["kind=density"], r"`target` is required; unknown key `temperature`, which belongs to kind = \"difference\""),
+        (["kind=densty"], "`kind` must be one of difference, density: got 'densty'"),
         (["state_a.relative_cost=nan"], "state_a.relative_cost"),
         (["reference={value = nan, std_error = 0.1, source = 'x'}"], "reference.value.*finite"),
         (["reference={value = 1.0, std_error = -0.1, source = 'x'}"], "reference.std_error"),
@@ -253,7 +259,10 @@ def test_an_absent_file_and_a_folder_are_refused_by_name(tmp_path: Path) -> None
         load(tmp_path)
 
 
-@pytest.mark.parametrize("name", [*catalogue.names(), "pair"])
+DIFFERENCES = [n for n in catalogue.names() if load(catalogue.root() / n / "system.toml")["kind"] == "difference"]
+
+
+@pytest.mark.parametrize("name", [*DIFFERENCES, "pair"])
 @pytest.mark.parametrize("preset", ["smoke", "quick"])
 def test_a_resolved_file_read_back_is_equal(tmp_path: Path, name: str, preset: str) -> None:
     source = table() if name == "pair" else load(catalogue.root() / name / "system.toml")
@@ -271,3 +280,108 @@ def test_every_key_is_written(tmp_path: Path) -> None:
     assert written["md"]["friction"] == "1 / ps"  # a default
     assert written["state_b"]["options"] == table()["state_b"]["options"]
     assert tomli_w.dumps(written) == (tmp_path / "config.toml").read_text(encoding="utf-8")
+
+
+# --- densities ---------------------------------------------------------------------------------------------------
+
+DENSITY = """
+name = "mine"
+title = "A mixture"
+kind = "density"
+
+[target]
+name = "mixture"
+means = [[-3.0, 0.0], [3.0, 1.0]]
+scales = [1.0, 0.5]
+
+[base]
+kind = "gaussian"
+scale = 5.0
+
+[sampling]
+walkers = 1000
+
+[presets.smoke]
+sampling = { steps = 8 }
+
+[presets.quick]
+"""
+
+
+def density(*settings: str, **options: Any) -> DensityConfig:
+    config = resolve(tomllib.loads(DENSITY), settings=settings, **options)
+    assert isinstance(config, DensityConfig)
+    return config
+
+
+def test_a_density_has_its_own_tables_and_the_common_ones() -> None:
+    config = density("run.seed=3", preset="smoke", run={"method": "lsq"})
+    assert (config.run.method, config.run.seed, config.run.preset) == ("lsq", 3, "smoke")
+    assert (config.sampling.walkers, config.sampling.steps) == (1000, 8)
+    assert config.target.name == "mixture"
+    assert config.target.parameters == {"means": [[-3.0, 0.0], [3.0, 1.0]], "scales": [1.0, 0.5]}
+    assert config.base.kind == "gaussian"
+    assert config.path.kind == "linear"
+    given = tomllib.loads(DENSITY)
+    del given["base"]
+    assert resolve(given).base.kind == "pilot"  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def test_what_a_density_may_spend_is_what_the_recipe_takes() -> None:
+    defaults = {f.name: f.default for f in dataclasses.fields(DensityEffort)}
+    assert {name: field.default for name, field in Sampling.model_fields.items()} == defaults
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        (["run.method=map"], "run.method.*'ais', 'smc', 'lsq', 'nets' or 'auto'.*'map'"),
+        (["sampling.walker=3"], r"unknown key `sampling.walker`; did you mean `walkers`\?"),
+        (["sampling.walkers=3"], "sampling.walkers.*greater than or equal to 64"),
+        (["sampling.steps=many"], "sampling.steps.*integer"),
+        (["base.kind=gausian"], "`base.kind` must be one of 'gaussian', 'free-field'.*got 'gausian'"),
+        (["base.sclae=1.0"], r"unknown key `base.sclae`; did you mean `scale`\?"),
+        (["base={kind = 'free-field', mass_squared = -1.0}"], "`base.mass_squared`.*greater than 0"),
+        (["path.kind=curved"], "`path.kind`.*'linear' or 'mixture'"),
+        (["numerics.dtype=float16"], "numerics.dtype.*'float32' or 'float64'"),
+        (["ladder.switching_steps=3"], 'unknown key `ladder`, which belongs to kind = "difference"'),
+        (["reference={value = 1.0, std_error = -0.1, source = 'x'}"], "reference.std_error"),
+    ],
+)
+def test_a_bad_setting_of_a_density_is_refused_by_name(settings: list[str], said: str) -> None:
+    with pytest.raises(InputError, match=said) as caught:
+        density(*settings)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("name", "key"), [("base", "kind"), ("target", "name")])
+def test_a_table_that_does_not_say_what_it_is_is_refused(name: str, key: str) -> None:
+    given = tomllib.loads(DENSITY)
+    del given[name][key]
+    with pytest.raises(InputError, match=f"`{name}.{key}` is required$"):
+        resolve(given)
+
+
+def test_another_kind_of_base_replaces_the_old_one_and_its_parameters() -> None:
+    config = density("base.kind=pilot", "base.steps=7", "target.name=funnel")
+    assert config.base == PilotBase(kind="pilot", steps=7)
+    assert config.target.parameters == {}
+    assert density("base.scale=2.0", "base.kind=gaussian").base == GaussianBase(kind="gaussian", scale=2.0)
+
+
+def test_a_method_of_a_density_is_refused_for_a_difference() -> None:
+    with pytest.raises(InputError, match=r"run.method.*'plain', 'map', 'switching', 'feat' or 'auto'.*'lsq'"):
+        settled("run.method=lsq")
+
+
+DENSITIES = [n for n in catalogue.names() if load(catalogue.root() / n / "system.toml")["kind"] == "density"]
+
+
+@pytest.mark.parametrize("name", [*DENSITIES, "mine"])
+@pytest.mark.parametrize("preset", ["smoke", "quick"])
+def test_a_resolved_density_read_back_is_equal(tmp_path: Path, name: str, preset: str) -> None:
+    source = tomllib.loads(DENSITY) if name == "mine" else load(catalogue.root() / name / "system.toml")
+    config = resolve(source, preset=preset, run={"seed": 3, "method": "ais"}, settings=["sampling.leapfrog_steps=3"])
+    write(config, tmp_path / "config.toml")
+    assert resolve(load(tmp_path / "config.toml")) == config
+    assert config != resolve(source, preset=preset)

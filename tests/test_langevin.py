@@ -73,11 +73,11 @@ MUTANTS = {
     "variance eps, and the drift with it": Mutant("2 * epsilon * abs", "epsilon * abs", wrong_sign=False),
     "variance eps in the move alone": Mutant("), sigma, noise", "), 0.7071 * sigma, noise", wrong_sign=False),
     "drift of 2 eps score": Mutant("drift = 0.5 * sigma", "drift = sigma", wrong_sign=False),
-    "sign of the energy at the end": Mutant("log_weight - energy", "log_weight + energy", "simulate"),
+    "sign of the energy at the end": Mutant("log_weight = total - energy", "log_weight = total + energy", "simulate"),
     "sign of the energy at the start": Mutant(
-        "log_weight = _energy(path, walkers)", "log_weight = -_energy(path, walkers)", "simulate"
+        "total = _energy(path, walkers)", "total = -_energy(path, walkers)", "simulate"
     ),
-    "log ratio subtracted": Mutant("log_weight + log_ratio", "log_weight - log_ratio", "simulate"),
+    "log ratio subtracted": Mutant("total + log_ratio", "total - log_ratio", "simulate"),
 }
 
 

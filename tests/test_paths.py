@@ -9,8 +9,9 @@ import torch
 
 from nessampler.errors import InputError
 from nessampler.fields import PathScore
-from nessampler.paths import EndpointPath, LinearPath, Path
+from nessampler.paths import AnnealingPath, DifferentiablePath, EndpointPath, LinearPath, MixturePath, Path
 from nessampler.targets import Counted, Gaussian, Tally
+from nessampler.targets.mixture import GaussianMixture, gmm_40
 
 
 def counted_path(wells) -> tuple[LinearPath, Counted, Counted]:
@@ -98,3 +99,75 @@ def test_fields_of_annealing_are_the_path_score_and_the_given_velocity(wells):
         assert torch.equal(fields.score, score)
         assert torch.equal(fields.energy, energy)
     assert start.tally() == end.tally() == Tally(0, 6)
+
+
+# --- mixtures whose parameters move -----------------------------------------------------------------------------
+
+UNEVEN = GaussianMixture(
+    torch.tensor([[-2.0, 1.0, 0.5], [1.5, 0.0, -1.0]], dtype=torch.float64),
+    torch.tensor([0.6, 1.1], dtype=torch.float64),
+    torch.tensor([0.3, 0.7], dtype=torch.float64),
+)
+
+
+def moved_by_hand(t: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+    """The same energy from torch's own distributions, component by component."""
+    logits = []
+    for mean, scale, weight in zip(UNEVEN.means, UNEVEN.scales[:, 0], UNEVEN.weights, strict=True):
+        normal = torch.distributions.Normal(t[:, None] * mean, ((1 - t) * 2.5 + t * scale)[:, None])
+        logits.append(weight.log() + normal.log_prob(x).sum(-1))
+    return -torch.logsumexp(torch.stack(logits), 0)
+
+
+def test_a_mixture_path_is_the_mixture_with_moved_parameters():
+    path = MixturePath(2.5, UNEVEN)
+    x = 2 * torch.randn(9, 3, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+    t = torch.linspace(0, 1, 9, dtype=torch.float64)  # a time per walker
+    expected = DifferentiablePath(path.start, path.end, moved_by_hand).evaluate(t, x)
+    found = path.evaluate(t, x)
+    for one, other in zip(found[:3], expected[:3], strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-11, atol=1e-11)
+    energy, score = path.energy_and_score(t, x)
+    torch.testing.assert_close(energy, expected.energy)
+    torch.testing.assert_close(path.energy(t, x), expected.energy)
+    torch.testing.assert_close(score, expected.score)
+    assert isinstance(path, AnnealingPath)
+
+
+def test_the_laplacian_of_a_mixture_path_is_the_trace_of_autograds_hessian():
+    path = MixturePath(2.5, UNEVEN)
+    x = torch.randn(4, 3, generator=torch.Generator().manual_seed(4), dtype=torch.float64)
+    t = torch.tensor([0.0, 0.3, 0.8, 1.0], dtype=torch.float64)
+    for one, time, value in zip(x, t, path.laplacian(t, x), strict=True):
+        hessian = torch.autograd.functional.hessian(lambda z, s=time: path.energy(s[None], z[None])[0], one)
+        torch.testing.assert_close(torch.trace(hessian), value, rtol=1e-10, atol=1e-10)  # pyright: ignore[reportArgumentType]
+
+
+def test_a_mixture_path_ends_at_its_targets_and_is_normalised_in_between():
+    path = MixturePath(2.5, UNEVEN)
+    x = torch.randn(5, 3, generator=torch.Generator().manual_seed(5), dtype=torch.float64)
+    torch.testing.assert_close(path.energy(times(0.0, 5), x), path.start.energy(x))
+    torch.testing.assert_close(path.energy(times(1.0, 5), x), path.end.energy(x))
+    assert path.start.log_z == path.end.log_z == 0.0
+    line = MixturePath(3.0, GaussianMixture(torch.tensor([[-4.0], [5.0]]), torch.tensor([0.5, 1.0])))
+    grid = torch.linspace(-40, 40, 8001, dtype=torch.float64)[:, None]
+    for t in (0.0, 0.35, 0.9):
+        total = float(torch.exp(-line.energy(times(t, len(grid)), grid)).sum() * 0.01)
+        assert total == pytest.approx(1.0, abs=1e-12)
+
+
+def test_what_a_mixture_path_knows_of_a_walker_serves_at_another_time():
+    path = MixturePath(20.0, gmm_40())
+    x = path.end.sample(6, generator=torch.Generator().manual_seed(6))
+    known = path.evaluate(times(0.2, 6), x)
+    for one, other in zip(path.evaluate(times(0.7, 6), x, known), path.evaluate(times(0.7, 6), x), strict=True):
+        torch.testing.assert_close(one, other)
+    assert path.evaluate(times(0.2, 6), x.float()).score.dtype == torch.float32
+
+
+def test_a_mixture_path_refuses_what_it_cannot_pull_apart():
+    with pytest.raises(InputError, match="positive, finite scale: got 0"):
+        MixturePath(0.0, UNEVEN)
+    oblong = GaussianMixture(torch.zeros(1, 2), torch.tensor([[1.0, 2.0]]))
+    with pytest.raises(InputError, match="one width in all directions"):
+        MixturePath(1.0, oblong)

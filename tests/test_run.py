@@ -61,7 +61,7 @@ def undrawn(*arguments: object) -> Ended:
     """`nessampler ARGUMENTS` without the figures, which take longer than all the rest here."""
     with pytest.MonkeyPatch.context() as patch:
         for name in ("write_report", "save_figures"):
-            patch.setattr(f"nessampler.runs.run.{name}", lambda *_, **__: None)
+            patch.setattr(f"nessampler.runs.difference.{name}", lambda *_, **__: None)
         return nessampler(*arguments)
 
 

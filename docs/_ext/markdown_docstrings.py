@@ -7,6 +7,7 @@ from typing import Any
 
 TABLE_ROW = re.compile(r"^(\s*)\|(.*)\|\s*$")
 TABLE_RULE = re.compile(r"^[\s|:-]+$")
+BAR = re.compile(r"\|(?=(?:[^`]*`[^`]*`)*[^`]*$)")  # one that is outside of backticks: |ω| in a formula is no border
 
 
 def setup(app: Any) -> dict[str, bool]:
@@ -50,7 +51,7 @@ def _tables(lines: list[str]) -> list[str]:
         if row is None:
             out.append(line)
         elif not TABLE_RULE.match(row[2]):
-            cells = [cell.strip() for cell in row[2].split("|")]
+            cells = [cell.strip() for cell in BAR.split(row[2])]
             out += [f"{row[1]}   {'  -' if column else '* -'} {cell}" for column, cell in enumerate(cells)]
     return out
 

@@ -1,7 +1,27 @@
 """Kernels move walkers over an interval of time and report the log ratio of the backward and forward densities."""
 
-from nessampler.kernels.flow import Identity, Map
+from nessampler.kernels.compose import Compose
+from nessampler.kernels.flow import Flow, Identity, Map, VelocityField
+from nessampler.kernels.hmc import HMC
 from nessampler.kernels.langevin import Langevin
+from nessampler.kernels.mass import DenseMass, DiagonalMass, Mass, SpectralMass, UnitMass
 from nessampler.kernels.protocol import Kernel, Walkers
+from nessampler.kernels.random_walk import RandomWalk
 
-__all__ = ["Identity", "Kernel", "Langevin", "Map", "Walkers"]
+__all__ = [
+    "HMC",
+    "Compose",
+    "DenseMass",
+    "DiagonalMass",
+    "Flow",
+    "Identity",
+    "Kernel",
+    "Langevin",
+    "Map",
+    "Mass",
+    "RandomWalk",
+    "SpectralMass",
+    "UnitMass",
+    "VelocityField",
+    "Walkers",
+]

@@ -16,14 +16,16 @@ __all__ = ["Kernel", "Walkers"]
 class Walkers:
     """Positions and what the last step evaluated there, tagged with its time.
 
-    `energy` is $U_t(x)$ at that time where the kernel learned it for free. `ancestors` are the indices that the
-    walkers had before the last selection.
+    `energy` is $U_t(x)$ at that time where the kernel learned it for free. `acceptance` is the probability with which
+    each walker's last proposal was accepted, where there was one. `ancestors` are the indices that the walkers had
+    before the last selection.
     """
 
     x: Float[Tensor, " n *event"]
     time: float
     cached: Any = None
     energy: Float[Tensor, " n"] | None = None
+    acceptance: Float[Tensor, " n"] | None = None
     ancestors: Tensor | None = None
 
     def __len__(self) -> int:
@@ -38,7 +40,14 @@ class Walkers:
                 return type(value)(*selected) if hasattr(value, "_fields") else tuple(selected)
             return value[index] if isinstance(value, Tensor) else value
 
-        return replace(self, x=self.x[index], cached=select(self.cached), energy=select(self.energy), ancestors=index)
+        return replace(
+            self,
+            x=self.x[index],
+            cached=select(self.cached),
+            energy=select(self.energy),
+            acceptance=select(self.acceptance),
+            ancestors=index,
+        )
 
 
 @runtime_checkable

@@ -12,6 +12,13 @@ __all__: list[str] = []
 Real = float | int  # a whole number in JSON comes back as an int
 MISSING = "—"
 STAGES = {"endstates": "end-state MD", "training": "training", "sampling": "sampling"}
+DENSITY_STAGES = {
+    "base": "base",
+    "pilot": "pilot",
+    "training": "training",
+    "sampling": "sampling",
+    "reverse": "reverse",
+}
 ESTIMATORS = {
     "jarzynski_forward": "Jarzynski, A → B",
     "jarzynski_reverse": "Jarzynski, B → A",
@@ -98,6 +105,21 @@ def directions(pair: Mapping[str, Any] | None, separator: str = " / ") -> str:
         return MISSING
     small = [value is not None and 0 < abs(value) < 0.0995 for value in both]
     return separator.join(f"{value:.2g}" if tiny else fixed(value) for value, tiny in zip(both, small, strict=True))
+
+
+def effective(ess: Mapping[str, Any] | None) -> str:
+    """The forward effective fraction with its error.
+
+    >>> effective({"forward": 0.912, "forward_error": 0.004}), effective({"forward": 0.0012, "forward_error": None})
+    ('0.912 ± 0.004', '0.0012')
+    """
+    value, error = get(ess, "forward"), get(ess, "forward_error")
+    if value is None:
+        return MISSING
+    if not error:
+        return f"{value:.2g}" if 0 < value < 0.0995 else fixed(value, 3)
+    places = max(3, decimals(error) - 1)
+    return f"{value:.{places}f} ± {error:.{places}f}"
 
 
 def count(n: Real | None) -> str:
@@ -189,13 +211,18 @@ def status(rung: Mapping[str, Any]) -> str:
 
 
 def chosen(result: Mapping[str, Any]) -> Mapping[str, Any] | None:
-    """The chosen rung's entry."""
-    return next((rung for rung in rungs(result) if rung.get("chosen")), None)
+    """The entry of the chosen rung or attempt."""
+    return next((entry for entry in (*rungs(result), *attempts(result)) if entry.get("chosen")), None)
 
 
 def rungs(result: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
     """All rungs, in the order they were tried."""
     return result.get("rungs") or []
+
+
+def attempts(result: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
+    """All attempts at a density, in the order they were made."""
+    return result.get("attempts") or []
 
 
 def estimators(result: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -209,21 +236,33 @@ def pilot_note(rung: Mapping[str, Any]) -> str:
     return f"not climbed, numbers from the pilot samples only{': ' + note if note else ''}"
 
 
-def bound_line(bounds: Mapping[str, Any] | None) -> str:
+def bound_line(bounds: Mapping[str, Any] | None, quantity: str = "ΔF", unit: str = " kT") -> str:
     """`lower ≤ ΔF ≤ upper kT`, with the limits that allow for the sampling error."""
     lower, upper = get(bounds, "lower"), get(bounds, "upper")
     if lower is None and upper is None:
         return "none"
-    limits = [fixed(get(bounds, end)) for end in ("lower_limit", "upper_limit")]
-    return f"{fixed(lower)} ≤ ΔF ≤ {fixed(upper)} kT; with sampling error {limits[0]} to {limits[1]}"
+    places = bound_places(bounds)
+    limits = [fixed(get(bounds, end), places) for end in ("lower_limit", "upper_limit")]
+    between = f"{fixed(lower, places)} ≤ {quantity} ≤ {fixed(upper, places)}{unit}"
+    return f"{between}; with sampling error {limits[0]} to {limits[1]}"
 
 
-def weighted_line(bounds: Mapping[str, Any] | None) -> str | None:
+def bound_places(bounds: Mapping[str, Any] | None) -> int:
+    """Decimals that tell the two bounds apart, two at least.
+
+    >>> bound_places({"lower": -0.0052, "upper": 0.0031}), bound_places({"lower": -31.0, "upper": None})
+    (4, 2)
+    """
+    lower, upper = get(bounds, "lower"), get(bounds, "upper")
+    return 2 if lower is None or upper is None else max(2, decimals(upper - lower))
+
+
+def weighted_line(bounds: Mapping[str, Any] | None, quantity: str = "ΔF", unit: str = " kT") -> str | None:
     """The importance-weighted bounds as one line, None where there are none."""
     weighted = get(bounds, "importance_weighted")
     if get(weighted, "lower") is None and get(weighted, "upper") is None:
         return None
-    return f"{bound_line(weighted)} (groups of {group_sizes(weighted)} works)"
+    return f"{bound_line(weighted, quantity, unit)} (groups of {group_sizes(weighted)} works)"
 
 
 def group_sizes(weighted: Mapping[str, Any] | None) -> str:
@@ -232,14 +271,14 @@ def group_sizes(weighted: Mapping[str, Any] | None) -> str:
     return MISSING if not sizes else " and ".join(str(size) for size in dict.fromkeys(sizes))
 
 
-def reference_line(result: Mapping[str, Any]) -> str | None:
+def reference_line(result: Mapping[str, Any], unit: str = " kT") -> str | None:
     """The reference, its source, and how far away this result is; None without a reference."""
     reference = result.get("reference")
     if not reference:
         return None
     source, z = reference.get("source"), result.get("z_score")
     distance = "" if z is None else f"; this result is {z:+.1f} standard errors from it"
-    return f"{plus_minus(reference)} kT{f' ({source})' if source else ''}{distance}"
+    return f"{plus_minus(reference)}{unit}{f' ({source})' if source else ''}{distance}"
 
 
 def endstate_line(state: Mapping[str, Any]) -> str:
@@ -258,15 +297,32 @@ def endstate_line(state: Mapping[str, Any]) -> str:
     return ", ".join(words(state[key]) for key, words in phrases.items() if state.get(key) is not None)
 
 
-def stage_times(result: Mapping[str, Any]) -> str:
+def plain_words(value: object) -> str:
+    """Any entry of a result, as it stands in a table."""
+    if value is None:
+        return MISSING
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int):
+        return exact(value)
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key} {plain_words(entry)}" for key, entry in value.items())
+    if isinstance(value, list | tuple):
+        return ", ".join(plain_words(entry) for entry in value)
+    return str(value)
+
+
+def stage_times(result: Mapping[str, Any], stages: Mapping[str, str] = STAGES) -> str:
     """Where the time went."""
     times = result.get("seconds") or {}
-    parts = [f"{name} {duration(times[stage])}" for stage, name in STAGES.items() if times.get(stage) is not None]
+    parts = [f"{name} {duration(times[stage])}" for stage, name in stages.items() if times.get(stage) is not None]
     return f"{duration(times.get('total'))}{' (' + ', '.join(parts) + ')' if parts else ''}"
 
 
 def flags(result: Mapping[str, Any]) -> list[Flag]:
-    """Every distinct flag of run, rungs and estimators; a repeated one is named where it stands first."""
+    """Every distinct flag of run, rungs, attempts and estimators; a repeated one is named where it stands first."""
     seen: set[tuple[str, str]] = set()
     found = []
     for flag in _all_flags(result):
@@ -279,6 +335,7 @@ def flags(result: Mapping[str, Any]) -> list[Flag]:
 def _all_flags(result: Mapping[str, Any]) -> Iterator[Flag]:
     sources: list[tuple[str, Mapping[str, Any]]] = [("whole run", result)]
     sources += [(f"rung {rung.get('name')}", rung) for rung in rungs(result)]
+    sources += [(str(attempt.get("name")), attempt) for attempt in attempts(result)]
     sources += [(ESTIMATORS.get(key, str(key)), value) for key, value in estimators(result).items() if value]
     for about, source in sources:
         for flag in source.get("flags") or []:

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from nessampler._files import write_atomically
 from nessampler.errors import InputError
+from nessampler.methods.density.result import Sampled
 from nessampler.methods.difference import Difference
 from nessampler.runs import config as configuration
 
@@ -34,7 +35,7 @@ class RunDirectory:
     def open(self, config: configuration.Config, folder: Path, *, resume: bool) -> None:
         """Create the directory, or check that what it holds is this very run.
 
-        Structure files are copied, so that the directory alone repeats the run.
+        The files that a problem names are copied, so that the directory alone repeats the run.
         """
         stored = self.path / "config.toml"
         if stored.exists():
@@ -51,13 +52,10 @@ class RunDirectory:
             return
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            for state in (config.state_a, config.state_b):
-                name = getattr(state, "structure", None)
-                if name and (folder / name).resolve() != (self.path / name).resolve():
-                    self.write_bytes(name, (folder / name).read_bytes())
-                for file in getattr(state, "force_field", ()):
-                    if (folder / file).is_file():
-                        self.write_bytes(file, (folder / file).read_bytes())
+            for name in config.files:
+                source = folder / name
+                if source.is_file() and source.resolve() != (self.path / name).resolve():
+                    self.write_bytes(name, source.read_bytes())
             self._write("config.toml", lambda path: configuration.write(config, path))
         except OSError as error:
             raise InputError(
@@ -94,9 +92,6 @@ class RunDirectory:
 
         Rungs that were not climbed have the works of their pilot in `pilot_forward` and `pilot_reverse`.
         """
-        import arviz  # takes a second to import
-        import xarray
-
         groups: dict[str, dict[str, Any]] = {}
         for rung in result.rungs:
             prefix = "" if rung.block == "evaluate" else "pilot_"
@@ -105,9 +100,29 @@ class RunDirectory:
                 draws = (("chain", "draw"), np.atleast_2d(work))
                 variables[f"work_{rung.name}"] = (*draws, {"units": "kT"})
                 variables[f"log_weight_{rung.name}"] = (draws[0], -draws[1])
-        datasets: dict[str, Any] = {name: xarray.Dataset(variables) for name, variables in groups.items()}
-        data = arviz.InferenceData(**datasets)
-        self._write("works.nc", lambda path: data.to_netcdf(str(path)))
+        self._write_inference_data("works.nc", groups)
+
+    def write_samples(self, result: Sampled, draws: Tensor | None) -> None:
+        """`samples.nc`: an ArviZ InferenceData.
+
+        Groups: `posterior`, unweighted draws `x` (absent where every weight vanishes); `walkers`, the walkers `x`
+        themselves; `sample_stats`, the `log_weight` of each walker.
+        """
+        log_weight = ("chain", "draw"), result.log_weight.cpu().numpy()[None]
+        groups: dict[str, dict[str, Any]] = {
+            "posterior": {} if draws is None else {"x": _variable(draws)},
+            "sample_stats": {"log_weight": (*log_weight, {"of": "the walkers in group walkers, row by row"})},
+            "walkers": {"x": _variable(result.x), "log_weight": log_weight},
+        }
+        self._write_inference_data("samples.nc", {name: group for name, group in groups.items() if group})
+
+    def _write_inference_data(self, name: str, groups: Mapping[str, Mapping[str, Any]]) -> None:
+        import arviz  # takes a second to import
+        import xarray
+
+        datasets: dict[str, Any] = {group: xarray.Dataset(variables) for group, variables in groups.items()}
+        data = arviz.InferenceData(warn_on_custom_groups=False, **datasets)
+        self._write(name, lambda path: data.to_netcdf(str(path)))
 
     def _write(self, name: str, write: Callable[[Path], Any]) -> None:
         write_atomically(self.path / name, write)
@@ -116,3 +131,9 @@ class RunDirectory:
 def _difference(before: configuration.Config, now: configuration.Config) -> str:
     old, new = before.model_dump(), now.model_dump()
     return ", ".join(k for k in new if old.get(k) != new[k])
+
+
+def _variable(x: Tensor) -> tuple[tuple[str, ...], np.ndarray]:
+    """Walkers `(n, *event)` as one chain."""
+    axes = ("chain", "draw", *(f"axis_{k}" for k in range(x.ndim - 1)))
+    return axes, x.detach().cpu().numpy()[None]

@@ -20,9 +20,9 @@ from nessampler.molecular.symmetry import rotor_orders
 from nessampler.molecular.systems import Molecule, check_same_atoms, load_structure, parameterize
 from nessampler.molecular.target import OpenMMTarget
 from nessampler.molecular.topology_tree import ZMatrix
-from nessampler.runs.config import Config, MolecularState
+from nessampler.runs.config import DifferenceConfig, MolecularState
+from nessampler.runs.page import Panel
 from nessampler.runs.prepared import Prepared
-from nessampler.runs.report import Panel
 from nessampler.runs.units import parse
 from nessampler.targets import Tally, carry
 
@@ -32,7 +32,7 @@ STATES = ("a", "b")
 FEWEST_DRAWS = 8  # per replica, to compare the halves of each
 
 
-def check_molecular(config: Config, folder: Path) -> tuple[dict[str, Molecule], dict]:
+def check_molecular(config: DifferenceConfig, folder: Path) -> tuple[dict[str, Molecule], dict]:
     """Molecules and systems of both states: everything that can be wrong before MD starts is found here."""
     molecules, systems = {}, {}
     for name, state in zip(STATES, (config.state_a, config.state_b), strict=True):
@@ -52,7 +52,7 @@ def check_molecular(config: Config, folder: Path) -> tuple[dict[str, Molecule], 
     return molecules, systems
 
 
-def _check_frames(config: Config, production: str, name: str) -> None:
+def _check_frames(config: DifferenceConfig, production: str, name: str) -> None:
     dynamics = _dynamics(config, production)
     frames = dynamics.frames - dynamics.burn_in
     if frames * dynamics.replicas * min(config.ladder.blocks) < SMALLEST_BLOCK or frames < FEWEST_DRAWS:
@@ -65,7 +65,11 @@ def _check_frames(config: Config, production: str, name: str) -> None:
 
 
 def prepare_molecular(
-    config: Config, folder: Path, run_dir: Path, progress: Callable[[int, int, str], None], processes: int | None = None
+    config: DifferenceConfig,
+    folder: Path,
+    run_dir: Path,
+    progress: Callable[[int, int, str], None],
+    processes: int | None = None,
 ) -> Prepared:
     """Sample both ends (or read what an earlier run stored) and build targets and coordinates.
 
@@ -124,7 +128,7 @@ def prepare_molecular(
     )
 
 
-def _dynamics(config: Config, production: str) -> Dynamics:
+def _dynamics(config: DifferenceConfig, production: str) -> Dynamics:
     md = config.md
     return Dynamics(
         parse(config.temperature or "", "K"),

@@ -13,8 +13,8 @@ from torch.distributions.transforms import Transform
 from nessampler.errors import InputError
 from nessampler.estimators import Flag
 from nessampler.methods.ends import generator_for
-from nessampler.runs.config import AnalyticState, Config
-from nessampler.runs.report import Panel
+from nessampler.runs.config import AnalyticState, DifferenceConfig
+from nessampler.runs.page import Panel
 from nessampler.targets import AnharmonicWell, Tally, Target
 
 __all__ = ["Prepared", "check_analytic", "prepare_analytic"]
@@ -36,7 +36,7 @@ class Prepared:
     close: Callable[[], None] = lambda: None
 
 
-def check_analytic(config: Config) -> tuple[AnharmonicWell, AnharmonicWell]:
+def check_analytic(config: DifferenceConfig) -> tuple[AnharmonicWell, AnharmonicWell]:
     """The wells of both states: what can be wrong with them is found here."""
     a, b = _well(config.state_a), _well(config.state_b)
     if a.event_shape != b.event_shape:
@@ -47,7 +47,7 @@ def check_analytic(config: Config) -> tuple[AnharmonicWell, AnharmonicWell]:
     return a, b
 
 
-def prepare_analytic(config: Config) -> Prepared:
+def prepare_analytic(config: DifferenceConfig) -> Prepared:
     """Two wells with independent, exact samples."""
     wells = check_analytic(config)
     draws = [

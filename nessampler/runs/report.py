@@ -1,45 +1,21 @@
-"""One self-contained HTML page that a chemist reads after a run: the answer first, then what it rests on."""
+"""The report of a difference, which a chemist reads after a run."""
 
-import base64
-import io
-import json
+from __future__ import annotations
+
 import os
-import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, StrictUndefined
-from matplotlib import rc_context
-from matplotlib.figure import Figure
-
-from nessampler._files import write_atomically
 from nessampler.runs import _words as words
 from nessampler.runs import plots
+from nessampler.runs._words import plain_words
+from nessampler.runs.page import Answer, DataTable, Panel, captioned, save_panels, write_page
 from nessampler.runs.plots import ConvergenceCurve, Works
 
 __all__ = ["Panel", "save_figures", "write_report"]
 
 STAGE_NAMES = {**words.STAGES, "total": "whole run"}
-
-
-@dataclass(frozen=True)
-class Panel:
-    """A figure for the report, drawn by the room that owns its data.
-
-    Attributes:
-        title: heading.
-        figure: drawn with `matplotlib.figure.Figure`, without pyplot.
-        alt: what the figure shows, for those who cannot see it.
-        caption: how to read it.
-    """
-
-    title: str
-    figure: Figure
-    alt: str
-    caption: str
 
 
 def write_report(
@@ -77,20 +53,7 @@ def write_report(
         True
     """
     shown = [*_own_panels(result, works, metrics, convergence), *panels]
-    source = files("nessampler.runs").joinpath("report.html.jinja").read_text(encoding="utf-8")
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    page = environment.from_string(source).render(
-        title=result.get("title") or result.get("system") or "run",
-        labels=[words.state_label(result, state) for state in ("state_a", "state_b")],
-        answer=_answer(result),
-        panels=[(panel, _svg_uri(panel.figure)) for panel in shown],
-        tables=_tables(result),
-        flags=words.flags(result),
-        command=words.command(result),
-        config=json.dumps(result["config"], indent=2, ensure_ascii=False) if result.get("config") else None,
-        version=result.get("version"),
-    )
-    return _written(Path(path), page.encode("utf-8"))
+    return write_page(Path(path), result, _answer(result), shown, _tables(result))
 
 
 def save_figures(
@@ -110,30 +73,7 @@ def save_figures(
         ...     [path.name for path in save_figures(folder, {"rungs": []}, {})]
         ['01-work-distributions.png', '02-estimates.png', '03-cost.png']
     """
-    folder = Path(directory) / "figures"
-    folder.mkdir(parents=True, exist_ok=True)
-    shown = [*_own_panels(result, works, metrics, convergence), *panels]
-    return [
-        _written(folder / f"{index:02d}-{_slug(panel.title)}.png", _drawn(panel.figure, "png"))
-        for index, panel in enumerate(shown, start=1)
-    ]
-
-
-@dataclass(frozen=True)
-class _Table:
-    caption: str
-    columns: Sequence[str]
-    rows: Sequence[Sequence[str]]  # the first cell heads its row
-    note: str = ""
-    marked: int | None = None
-
-    @property
-    def numeric(self) -> list[bool]:
-        """Which columns hold nothing but numbers, to be aligned on the right."""
-        return [
-            all(re.fullmatch(r"[-+]?[\d,.]+[kMGT]?( [±/] [\d.]+| to -?[\d.]+)?|—", row[column]) for row in self.rows)
-            for column in range(len(self.columns))
-        ]
+    return save_panels(Path(directory), [*_own_panels(result, works, metrics, convergence), *panels])
 
 
 # --- figures -----------------------------------------------------------------------------------------------------
@@ -146,13 +86,13 @@ def _own_panels(
     convergence: ConvergenceCurve | None,
 ) -> list[Panel]:
     panels = [
-        _panel(
+        captioned(
             "Work distributions",
             plots.work_histograms(works, result.get("delta_f") or {}),
             "Work of going from A to B, and minus the work of coming back. The more the two overlap, the more certain "
             "the answer; they cross at ΔF (line; band: 95 % interval of the chosen rung).",
         ),
-        _panel(
+        captioned(
             "Estimates",
             plots.estimates(result),
             "ΔF by rung and by estimator with 95 % intervals. Diamond: the chosen rung. Open circle: pilot samples "
@@ -163,56 +103,38 @@ def _own_panels(
     if convergence is not None:
         figure = plots.convergence(*convergence)
         caption = "ΔF from growing parts of the samples. The two curves should meet well before all are used."
-        panels.append(_panel("Convergence", figure, caption))
+        panels.append(captioned("Convergence", figure, caption))
     caption = (
         "Energy and gradient evaluations of each state, on an axis of its own because one may be far dearer than the "
         "other. End-state simulation is shared by all rungs."
     )
-    panels.append(_panel("Cost", plots.cost(result), caption))
+    panels.append(captioned("Cost", plots.cost(result), caption))
     if metrics:
         caption = "What was logged during training. It decides how many samples count, never the answer."
-        panels.append(_panel("Training", plots.training_curves(metrics), caption))
+        panels.append(captioned("Training", plots.training_curves(metrics), caption))
     return panels
-
-
-def _panel(title: str, figure: Figure, caption: str) -> Panel:
-    return Panel(title, figure, str(figure.get_label()), caption)
-
-
-def _drawn(figure: Figure, kind: str) -> bytes:
-    """The figure's file, with nothing in it that changes from day to day."""
-    metadata = {"Date": None, "Creator": None} if kind == "svg" else {"Software": None}
-    buffer = io.BytesIO()
-    with rc_context(plots.STYLE):
-        figure.savefig(buffer, format=kind, metadata=metadata)
-    return buffer.getvalue()
-
-
-def _svg_uri(figure: Figure) -> str:
-    """An image of its own rather than inline markup: the identifiers of two figures cannot clash."""
-    return "data:image/svg+xml;base64," + base64.b64encode(_drawn(figure, "svg")).decode("ascii")
-
-
-def _slug(title: str) -> str:
-    return "-".join("".join(c if c.isascii() and c.isalnum() else " " for c in title.lower()).split()) or "figure"
 
 
 # --- words and tables --------------------------------------------------------------------------------------------
 
 
-def _answer(result: Mapping[str, Any]) -> dict[str, Any]:
+def _answer(result: Mapping[str, Any]) -> Answer:
     delta_f, molar = result.get("delta_f"), result.get("delta_f_kcal_per_mol")
     temperature = result.get("temperature")
     level = words.get(result, "verdict", "level") or "not judged"
-    return {
-        "value": f"{words.plus_minus(delta_f)} kT" if words.get(delta_f, "value") is not None else None,
-        "molar": f"{words.plus_minus(molar)} kcal/mol" if words.get(molar, "value") is not None else None,
-        "temperature": f"{temperature:g}\N{NO-BREAK SPACE}K" if temperature is not None else None,
-        "level": level,
-        "mood": {"trusted": "good", "caution": "caution"}.get(level, "bad"),
-        "text": words.get(result, "verdict", "text"),
-        "facts": list(_facts(result)),
-    }
+    labels = [words.state_label(result, state) for state in ("state_a", "state_b")]
+    return Answer(
+        subject="free energy difference",
+        line=f"A: {labels[0]} → B: {labels[1]}",
+        quantity="ΔF = F<sub>B</sub> − F<sub>A</sub>",
+        unknown="ΔF",
+        value=f"{words.plus_minus(delta_f)} kT" if words.get(delta_f, "value") is not None else None,
+        converted=f"{words.plus_minus(molar)} kcal/mol" if words.get(molar, "value") is not None else None,
+        at=f"{temperature:g}\N{NO-BREAK SPACE}K" if temperature is not None else None,
+        level=level,
+        text=words.get(result, "verdict", "text"),
+        facts=list(_facts(result)),
+    )
 
 
 def _facts(result: Mapping[str, Any]) -> Iterator[str]:
@@ -229,8 +151,8 @@ def _facts(result: Mapping[str, Any]) -> Iterator[str]:
         yield f"Reference: {reference}."
 
 
-def _tables(result: Mapping[str, Any]) -> list[_Table]:
-    tables = [
+def _tables(result: Mapping[str, Any]) -> list[DataTable]:
+    return [
         _rung_table(result),
         _pilot_table(result),
         _estimator_table(result),
@@ -239,10 +161,9 @@ def _tables(result: Mapping[str, Any]) -> list[_Table]:
         _time_table(result),
         _endstate_table(result),
     ]
-    return [table for table in tables if table.rows]
 
 
-def _rung_table(result: Mapping[str, Any]) -> _Table:
+def _rung_table(result: Mapping[str, Any]) -> DataTable:
     scale = words.kcal_factor(result)
     rows = [
         [
@@ -264,10 +185,10 @@ def _rung_table(result: Mapping[str, Any]) -> _Table:
         "0.7 the Jarzynski average of that direction is unreliable. Overlap: below 0.06 BAR is unreliable."
     )
     marked = next((index for index, rung in enumerate(words.rungs(result)) if rung.get("chosen")), None)
-    return _Table("Rungs", columns, rows, note, marked)
+    return DataTable("Rungs", columns, rows, note, marked)
 
 
-def _pilot_table(result: Mapping[str, Any]) -> _Table:
+def _pilot_table(result: Mapping[str, Any]) -> DataTable:
     rows = [
         [
             str(rung.get("name")),
@@ -280,10 +201,12 @@ def _pilot_table(result: Mapping[str, Any]) -> _Table:
         if rung.get("pilot")
     ]
     columns = ["rung", "outcome", "error / kT", "cost", "why"]
-    return _Table("The choice of the rung", columns, rows, "Judged on pilot samples that play no part in the answer.")
+    return DataTable(
+        "The choice of the rung", columns, rows, "Judged on pilot samples that play no part in the answer."
+    )
 
 
-def _estimator_table(result: Mapping[str, Any]) -> _Table:
+def _estimator_table(result: Mapping[str, Any]) -> DataTable:
     scale = words.kcal_factor(result)
     rows = [
         [
@@ -296,7 +219,7 @@ def _estimator_table(result: Mapping[str, Any]) -> _Table:
         for name, estimate in words.estimators(result).items()
     ]
     columns = ["estimator", "ΔF / kT", *_molar_heading(scale), "95 % interval / kT", "flags"]
-    return _Table("Estimators", columns, rows)
+    return DataTable("Estimators", columns, rows)
 
 
 def _molar(quantity: Mapping[str, Any] | None, scale: words.Real | None) -> list[str]:
@@ -307,17 +230,17 @@ def _molar_heading(scale: words.Real | None) -> list[str]:
     return [] if scale is None else ["ΔF / kcal/mol"]
 
 
-def _bounds_table(result: Mapping[str, Any]) -> _Table:
+def _bounds_table(result: Mapping[str, Any]) -> DataTable:
     kinds = [("rigorous", result.get("bounds"))]
     weighted = words.get(result, "bounds", "importance_weighted")
     kinds.append((f"importance-weighted, groups of {words.group_sizes(weighted)}", weighted))
     ends = ("lower_limit", "lower", "upper", "upper_limit")
     rows = [[name, *(words.fixed(bounds.get(end), 3) for end in ends)] for name, bounds in kinds if bounds]
     columns = ["bounds", "lower limit", "lower bound", "upper bound", "upper limit"]
-    return _Table("Bounds on ΔF in kT", columns, rows, "The limits allow for the sampling error of the bounds.")
+    return DataTable("Bounds on ΔF in kT", columns, rows, "The limits allow for the sampling error of the bounds.")
 
 
-def _cost_table(result: Mapping[str, Any]) -> _Table:
+def _cost_table(result: Mapping[str, Any]) -> DataTable:
     states = ("state_a", "state_b")
     sources: list[tuple[str, Mapping[str, Any]]] = [
         (f"rung {rung.get('name')}", rung.get("evaluations") or {}) for rung in words.rungs(result)
@@ -336,10 +259,10 @@ def _cost_table(result: Mapping[str, Any]) -> _Table:
                 rows.append([f"{about}: {words.STAGES[stage]}", *(words.exact(number) for number in numbers)])
     labels = [words.shorten(words.state_label(result, state), 24) for state in states]
     columns = ["stage", *(f"{label}: {kind}" for label in labels for kind in ("energies", "gradients")), "networks"]
-    return _Table("Evaluations", columns, rows)
+    return DataTable("Evaluations", columns, rows)
 
 
-def _time_table(result: Mapping[str, Any]) -> _Table:
+def _time_table(result: Mapping[str, Any]) -> DataTable:
     times = result.get("seconds") or {}
     rows = [[name, words.duration(times[stage])] for stage, name in STAGE_NAMES.items() if times.get(stage) is not None]
     rows += [
@@ -347,32 +270,12 @@ def _time_table(result: Mapping[str, Any]) -> _Table:
         for rung in words.rungs(result)
         if rung.get("seconds") is not None
     ]
-    return _Table("Time", ["stage", "time"], rows)
+    return DataTable("Time", ["stage", "time"], rows)
 
 
-def _endstate_table(result: Mapping[str, Any]) -> _Table:
+def _endstate_table(result: Mapping[str, Any]) -> DataTable:
     states: Mapping[str, Mapping[str, Any]] = result.get("endstates") or {}
     keys = list(dict.fromkeys(key for state in states.values() for key in state))
     labels = [words.shorten(words.state_label(result, state)) for state in states]
-    rows = [[key.replace("_", " "), *(_plain(state.get(key)) for state in states.values())] for key in keys]
-    return _Table("End states", ["samples", *labels], rows)
-
-
-def _plain(value: object) -> str:
-    if value is None:
-        return words.MISSING
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, int):
-        return words.exact(value)
-    if isinstance(value, float):
-        return f"{value:.4g}"
-    if isinstance(value, Mapping):
-        return ", ".join(f"{key} {_plain(entry)}" for key, entry in value.items())
-    if isinstance(value, list | tuple):
-        return ", ".join(_plain(entry) for entry in value)
-    return str(value)
-
-
-def _written(path: Path, content: bytes) -> Path:
-    return write_atomically(path, lambda temporary: temporary.write_bytes(content))
+    rows = [[key.replace("_", " "), *(plain_words(state.get(key)) for state in states.values())] for key in keys]
+    return DataTable("End states", ["samples", *labels], rows)

@@ -2,32 +2,28 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
-from nessampler.estimators import Bounds, Flag, FreeEnergy
+from nessampler.estimators import Flag, FreeEnergy
 from nessampler.methods.difference import Difference, RungResult
-from nessampler.runs.config import Config
+from nessampler.runs import _plain as plain
+from nessampler.runs.config import DifferenceConfig
 from nessampler.runs.prepared import Prepared
 from nessampler.runs.units import parse
 
 __all__ = ["to_dict"]
 
 
-def to_dict(config: Config, prepared: Prepared, result: Difference, seconds: Mapping[str, float], version: str) -> dict:
+def to_dict(
+    config: DifferenceConfig, prepared: Prepared, result: Difference, seconds: Mapping[str, float], version: str
+) -> dict:
     """The contents of `result.json`. Only what lies under `seconds` may differ between two runs with one seed."""
     temperature = None if config.temperature is None else parse(config.temperature, "K")
     reference = None if config.reference is None else config.reference.model_dump()
     rung = result.rung
     table = {
-        "system": config.name,
-        "title": config.title,
-        "kind": config.kind,
-        "method": config.run.method,
-        "preset": config.run.preset,
-        "seed": config.run.seed,
-        "version": version,
+        **plain.heading(config, version),
         "labels": {"state_a": config.state_a.label, "state_b": config.state_b.label},
         "temperature": temperature,
         "delta_f": _estimate(result.delta_f),
@@ -37,19 +33,19 @@ def to_dict(config: Config, prepared: Prepared, result: Difference, seconds: Map
         "rung": result.chosen,
         "verdict": result.verdict._asdict(),
         "rungs": [_rung(r, result.chosen) for r in result.rungs],
-        "estimators": {name: _estimate(e) | {"flags": _flags(e.flags)} for name, e in result.estimators.items()},
-        "bounds": _bounds(result.bounds),
-        "ess": _pair(rung.estimate.ess),
+        "estimators": {name: _estimate(e) | {"flags": plain.flags(e.flags)} for name, e in result.estimators.items()},
+        "bounds": plain.bounds(result.bounds),
+        "ess": plain.pair(rung.estimate.ess),
         "overlap": rung.estimate.overlap,
-        "pareto_k": _pair(rung.pareto_k),
+        "pareto_k": plain.pair(rung.pareto_k),
         "evaluations": result.evaluations,
         "seconds": {**result.seconds, **seconds},
         "endstates": prepared.endstates,
         "reference": reference,
-        "z_score": _z_score(result.delta_f, reference),
-        "flags": _flags((*result.flags, *_absences(config, result, reference), *_gaps(rung))),
+        "z_score": plain.z_score(result.delta_f.delta_f, result.delta_f.std_error, reference),
+        "flags": plain.flags((*result.flags, *_absences(config, result, reference), *_gaps(rung))),
     }
-    return _finite(table)
+    return plain.finite(table)
 
 
 def _rung(rung: RungResult, chosen: str) -> dict[str, Any]:
@@ -60,13 +56,13 @@ def _rung(rung: RungResult, chosen: str) -> dict[str, Any]:
         "block": rung.block,
         "delta_f": _estimate(rung.estimate),
         "overlap": rung.estimate.overlap,
-        "ess": _pair(rung.estimate.ess),
-        "pareto_k": _pair(rung.pareto_k),
-        "bounds": _bounds(rung.bounds),
+        "ess": plain.pair(rung.estimate.ess),
+        "pareto_k": plain.pair(rung.pareto_k),
+        "bounds": plain.bounds(rung.bounds),
         "evaluations": rung.evaluations,
         "pilot": {"std_error": rung.pilot.estimate.std_error, "cost": rung.pilot.cost, "note": rung.note},
         "seconds": rung.seconds,
-        "flags": _flags((*rung.estimate.flags, *_gaps(rung))),
+        "flags": plain.flags((*rung.estimate.flags, *_gaps(rung))),
     }
 
 
@@ -79,38 +75,7 @@ def _estimate(estimate: FreeEnergy) -> dict[str, Any]:
     }
 
 
-def _bounds(bounds: Bounds) -> dict[str, Any]:
-    return {
-        "lower": bounds.lower,
-        "upper": bounds.upper,
-        "lower_limit": bounds.lower_limit,
-        "upper_limit": bounds.upper_limit,
-        "importance_weighted": {
-            "lower": bounds.importance_weighted_lower,
-            "upper": bounds.importance_weighted_upper,
-            "lower_limit": bounds.importance_weighted_lower_limit,
-            "upper_limit": bounds.importance_weighted_upper_limit,
-            "group_size": list(bounds.group_size),
-        },
-    }
-
-
-def _pair(values: tuple) -> dict[str, Any]:
-    return {"forward": values[0], "reverse": values[1]}
-
-
-def _flags(flags: tuple[Flag, ...]) -> list[dict[str, str]]:
-    return [{"code": f.code, "message": f.message} for f in flags]
-
-
-def _z_score(estimate: FreeEnergy, reference: Mapping[str, Any] | None) -> float | None:
-    if reference is None or estimate.delta_f is None or estimate.std_error is None:
-        return None
-    error = math.hypot(estimate.std_error, reference["std_error"])
-    return (estimate.delta_f - reference["value"]) / error if error > 0 else None
-
-
-def _absences(config: Config, result: Difference, reference: Mapping[str, Any] | None) -> list[Flag]:
+def _absences(config: DifferenceConfig, result: Difference, reference: Mapping[str, Any] | None) -> list[Flag]:
     """A flag for every key of the whole run that is null for a reason the estimators have not given."""
     absent = []
     if config.temperature is None:
@@ -136,13 +101,3 @@ def _gaps(rung: RungResult) -> list[Flag]:
     if None in (bounds.importance_weighted_lower, bounds.importance_weighted_upper):
         gaps.append(Flag("no_weighted_bound", "a group without finite works leaves no importance-weighted bound"))
     return gaps
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {k: _finite(v) for k, v in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(v) for v in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value

@@ -1,42 +1,22 @@
-"""One run from a configuration to a directory: end states, ladder, result, report."""
+"""One run from a configuration to a directory, whatever it asks for."""
 
 from __future__ import annotations
 
 import json
-import time
-from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
-import numpy as np
 import torch
 
-from nessampler.diagnostics import convergence
 from nessampler.errors import InputError
-from nessampler.methods.difference import Difference, free_energy
-from nessampler.methods.feat import Training
-from nessampler.methods.ladder import Effort
-from nessampler.methods.ledger import Prices
-from nessampler.runs.config import Config
+from nessampler.runs.config import Config, DifferenceConfig
+from nessampler.runs.density import carry_out_density
+from nessampler.runs.density_problem import check_density
+from nessampler.runs.difference import carry_out_difference, check_difference
 from nessampler.runs.directory import RunDirectory
-from nessampler.runs.plots import ConvergenceCurve
-from nessampler.runs.prepared import Prepared, check_analytic, prepare_analytic
-from nessampler.runs.report import save_figures, write_report
-from nessampler.runs.result import to_dict
+from nessampler.runs.listener import Listener
 
-__all__ = ["Listener", "run"]
-
-
-class Listener(Protocol):
-    """What a run tells while it works."""
-
-    def say(self, text: str) -> None:
-        """One line about what happens now."""
-        ...
-
-    def advance(self, done: int, total: int, what: str) -> None:
-        """How far a long stage is."""
-        ...
+__all__ = ["run"]
 
 
 def run(config: Config, folder: Path, out: Path, *, resume: bool = False, listener: Listener) -> dict[str, Any]:
@@ -60,100 +40,16 @@ def run(config: Config, folder: Path, out: Path, *, resume: bool = False, listen
     if finished.exists():
         listener.say(f"{out} is finished")
         return json.loads(finished.read_text(encoding="utf-8"))
-    started = time.perf_counter()
-    prepared = _prepare(config, out, listener)
-    sampled = time.perf_counter()
-    try:
-        result = _estimate(config, prepared, out, listener)
-        seconds = {"endstates": sampled - started, "total": time.perf_counter() - started}
-        table = to_dict(config, prepared, result, seconds, version("nessampler"))
-        _write(directory, table, result, prepared)
-    finally:
-        prepared.close()
-    return table
+    if isinstance(config, DifferenceConfig):
+        return carry_out_difference(config, directory, listener)
+    return carry_out_density(config, directory, listener)
 
 
 def _check(config: Config, folder: Path) -> None:
-    if config.molecular:
-        _molecular().check_molecular(config, folder)
+    if isinstance(config, DifferenceConfig):
+        check_difference(config, folder)
     else:
-        check_analytic(config)
-
-
-def _prepare(config: Config, out: Path, listener: Listener) -> Prepared:
-    if not config.molecular:
-        listener.say("drawing exact samples of both states")
-        return prepare_analytic(config)
-    listener.say(f"sampling {config.state_a.label} and {config.state_b.label} by molecular dynamics")
-    return _molecular().prepare_molecular(config, out, out, listener.advance)
-
-
-def _molecular() -> Any:
-    try:
-        from nessampler.runs import molecular_problem
-    except ImportError as error:
-        raise InputError(
-            f"molecular systems need OpenMM and mdtraj ({error}); install them with pip install 'nessampler[molecular]'"
-        ) from error
-    return molecular_problem
-
-
-def _estimate(config: Config, prepared: Prepared, out: Path, listener: Listener) -> Difference:
-    ladder = config.ladder
-    return free_energy(
-        prepared.target_a,
-        prepared.target_b,
-        prepared.samples_a,
-        prepared.samples_b,
-        method=config.run.method,
-        coordinates=prepared.coordinates,
-        seed=config.run.seed,
-        effort=Effort(
-            blocks=ladder.blocks,
-            switching_steps=ladder.switching_steps,
-            tuning_samples=ladder.tuning_samples,
-            feat=Training(
-                steps=ladder.feat.training_steps,
-                learning_rate=ladder.feat.learning_rate,
-                width=ladder.feat.width,
-                depth=ladder.feat.depth,
-                sampling_steps=ladder.feat.sampling_steps,
-            ),
-            prices=Prices(config.state_a.relative_cost, config.state_b.relative_cost, ladder.network_cost),
-        ),
-        endstate_evaluations=prepared.evaluations,
-        endstate_flags=prepared.flags,
-        say=listener.say,
-        checkpoint=out / "training.safetensors",
-    )
-
-
-def _write(directory: RunDirectory, table: dict, result: Difference, prepared: Prepared) -> None:
-    works = {r.name: (r.works.forward, r.works.reverse) for r in result.rungs}
-    extras = {"metrics": result.metrics, "convergence": _convergence(result)}
-    directory.write_model(result.state)
-    directory.write_metrics(result.metrics)
-    directory.write_works(result)
-    write_report(directory.path / "report.html", table, works, panels=prepared.panels(), **extras)
-    save_figures(directory.path, table, works, panels=prepared.panels(), **extras)
-    directory.write_json("result.json", table)  # last: its presence says that the run is finished
-    (directory.path / "training.safetensors").unlink(missing_ok=True)
-
-
-def _convergence(result: Difference) -> ConvergenceCurve | None:
-    draws = min(work.shape[-1] for work in result.rung.works)
-    if draws < 4:
-        return None
-    found = convergence(*result.rung.works, fractions=min(10, draws // 2))
-    values = [[_number(e.delta_f) for e in part] for part in (found.forward, found.backward)]
-    errors = [_number(e.std_error) for e in found.forward]
-    if not np.isfinite([*values[0], *values[1], *errors]).all():
-        return None  # parts too short to overlap: there is no curve to draw
-    return ConvergenceCurve(np.array(found.fractions), np.array(values[0]), np.array(errors), np.array(values[1]))
-
-
-def _number(value: float | None) -> float:
-    return float("nan") if value is None else value
+        check_density(config, folder)
 
 
 def _check_device(name: str) -> None:

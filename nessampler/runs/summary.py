@@ -11,19 +11,20 @@ from rich.table import Table
 from rich.text import Text
 
 from nessampler.runs import _words as words
+from nessampler.runs import density_summary
+from nessampler.runs._console import facts, named, verdict_line
 
 __all__ = ["render"]
 
-MOOD = {"trusted": "bold green", "caution": "bold yellow", "not trusted": "bold red"}
 ASCII = str.maketrans(
     {"Δ": "d", "→": "->", "±": "+/-", "−": "-", "–": "-", "≤": "<=", "▶": ">", "—": "-", "…": "...", "·": "|", "─": "-"}
 )
 
 
 def render(result: Mapping[str, Any], run_dir: str | None, console: Console) -> None:
-    """Print the answer, its verdict, the rungs, the bounds, the flags, and where the files are.
+    """Print the answer, its verdict, the rungs or attempts, the bounds, the flags, and where the files are.
 
-    Readable at 80 columns (the rungs then come as two tables) and without colour.
+    Readable at 80 columns (rungs then come as two tables) and without colour.
 
     Args:
         result: the contents of `result.json`.
@@ -38,7 +39,8 @@ def render(result: Mapping[str, Any], run_dir: str | None, console: Console) -> 
         ΔF = 1.00 ± 0.10 kT  (95 % interval 0.80 to 1.20)
         ...
     """
-    page = Group(*_page(result, run_dir, console))
+    compose = density_summary.page if result.get("kind") == "density" else _page
+    page = Group(*compose(result, run_dir, console))
     if not console.options.ascii_only:
         console.print(page)
         return
@@ -56,7 +58,7 @@ def _page(result: Mapping[str, Any], run_dir: str | None, console: Console) -> I
     if words.rungs(result):
         yield from _rung_tables(result, console)
         yield Text()
-    yield _facts(result, run_dir)
+    yield facts(_fact_lines(result, run_dir))
 
 
 def _title(result: Mapping[str, Any]) -> Text:
@@ -80,11 +82,7 @@ def _headline(result: Mapping[str, Any]) -> Iterable[Text]:
     if words.get(molar, "value") is not None:
         line = Text(f"   = {words.plus_minus(molar)} kcal/mol", style="bold")
         yield line.append(f"  (95 % interval {words.interval(molar)})", style="not bold")
-    level = words.get(result, "verdict", "level") or "not judged"
-    verdict = Text(level.upper(), style=MOOD.get(level, "bold"))
-    yield verdict.append(
-        f": {words.get(result, 'verdict', 'text') or 'no verdict was given.'}", style="not bold default"
-    )
+    yield verdict_line(result)
 
 
 # --- the rungs ---------------------------------------------------------------------------------------------------
@@ -150,17 +148,8 @@ def _table(result: Mapping[str, Any], columns: Mapping[str, Sequence[str]], gap:
 # --- the rest ----------------------------------------------------------------------------------------------------
 
 
-def _facts(result: Mapping[str, Any], run_dir: str | None) -> Table:
-    grid = Table.grid(padding=(0, 2, 0, 0))
-    grid.add_column(no_wrap=True, style="bold", min_width=10)
-    grid.add_column(overflow="fold")
-    for name, text in _fact_lines(result, run_dir):
-        grid.add_row(Text(name), Text(text))
-    return grid
-
-
 def _fact_lines(result: Mapping[str, Any], run_dir: str | None) -> Iterable[tuple[str, str]]:
-    yield from _named("rungs", _rung_lines(result))
+    yield from named("rungs", _rung_lines(result))
     yield "bounds", words.bound_line(result.get("bounds"))
     weighted = words.weighted_line(result.get("bounds"))
     if weighted:
@@ -172,20 +161,15 @@ def _fact_lines(result: Mapping[str, Any], run_dir: str | None) -> Iterable[tupl
     reference = words.reference_line(result)
     if reference:
         yield "reference", reference
-    yield from _named("end states", _endstate_lines(result))
+    yield from named("end states", _endstate_lines(result))
     if result.get("seconds"):
         yield "time", words.stage_times(result)
     flags = words.flags(result)
-    yield from _named("flags", [f"{flag.about}: {flag.message} [{flag.code}]" for flag in flags] or ["none"])
+    yield from named("flags", [f"{flag.about}: {flag.message} [{flag.code}]" for flag in flags] or ["none"])
     if run_dir is not None:
         yield "files", run_dir
         yield "look", f"open {PurePath(run_dir, 'report.html')}"
         yield "plot", f'az.from_netcdf("{PurePath(run_dir, "works.nc")}")'
-
-
-def _named(name: str, lines: Sequence[str]) -> Iterable[tuple[str, str]]:
-    for index, line in enumerate(lines):
-        yield (name if index == 0 else ""), line
 
 
 def _rung_lines(result: Mapping[str, Any]) -> list[str]:

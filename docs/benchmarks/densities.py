@@ -1,0 +1,172 @@
+"""Densities of the catalogue over seeds: the closed-form drift beside annealing and SMC at equal gradients.
+
+    python docs/benchmarks/densities.py gmm-40 phi4-16 --seeds 3 --out runs/densities
+    python docs/benchmarks/densities.py --table --out runs/densities > docs/benchmarks/densities-table.md
+
+A finished cell is a file, so an interrupted run goes on where it stopped. Times are of this process, whose threads
+OMP_NUM_THREADS sets.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import time
+from pathlib import Path
+from typing import Any
+
+from nessampler.methods.density.result import Attempt
+from nessampler.methods.density.sample import DensityEffort, sample_density
+from nessampler.methods.density.smc import smc
+from nessampler.methods.density.tuning import Hamiltonian
+from nessampler.methods.ends import generator_for
+from nessampler.runs import catalogue
+from nessampler.runs.config import DensityConfig, load, resolve
+from nessampler.runs.density_problem import PreparedDensity, prepare_density
+
+
+def cell(name: str, seed: int) -> dict[str, Any]:
+    """One system and one seed: `auto`, which reports plain annealing too, then SMC for as many gradients."""
+    path = catalogue.find(name)
+    config = resolve(load(path), run={"seed": seed}, source=str(path))
+    assert isinstance(config, DensityConfig)
+    started = time.perf_counter()
+    prepared = prepare_density(config, path.parent)
+    fitted = {"seconds": prepared.seconds, "gradients": prepared.evaluations.gradient + prepared.evaluations.energy}
+    effort = DensityEffort(**config.sampling.model_dump())
+    found = sample_density(prepared.problem, method="auto", seed=seed, effort=effort)
+    rows = [_row(a, config, a.name == found.chosen) for a in found.attempts]
+    spent = next(r["gradients"] for r in rows if r["chosen"]) + fitted["gradients"]
+    rows.append(_smc(prepared, config, effort, spent, seed))
+    return {
+        "system": name,
+        "seed": seed,
+        "knowledge": prepared.problem.knowledge,
+        "base": fitted,
+        "origin": found.origin_of_target_samples,
+        "verdict": found.verdict.level,
+        "flags": [f.code for f in found.flags],
+        "reference": None if config.reference is None else config.reference.model_dump(),
+        "seconds": time.perf_counter() - started,
+        "rows": rows,
+    }
+
+
+def _row(attempt: Attempt, config: DensityConfig, chosen: bool) -> dict[str, Any]:
+    z, spent = attempt.log_z, attempt.evaluations["target"]
+    counted = [stage for stage in spent if stage != "reverse"]
+    bounds = attempt.bounds
+    return {
+        "method": attempt.name,
+        "chosen": chosen,
+        "walkers": z.n,
+        "log_z": z.value,
+        "std_error": z.std_error,
+        "systematic": z.systematic,
+        "ess": z.ess,
+        "ess_error": z.ess_error,
+        "reverse_ess": None if attempt.reverse is None else attempt.reverse.ess,
+        "bounds": None if bounds is None else [bounds.lower, bounds.upper],
+        "gradients": sum(spent[s]["gradient"] + spent[s]["energy"] for s in counted),
+        "fields": sum(n for s, n in attempt.evaluations["field"].items() if s != "reverse"),
+        "seconds": sum(s for stage, s in attempt.seconds.items() if stage != "reverse"),
+        "flags": [f.code for f in z.flags],
+    }
+
+
+def _smc(
+    prepared: PreparedDensity, config: DensityConfig, effort: DensityEffort, spent: int, seed: int
+) -> dict[str, Any]:
+    """Islands of as many particles as walkers, with temperatures for the same gradients, its pilot included."""
+    problem, started = prepared.problem, time.perf_counter()
+    mover = Hamiltonian(effort.leapfrog_steps, mass=problem.mass, step_size=problem.step_size)
+    particles, islands = effort.walkers // 8, 8
+    # A pilot island makes about seven moves at each of its own temperatures, about 30 of them.
+    pilot = 200 * 7 * 30 * effort.leapfrog_steps
+    steps = max(4, round((spent - pilot) / (effort.walkers * effort.leapfrog_steps)))
+    found = smc(
+        problem.path,
+        particles=particles,
+        islands=islands,
+        pilots=200,
+        mover=mover,
+        steps=steps,
+        dtype=problem.dtype,
+        generator=generator_for(seed, "smc"),
+    )
+    return {
+        "method": "smc",
+        "chosen": False,
+        "walkers": effort.walkers,
+        "log_z": found.log_z,
+        "std_error": found.std_error,
+        "systematic": 0.0,
+        "ess": None,
+        "ess_error": None,
+        "reverse_ess": None,
+        "bounds": None,
+        "gradients": sum(t.gradient + t.energy for t in found.evaluations.values()),
+        "fields": 0,
+        "seconds": time.perf_counter() - started,
+        "flags": [],
+    }
+
+
+def table(cells: list[dict[str, Any]]) -> str:
+    """Markdown, a line per system, seed and method."""
+    lines = [
+        "| system | seed | method | walkers | ESS | ESS back | log Z | z | gradients | fields | seconds | flags |",
+        "|---|---|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    for found in sorted(cells, key=lambda c: (c["system"], c["seed"])):
+        for row in found["rows"]:
+            ess = "" if row["ess"] is None else f"{row['ess']:.3f} ± {row['ess_error']:.3f}"
+            back = "" if row["reverse_ess"] is None else f"{row['reverse_ess']:.3f}"
+            value = "none" if row["log_z"] is None else f"{row['log_z']:.4f} ± {row['std_error']:.4f}"
+            name = f"**{row['method']}**" if row["chosen"] else row["method"]
+            extra = found["base"] if row["chosen"] else {"gradients": 0, "seconds": 0}
+            lines.append(
+                f"| {found['system']} | {found['seed']} | {name} | {row['walkers']} | {ess} | {back} | {value} | "
+                f"{_z(row, found['reference'])} | {_millions(row['gradients'] + extra['gradients'])} | "
+                f"{_millions(row['fields'])} | {row['seconds'] + extra['seconds']:.0f} | {', '.join(row['flags'])} |"
+            )
+    return "\n".join(lines) + "\n"
+
+
+def _z(row: dict[str, Any], reference: dict[str, Any] | None) -> str:
+    if reference is None or row["log_z"] is None:
+        return ""
+    error = math.hypot(row["std_error"], reference["std_error"])
+    return f"{(row['log_z'] - reference['value']) / error:+.1f}" if error > 0 else ""
+
+
+def _millions(n: int) -> str:
+    return f"{n / 1e6:.2f} M"
+
+
+def main() -> None:
+    """Run the cells that are not there yet, or print the table of those that are."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("systems", nargs="*")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--out", type=Path, default=Path("runs/densities"))
+    parser.add_argument("--table", action="store_true")
+    options = parser.parse_args()
+    if options.table:
+        cells = [json.loads(p.read_text(encoding="utf-8")) for p in sorted(options.out.glob("*.json"))]
+        print(table(cells), end="")
+        return
+    options.out.mkdir(parents=True, exist_ok=True)
+    for seed in range(options.seeds):
+        for name in options.systems:
+            path = options.out / f"{name}-{seed}.json"
+            if path.exists():
+                continue
+            found = cell(name, seed)
+            path.write_text(json.dumps(found, indent=1), encoding="utf-8")
+            print(table([found]).splitlines()[2:], flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,138 @@
+"""Vector fields on a periodic lattice: random sines of smeared fields, with the symmetries of the action."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from nessampler.errors import InputError
+from nessampler.paths import PathPoint
+from nessampler.targets.phi4 import lattice_momenta, mode_multiplicity
+
+__all__ = ["LatticeDictionary"]
+
+# Floats per block of work: few enough for a block of features to stay in a core's cache.
+BLOCK = 2**20
+
+
+@dataclass(frozen=True)
+class LatticeDictionary:
+    r"""Fields $K_c * \sin(S_j * \varphi)$ and $K_c * \varphi$ on a periodic lattice, $S_j = \sum_b W_{bj} S_b$.
+
+    The smearings $S_b = m_b/(\hat k^2 + m_b)$ before the sine, and $K_c = m_c/(\hat k^2 + m_c)$ after it, are diagonal
+    in momentum space, so the fields commute with translations, rotations by 90°, reflections and
+    $\varphi \to -\varphi$. Their divergence is exact:
+
+    $$\nabla\cdot\varphi_{cj} = (K_c * S_j)(0) \sum_x \cos\big((S_j * \varphi)(x)\big)$$
+
+    Only the few smearings take FFTs; the sines act site by site. One sine of a *sum* of differently smeared fields
+    knows more than sines of each: at L = 20 near criticality 24 random sums explain 98 % of the variance of
+    $\partial_t U$, sines of the same four fields one by one 80 %.
+
+    | symbol | argument | |
+    |---|---|---|
+    | $m_b$ | `inner` | masses before the sine; `inf` leaves the field as it is |
+    | $m_c$ | `outer` | masses after it |
+    | $W$ | `weights` | `(inner, features)`, float64 |
+    | $L^D$ | `shape` | of one configuration |
+
+    Fields come outer mass by outer mass, the linear one before the sines of each. Velocities have the dtype of the
+    walkers; features and divergences are summed over sites in that dtype and handed on in float64.
+
+    Raises:
+        InputError: sides of different length, masses that are not positive, or weights that do not fit the masses.
+
+    Example:
+        >>> fields = LatticeDictionary((4, 4), (math.inf, 1.0), (math.inf,), torch.ones(2, 3, dtype=torch.float64))
+        >>> velocity, divergence = fields.velocity(0.5, torch.zeros(2, 4, 4), torch.ones(fields.size))
+        >>> velocity.shape, divergence.dtype
+        (torch.Size([2, 4, 4]), torch.float64)
+    """
+
+    shape: tuple[int, ...]
+    inner: tuple[float, ...]
+    outer: tuple[float, ...]
+    weights: Float[Tensor, "inner features"]
+    _smear: Tensor = field(init=False, repr=False)
+    _kernel: Tensor = field(init=False, repr=False)
+    _contact: Tensor = field(init=False, repr=False)  # (K_c * S_j)(0), the linear fields' column first
+
+    def __post_init__(self) -> None:
+        if len(set(self.shape)) != 1 or self.weights.ndim != 2 or len(self.weights) != len(self.inner):
+            raise InputError(
+                f"lattice fields need equal sides and one row of weights for each inner mass: got sides {self.shape}, "
+                f"{len(self.inner)} masses and weights of shape {tuple(self.weights.shape)}"
+            )
+        if not all(m > 0 for m in (*self.inner, *self.outer)):
+            raise InputError(f"a smearing needs a positive mass, inf for none: got {self.inner} and {self.outer}")
+        momenta = lattice_momenta(self.shape[0], len(self.shape))
+        smear, kernel = _responses(momenta, self.inner), _responses(momenta, self.outer)
+        weighted = (kernel * mode_multiplicity(self.shape)).flatten(1) / math.prod(self.shape)
+        contact = torch.cat([weighted.sum(1, keepdim=True), weighted @ smear.flatten(1).T @ self.weights], 1)
+        for name, value in (("_smear", smear), ("_kernel", kernel), ("_contact", contact)):
+            object.__setattr__(self, name, value)
+
+    @property
+    def size(self) -> int:
+        """Number of fields, outer masses times linear and sine features."""
+        return self._contact.numel()
+
+    def stein(self, t: float, x: Float[Tensor, " n *event"], point: PathPoint) -> Float[Tensor, "n p"]:
+        r"""$\nabla\cdot\varphi_i + \varphi_i\cdot s_t$ with the score $s_t = -\nabla U_t$, float64."""
+        block = self._block()
+        return torch.cat([self._stein(a, s) for a, s in zip(x.split(block), point.score.split(block), strict=True)])
+
+    def velocity(
+        self, t: float, x: Float[Tensor, " n *event"], coefficients: Float[Tensor, " p"]
+    ) -> tuple[Float[Tensor, " n *event"], Float[Tensor, " n"]]:
+        r"""$b = \sum_i \theta_i \varphi_i$ and $\nabla\cdot b$."""
+        theta = coefficients.to(x.device, torch.float64).reshape(self._contact.shape)
+        pieces = [self._velocity(block, theta) for block in x.split(self._block())]
+        return torch.cat([v for v, _ in pieces]), torch.cat([d for _, d in pieces])
+
+    def spread(self, x: Float[Tensor, " n *event"]) -> Float[Tensor, " inner"]:
+        """Standard deviation of every smeared field over sites and walkers, to scale `weights` by."""
+        blocks = [self._filtered(block, self._smear).to(torch.float64) for block in x.split(self._block())]
+        square = torch.stack([b.square().mean(tuple(range(2, b.ndim))).sum(0) for b in blocks]).sum(0)
+        return (square / len(x)).sqrt().cpu()
+
+    def _stein(self, x: Tensor, score: Tensor) -> Tensor:
+        felt = self._filtered(score, self._kernel).flatten(2)
+        u = self._inside(x)
+        features = torch.cat([x.flatten(1)[:, None], torch.sin(u)], 1)
+        along = (felt @ features.transpose(1, 2)).to(torch.float64)
+        slopes = torch.cat([torch.full_like(u[:, :1, 0], u.shape[2]), torch.cos(u).sum(2)], 1).to(torch.float64)
+        return (along + slopes[:, None] * self._contact.to(x.device)).flatten(1)
+
+    def _velocity(self, x: Tensor, theta: Tensor) -> tuple[Tensor, Tensor]:
+        u = self._inside(x)
+        mixed = theta[:, :1].to(x) * x.flatten(1)[:, None] + theta[:, 1:].to(x) @ torch.sin(u)
+        modes = torch.fft.rfftn(mixed.reshape(len(x), -1, *self.shape), dim=self._axes)
+        velocity = torch.fft.irfftn((modes * self._kernel.to(x)).sum(1), s=self.shape, dim=self._axes)
+        slope = (theta * self._contact.to(x.device)).sum(0)
+        divergence = torch.cos(u).sum(2).to(torch.float64) @ slope[1:] + u.shape[2] * slope[0]
+        return velocity, divergence
+
+    def _inside(self, x: Tensor) -> Tensor:
+        """The arguments of the sines, `(n, features, sites)`."""
+        return self.weights.T.to(x) @ self._filtered(x, self._smear).flatten(2)
+
+    def _filtered(self, x: Tensor, responses: Tensor) -> Tensor:
+        modes = torch.fft.rfftn(x, dim=self._axes).unsqueeze(1) * responses.to(x)
+        return torch.fft.irfftn(modes, s=self.shape, dim=self._axes)
+
+    @property
+    def _axes(self) -> tuple[int, ...]:
+        return tuple(range(-len(self.shape), 0))
+
+    def _block(self) -> int:
+        return max(1, BLOCK // (math.prod(self.shape) * max(1, self.weights.shape[1])))
+
+
+def _responses(momenta: Tensor, masses: Sequence[float]) -> Tensor:
+    return torch.stack([torch.ones_like(momenta) if math.isinf(m) else m / (momenta + m) for m in masses])

@@ -1,0 +1,40 @@
+"""Two kernels in turn as one, in an order that time reversal undoes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from nessampler.kernels.protocol import Kernel, Walkers
+
+__all__ = ["Compose"]
+
+
+@dataclass(frozen=True)
+class Compose:
+    """`first`, then `second`; backwards in time `second`, then `first`. Log ratios add.
+
+    A flow step followed by HMC at the new time is `Compose(Flow(drift), HMC(path, ...))`: the flow carries walkers
+    along, HMC mends what the flow did not bring into equilibrium.
+    """
+
+    first: Kernel
+    second: Kernel
+
+    def start(self, t: float, x: Float[Tensor, " n *event"]) -> Walkers:
+        """Walkers ready for the second kernel, which is the one that knows energies."""
+        return self.second.start(t, x)
+
+    def step(
+        self, t0: float, t1: float, walkers: Walkers, *, generator: torch.Generator
+    ) -> tuple[Walkers, Float[Tensor, " n"]]:
+        """One step of each."""
+        one, other = (self.first, self.second) if t1 > t0 else (self.second, self.first)
+        # What the other kernel evaluated means nothing to this one.
+        between, ratio = one.step(t0, t1, replace(walkers, cached=None), generator=generator)
+        after, more = other.step(t0, t1, replace(between, cached=None), generator=generator)
+        acceptance = after.acceptance if after.acceptance is not None else between.acceptance
+        return Walkers(after.x, t1, after.cached, after.energy, acceptance), ratio + more

@@ -1,0 +1,97 @@
+"""Mass matrices: what Hamiltonian momenta are drawn from, so that stiff and soft directions move alike."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+__all__ = ["DenseMass", "DiagonalMass", "Mass", "SpectralMass", "UnitMass"]
+
+
+@runtime_checkable
+class Mass(Protocol):
+    r"""A mass matrix $M$, best the precision of the target, as factors of it."""
+
+    def momentum(self, noise: Float[Tensor, " n *event"]) -> Float[Tensor, " n *event"]:
+        r"""A draw of $p \sim N(0, M)$ from white noise."""
+        ...
+
+    def velocity(self, momentum: Float[Tensor, " n *event"]) -> Float[Tensor, " n *event"]:
+        r"""$M^{-1} p$."""
+        ...
+
+
+@dataclass(frozen=True)
+class UnitMass:
+    """M = 1."""
+
+    def momentum(self, noise: Float[Tensor, " n *event"]) -> Float[Tensor, " n *event"]:
+        """White noise itself."""
+        return noise
+
+    def velocity(self, momentum: Float[Tensor, " n *event"]) -> Float[Tensor, " n *event"]:
+        """The momentum itself."""
+        return momentum
+
+
+@dataclass(frozen=True)
+class DiagonalMass:
+    r"""$M = \mathrm{diag}(1/\sigma^2)$ for coordinates of variance $\sigma^2$, shape `event`."""
+
+    variance: Float[Tensor, " *event"]
+
+    def momentum(self, noise: Float[Tensor, " n *event"]) -> Float[Tensor, " n *event"]:
+        """Noise over the standard deviations."""
+        return noise / self.variance.to(noise).sqrt()
+
+    def velocity(self, momentum: Float[Tensor, " n *event"]) -> Float[Tensor, " n *event"]:
+        """The momentum times the variances."""
+        return momentum * self.variance.to(momentum)
+
+
+@dataclass(frozen=True)
+class DenseMass:
+    r"""$M = \Sigma^{-1}$ from the Cholesky factor $\Sigma = L L^T$, `(d, d)`, of the covariance of vectors."""
+
+    cholesky: Float[Tensor, "d d"]
+
+    def momentum(self, noise: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:
+        r"""$L^{-T} \xi$."""
+        return torch.linalg.solve_triangular(self.cholesky.to(noise).T, noise.T, upper=True).T
+
+    def velocity(self, momentum: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:
+        r"""$L L^T p$."""
+        factor = self.cholesky.to(momentum)
+        return momentum @ factor @ factor.T
+
+
+@dataclass(frozen=True)
+class SpectralMass:
+    r"""Fourier acceleration on a periodic lattice: $M$ is diagonal in momentum space.
+
+    Args:
+        precision: eigenvalues of $M$ over the modes of `torch.fft.rfftn`, all positive.
+
+    References:
+        Batrouni et al., Langevin simulations of lattice field theories, 1985, Phys. Rev. D 32, 2736.
+    """
+
+    precision: Float[Tensor, " *modes"]
+
+    def momentum(self, noise: Float[Tensor, " n *event"]) -> Float[Tensor, " n *event"]:
+        """Noise with the square root of the spectrum."""
+        return filtered(noise, self.precision.sqrt())
+
+    def velocity(self, momentum: Float[Tensor, " n *event"]) -> Float[Tensor, " n *event"]:
+        """Momentum divided by the spectrum."""
+        return filtered(momentum, 1 / self.precision)
+
+
+def filtered(x: Float[Tensor, " n *event"], response: Float[Tensor, " *modes"]) -> Float[Tensor, " n *event"]:
+    """A field with its Fourier modes multiplied by a real response."""
+    axes, shape = tuple(range(1, x.ndim)), x.shape[1:]
+    return torch.fft.irfftn(torch.fft.rfftn(x, dim=axes) * response.to(x), s=shape, dim=axes)

@@ -1,0 +1,106 @@
+"""A frozen transport as tensors, and back: what a run saves so that more walkers can be drawn from it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import fields, replace
+
+import torch
+from torch import Tensor
+
+from nessampler.closed_form.dictionary import Dictionary
+from nessampler.closed_form.least_squares_drift import LeastSquaresDrift
+from nessampler.errors import InputError
+from nessampler.kernels import HMC, Compose, Flow
+from nessampler.methods.density.annealing import Annealing
+from nessampler.methods.density.problem import DensityProblem
+from nessampler.methods.density.tuning import StepSizes
+from nessampler.networks.field import NetworkField
+
+__all__ = ["drift_state", "moves_state", "network_for", "rebuilt"]
+
+PROBES = 16384  # base walkers that a dictionary may ask for; its tensors are replaced by the saved ones
+
+
+def moves_state(times: tuple[float, ...], step_sizes: StepSizes, leapfrog_steps: int) -> dict[str, Tensor]:
+    """Times and Hamiltonian moves."""
+    return {
+        "times": torch.tensor(times, dtype=torch.float64),
+        "step_times": torch.tensor(step_sizes.times, dtype=torch.float64),
+        "step_sizes": torch.tensor(step_sizes.values, dtype=torch.float64),
+        "leapfrog_steps": torch.tensor(leapfrog_steps),
+    }
+
+
+def drift_state(drift: LeastSquaresDrift, flow: Flow, systematic: float) -> dict[str, Tensor]:
+    """A solved drift with its dictionary, and the rule that integrates it."""
+    return {
+        "pilot_times": drift.times,
+        "coefficients": drift.coefficients,
+        "rule": torch.tensor([flow.order, flow.substeps]),
+        "systematic": torch.tensor(systematic, dtype=torch.float64),
+        **{f"dictionary.{name}": value for name, value in _tensors(drift.dictionary).items()},
+    }
+
+
+def network_for(drift: LeastSquaresDrift, x: Tensor, generator: torch.Generator) -> torch.nn.Module:
+    """The network that starts as a drift: everything of it trainable on a lattice, a residual elsewhere."""
+    from nessampler.closed_form.lattice_dictionary import LatticeDictionary
+    from nessampler.networks.drift import DriftNetwork
+    from nessampler.networks.lattice import LatticeNetwork
+
+    if isinstance(drift.dictionary, LatticeDictionary):
+        return LatticeNetwork.from_drift(drift).to(x.device)
+    scale = x.std(0).clamp(min=1e-12)
+    network = DriftNetwork(center=x.mean(0), scale=scale, base=drift, generator=generator)
+    return network.to(x.device, x.dtype)
+
+
+def rebuilt(problem: DensityProblem, name: str, state: Mapping[str, Tensor], device: torch.device) -> Annealing:
+    """The transport that a state was saved from.
+
+    Args:
+        problem: the same density, base and path.
+        name: ais, lsq or nets.
+        state: as `Annealing.state`.
+        device: of walkers and networks.
+
+    Raises:
+        InputError: a state without a frozen transport.
+    """
+    if "times" not in state:
+        raise InputError(f"only ais, lsq and nets leave a transport to draw from: this run was {name}")
+    sizes = StepSizes(tuple(state["step_times"].tolist()), tuple(state["step_sizes"].tolist()))
+    relax = HMC(problem.path, sizes, int(state["leapfrog_steps"]), problem.mass)
+    times = tuple(state["times"].tolist())
+    plain = Annealing(name, f"{name}, opened again", relax, problem.path, times, dtype=problem.dtype, state=state)
+    if name == "ais":
+        return plain
+    generator = torch.Generator().manual_seed(0)
+    x = problem.path.start.sample(PROBES, generator=generator).to(device, problem.dtype)  # pyright: ignore[reportAttributeAccessIssue]
+    known = problem.dictionary(x, generator)
+    saved = {key.removeprefix("dictionary."): v for key, v in state.items() if key.startswith("dictionary.")}
+    drift = LeastSquaresDrift(_with(known, saved), state["pilot_times"], state["coefficients"])
+    order, substeps = state["rule"].tolist()
+    field = drift
+    if name == "nets":
+        network = network_for(drift, x, generator)
+        network.load_state_dict({k.removeprefix("nets."): v for k, v in state.items() if k.startswith("nets.")})
+        field = NetworkField(network)
+    kernel = Compose(Flow(field, order, substeps), relax)
+    return replace(plain, kernel=kernel, systematic=float(state["systematic"]))
+
+
+def _tensors(dictionary: Dictionary) -> dict[str, Tensor]:
+    found = {f.name: getattr(dictionary, f.name) for f in fields(dictionary) if f.init}  # pyright: ignore[reportArgumentType]
+    return {key: value for key, value in found.items() if isinstance(value, Tensor)}
+
+
+def _with(dictionary: Dictionary, saved: Mapping[str, Tensor]) -> Dictionary:
+    expected = set(_tensors(dictionary))
+    if set(saved) != expected:
+        raise InputError(
+            f"a saved drift belongs to one kind of dictionary: it has {sorted(saved)}, this problem's has "
+            f"{sorted(expected)}; open it with the version that made it"
+        )
+    return replace(dictionary, **saved)  # pyright: ignore[reportArgumentType]

@@ -1,0 +1,446 @@
+"""Where to start from: densities fitted to a target, by its curvature, by short chains, or by annealed walkers."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from nessampler.closed_form._covariance import with_correlations_times
+from nessampler.closed_form.density_fits import FAMILIES, Family, FittedDensity, fit_density, widened
+from nessampler.errors import InputError
+from nessampler.kernels import HMC, DenseMass, DiagonalMass, Mass, SpectralMass, UnitMass
+from nessampler.methods.density.ais import ais
+from nessampler.methods.density.smc import Particles, smc
+from nessampler.methods.density.tuning import Hamiltonian, StepSizes
+from nessampler.paths import AnnealingPath, LinearPath
+from nessampler.simulate import FEWEST_ISLANDS, simulate
+from nessampler.targets import Counted, Tally, Target, energy_and_score
+from nessampler.targets.normal import Normal
+from nessampler.targets.phi4 import FreeField, lattice_momenta
+
+__all__ = [
+    "Base",
+    "LearnedFrom",
+    "Round",
+    "fitted_normal",
+    "fitted_spectrum",
+    "laplace",
+    "learned_base",
+    "local_mass",
+    "pilot_base",
+    "run_chains",
+]
+
+NEWTON_STEPS = 100
+SMALLEST_FRACTION = 1e-6
+TARGET_ACCEPTANCE = 0.7
+LARGEST_DENSE = 128  # coordinates of a mass with correlations
+TRIAL_WALKERS, TRIAL_STEPS = 1024, 8  # of the annealing that judges a base
+FEWEST_LOST = 0.005  # of the scouts, below which they are the tail of a tail
+GOOD_ENOUGH = 0.97  # ESS of a trial after which no further round is worth its evaluations
+BLOCK = 32  # neighbouring particles that judge together, or not at all
+QUENCH_STEPS = 40  # trajectories of scouts that fall
+HOPELESS = 10.0  # nats of held-out likelihood behind the best, after which a family is not fitted again
+LOST = 10.0  # kT above the rest: a walker there is where the base has nothing, or nearly so
+
+
+@dataclass(frozen=True)
+class Round:
+    """One fit of a learned base, and how it does.
+
+    Attributes:
+        family: of the density that was fitted.
+        held_out: mean log-likelihood, in nats, of every family on particles it was not fitted to.
+        effective: particles of the fit, by their weights.
+        found: share of the scouts that sat where the particles had nothing, and were added to them.
+        ess, log_z, std_error: of a short annealing from the base to the target.
+    """
+
+    family: str
+    held_out: Mapping[str, float]
+    effective: float
+    found: float
+    ess: float
+    log_z: float
+    std_error: float
+
+
+@dataclass(frozen=True)
+class LearnedFrom:
+    """Where a learned base comes from: its rounds, which of them gave it, and the target's evaluations."""
+
+    rounds: tuple[Round, ...]
+    chosen: int
+    evaluations: Tally
+
+
+@dataclass(frozen=True)
+class Base:
+    """A density with `sample` and `log_z`, and the mass in which Hamiltonian moves of its scale are natural."""
+
+    target: Target
+    mass: Mass = field(default_factory=UnitMass)
+    learned: LearnedFrom | None = None
+
+
+def laplace(
+    target: Target,
+    *,
+    start: Float[Tensor, " d"] | None = None,
+    inflation: float = 1.0,
+    hessian: Callable[[Tensor], Tensor] | None = None,
+) -> Base:
+    r"""The normal about the mode, $\Sigma = c^2 (\nabla\nabla U)^{-1}$, found by Newton's method with halved steps.
+
+    Args:
+        target: twice differentiable, of vectors.
+        start: where to look from; the origin by default.
+        inflation: $c$, so that the base covers what the curvature alone would miss.
+        hessian: $\nabla\nabla U$ of one point, `(d,)` to `(d, d)`; by autograd where None.
+
+    Raises:
+        InputError: no mode is found, or the curvature at it is not positive.
+
+    Example:
+        >>> from nessampler.targets import Gaussian
+        >>> base = laplace(Gaussian(torch.ones(2), torch.full((2,), 0.5)))
+        >>> base.target.mean
+        tensor([1., 1.], dtype=torch.float64)
+    """
+    if len(target.event_shape) != 1:
+        raise InputError(
+            f"a Laplace base is for vectors: got walkers of shape {tuple(target.event_shape)}; use the pilot base"
+        )
+    x = torch.zeros(target.event_shape, dtype=torch.float64) if start is None else start.double()
+    hessian = hessian or _by_autograd(target)
+    energy, score = _at(target, x)
+    for _ in range(NEWTON_STEPS):
+        step = _newton_step(hessian(x), score)
+        decrease = float(step @ score)
+        if decrease < 1e-10:
+            break
+        fraction, trial = 1.0, _at(target, x + step)
+        while not float(trial[0]) <= float(energy) - 1e-4 * fraction * decrease:
+            fraction *= 0.5
+            if fraction < SMALLEST_FRACTION:
+                raise InputError(f"no mode was found by Newton's method from {_few(x)}; use the pilot base")
+            trial = _at(target, x + fraction * step)
+        x, (energy, score) = x + fraction * step, trial
+    factor, failed = torch.linalg.cholesky_ex(hessian(x))
+    if int(failed):
+        raise InputError(
+            f"a Laplace base needs positive curvature at the mode: it is not at {_few(x)}; use a pilot base"
+        )
+    normal = Normal(x, inflation**2 * torch.cholesky_inverse(factor))
+    return Base(normal, DenseMass(normal.cholesky))
+
+
+def pilot_base(
+    target: Target,
+    *,
+    walkers: int = 256,
+    steps: int = 100,
+    start_scale: float = 1.0,
+    inflation: float = 1.1,
+    lattice: bool = False,
+    generator: torch.Generator,
+) -> Base:
+    """A normal, or for a lattice a free field, with the moments of short Hamiltonian chains.
+
+    Chains that stay in different modes give a base that covers these modes. What no chain has seen, the base may miss:
+    the weights and two-sided bounds of a run say whether that matters.
+
+    Args:
+        target: what to fit.
+        walkers: chains, from a standard normal times `start_scale`.
+        steps: trajectories each; the second half counts.
+        inflation: factor on all widths.
+        lattice: whether walkers are translation-invariant fields: a spectrum is then fitted, not a covariance.
+        generator: source of randomness.
+
+    Raises:
+        InputError: chains that leave the numbers, as under an improper density.
+    """
+    x = start_scale * torch.randn(walkers, *target.event_shape, generator=generator, dtype=torch.float64)
+    seen = run_chains(target, x, steps, generator=generator)
+    return fitted_spectrum(seen, inflation) if lattice else fitted_normal(seen, inflation)
+
+
+def run_chains(
+    target: Target, x: Float[Tensor, " n *event"], steps: int, *, generator: torch.Generator
+) -> Float[Tensor, " m *event"]:
+    """What Hamiltonian chains from x saw in the second half of their steps, the step size tuned as they go."""
+    path = LinearPath(_Nothing(target.event_shape), target)
+    size, seen, walkers = 0.1, [], None
+    for step in range(steps):
+        kernel = HMC(path, size, leapfrog_steps=5)
+        walkers = walkers or kernel.start(1.0, x)
+        walkers, _ = kernel.step(0.5, 1.0, walkers, generator=generator)
+        accepted = float(walkers.acceptance.mean()) if walkers.acceptance is not None else TARGET_ACCEPTANCE
+        size *= min(1.5, max(0.5, 1 + 1.5 * (accepted - TARGET_ACCEPTANCE)))
+        if step >= steps // 2:
+            seen.append(walkers.x)
+    found = torch.cat(seen)
+    if not bool(torch.isfinite(found).all()) or float(found.abs().max()) > 1e8:
+        raise InputError(
+            "pilot chains left the numbers: the density seems not to be normalisable; check that its energy grows "
+            "in every direction, or give a base"
+        )
+    return found
+
+
+def fitted_normal(x: Float[Tensor, " n *event"], inflation: float = 1.0) -> Base:
+    """The normal with the mean and the covariance of samples, correlations shrunk as the number of samples asks."""
+    flat = x.double().flatten(1)
+    n, d = flat.shape
+    covariance = torch.cov(flat.T).reshape(d, d)
+    kept = n / (n + 10 * d)  # noise of a sample correlation is 1/sqrt(n), and there are d of them in a row
+    covariance = inflation**2 * (kept * covariance + (1 - kept) * torch.diag(covariance.diagonal()))
+    normal = Normal(x.double().mean(0), covariance)
+    if x.ndim == 2:
+        return Base(normal, DenseMass(normal.cholesky))
+    return Base(normal, DiagonalMass(covariance.diagonal().view(x.shape[1:])))
+
+
+def fitted_spectrum(x: Float[Tensor, " n *event"], inflation: float = 1.0) -> Base:
+    r"""The free field with the power spectrum of lattice configurations, modes of equal $\hat k^2$ together."""
+    axes = tuple(range(1, x.ndim))
+    power = torch.fft.rfftn(x.double(), dim=axes).abs().square().mean(0) / x[0].numel()
+    momenta = lattice_momenta(x.shape[1], len(axes))
+    shells, index = torch.unique(torch.round(momenta, decimals=9), return_inverse=True)
+    sums = torch.zeros((2, len(shells)), dtype=torch.float64)
+    for row, value in zip(sums, (power, torch.ones_like(power)), strict=True):
+        row.index_add_(0, index.flatten(), value.flatten())
+    spectrum = (sums[1] / sums[0])[index] / inflation**2
+    return Base(FreeField(spectrum, x.shape[1]), SpectralMass(spectrum))
+
+
+def learned_base(
+    target: Target | AnnealingPath,
+    wide_base: Target | None = None,
+    *,
+    pilots: int = 4096,
+    rounds: int = 2,
+    mover: Hamiltonian | None = None,
+    families: Mapping[str, Family] = FAMILIES,
+    conditional_ess: float = 0.95,
+    widening: float = 0.2,
+    generator: torch.Generator,
+    say: Callable[[str], None] = lambda _: None,
+) -> Base:
+    r"""A density of the family that suits the target best, fitted to walkers annealed from a wide base.
+
+    1. Adaptive sequential Monte Carlo from the wide base gives weighted particles. *Scouts* start there too and are
+       never resampled: those that end where a fit to the particles has nothing ($-U - \log q$ more than 10 kT above that of
+       nearly all particles) are modes that resampling lost, and join the particles in proportion to their number.
+    2. Every family is fitted to half of the particles and judged by the other half; the winner is fitted to all, its
+       squared scales widened by $1 + \text{widening}/\sqrt d$ so that weights stay bounded.
+    3. Particles annealed from that base have better weights, in particular right ones between modes: fit again.
+    4. Of the bases, those whose log Z from a short annealing is clearly below another's have missed something; the
+       remaining one with the largest ESS is taken.
+
+    Nothing here is an estimate: fresh walkers from the base to the target make that, with exact weights.
+
+    Args:
+        target: of vectors; or a path to it, whose interior the first particles then follow.
+        wide_base: with `sample` and `log_z`, wide enough to see every mode; the path's start where None.
+        pilots: particles of each round, on eight islands.
+        rounds: of fits after the first, at most.
+        mover: of the first round; later ones use the base's own mass.
+        families: candidates by name, see `fit_density`.
+        conditional_ess: between the temperatures of the first round.
+        widening: see above; 0 for none.
+        generator: source of randomness.
+        say: told the choice of every round.
+
+    Raises:
+        InputError: walkers that are not vectors, a wide base that cannot be sampled, too few pilots.
+
+    References:
+        Cappé et al., Adaptive importance sampling in general mixture classes, 2008, Stat. Comput. 18, 447.
+
+    Example:
+        >>> from nessampler.targets import Gaussian
+        >>> from nessampler.targets.funnel import Funnel
+        >>> wide = Gaussian(torch.zeros(3).double(), torch.full((3,), 3.0).double())
+        >>> base = learned_base(Funnel(3, 1.0), wide, pilots=1024, rounds=1, generator=torch.Generator().manual_seed(0))
+        >>> base.learned.rounds[base.learned.chosen].ess > 0.8
+        True
+    """
+    given = target if isinstance(target, AnnealingPath) else None
+    end: Target = given.end if given is not None else target  # pyright: ignore[reportAssignmentType]
+    counted = Counted(end)
+    wide = wide_base or (given.start if given is not None else None)
+    if wide is None or not hasattr(wide, "sample") or len(end.event_shape) != 1:
+        raise InputError(
+            f"a learned base is for vectors and starts from a wide base that has `sample`: got walkers of shape "
+            f"{tuple(end.event_shape)} and {type(wide).__name__}; give a Gaussian, or use the pilot base"
+        )
+    if pilots < 64 * FEWEST_ISLANDS or rounds < 0:
+        raise InputError(
+            f"a base is learned from at least {64 * FEWEST_ISLANDS} pilots, in no negative number of further rounds: "
+            f"got {pilots} and {rounds}"
+        )
+    scale = 1 + widening / math.sqrt(end.event_shape[0])
+    with torch.no_grad():
+        path: AnnealingPath = LinearPath(wide, counted) if given is None else _ending_in(given, wide, counted)
+        first = mover or Hamiltonian()
+        particles = _particles(path, first, pilots, generator, conditional_ess)
+        scouts = _scouts(path, first, particles, pilots // 4, generator)
+        bases: list[Base] = []
+        found: list[Round] = []
+        for k in range(rounds + 1):
+            fitted, lost = _fitted_with_scouts(counted, particles, scouts, families, generator)
+            density = widened(fitted.target, math.sqrt(scale))
+            base = Base(density, local_mass(density, generator=generator))
+            trial = _tried(base, counted, generator)
+            found.append(Round(fitted.family, fitted.held_out, fitted.effective, lost, *trial))
+            bases.append(base)
+            say(f"base {k + 1}: {fitted.family}, ESS {trial[0]:.3f}, log Z {trial[1]:.4g} ± {trial[2]:.2g}")
+            if trial[0] >= GOOD_ENOUGH and lost < FEWEST_LOST:
+                break
+            best = max(fitted.held_out.values())
+            families = {name: families[name] for name, v in fitted.held_out.items() if v > best - HOPELESS}
+            if k < rounds:
+                particles = _particles(LinearPath(base.target, counted), Hamiltonian(mass=base.mass), pilots, generator)
+    chosen = _best(found)
+    total = counted.tally()
+    return Base(bases[chosen].target, bases[chosen].mass, LearnedFrom(tuple(found), chosen, total.copy()))
+
+
+def local_mass(target: Target, *, draws: int = 4096, generator: torch.Generator) -> Mass:
+    r"""The inverse of $E[s s^T]$ as the local covariance, which does not see how far modes lie apart.
+
+    Over the density's own draws, so that no other is evaluated. Correlations enter where one exceeds a tenth.
+    """
+    x = target.sample(draws, generator=generator)  # pyright: ignore[reportAttributeAccessIssue]
+    scores = energy_and_score(target, x)[1].double()
+    diagonal = scores.square().mean(0).clamp(min=1e-12)
+    if scores.shape[1] <= LARGEST_DENSE:
+        second = with_correlations_times(0.9, scores.T @ scores / len(scores))
+        correlation = second / diagonal.outer(diagonal).sqrt() - torch.eye(len(second)).to(second)
+        covariance, failed = torch.linalg.inv_ex(second)
+        if float(correlation.abs().max()) > 0.1 and not int(failed):
+            factor, failed = torch.linalg.cholesky_ex(covariance)
+            if not int(failed):
+                return DenseMass(factor)
+    return DiagonalMass(1 / diagonal)
+
+
+def _ending_in(path: AnnealingPath, wide: Target, counted: Counted) -> AnnealingPath:
+    """A linear path is made again so that it counts; what else a path knows, it keeps to itself."""
+    return LinearPath(wide, counted) if isinstance(path, LinearPath) else path
+
+
+def _particles(
+    path: AnnealingPath, mover: Hamiltonian, pilots: int, generator: torch.Generator, conditional_ess: float = 0.9
+) -> Particles:
+    each = pilots // FEWEST_ISLANDS
+    return smc(path, particles=each, pilots=each, mover=mover, conditional_ess=conditional_ess, generator=generator)
+
+
+def _scouts(
+    path: AnnealingPath, mover: Hamiltonian, particles: Particles, n: int, generator: torch.Generator
+) -> Float[Tensor, "m d"]:
+    """Walkers that were never selected: half went the particles' way, half fell straight into the nearest mode.
+
+    Annealed walkers favour modes that are large at high temperature, those that fall favour wide basins.
+    """
+    kernel = mover.kernel(path, StepSizes(particles.times[1:], particles.step_size), mover.mass)
+    x = path.start.sample(n, generator=generator).double()  # pyright: ignore[reportAttributeAccessIssue]
+    annealed = simulate(kernel, path, particles.times, x[: n // 2], generator=generator).x
+    fallen = run_chains(path.end, x[n // 2 :], QUENCH_STEPS, generator=generator)[-(n - n // 2) :]
+    return torch.cat([annealed, fallen])
+
+
+def _fitted_with_scouts(
+    target: Target, particles: Particles, scouts: Tensor, families: Mapping[str, Family], generator: torch.Generator
+) -> tuple[FittedDensity, float]:
+    """A fit to the particles, or where scouts have seen what it does not cover, to both."""
+    x, weight = particles.x.double(), torch.softmax(particles.log_weight, 0)
+    # Resampling leaves siblings next to one another: blocks keep most of them on one side. Whole islands would not
+    # do: each may have kept other modes.
+    side = torch.arange(len(x), device=x.device) // BLOCK % 2 == 1
+    fitted = fit_density(x, weight, held_out=side, families=families, generator=generator)
+    beyond = fitted.target.energy(scouts) - target.energy(scouts)  # log of e^-U over the fit
+    # The particles' own log ratio, not their log Z, which resampling that lost a mode gets wrong as well.
+    own = fitted.target.energy(x) - target.energy(x)
+    lost = beyond > _quantile(own, weight, 0.99) + LOST
+    share = float(lost.double().mean())
+    if share < FEWEST_LOST:
+        return fitted, share
+    joined = torch.cat([x, scouts[lost]])
+    weight = torch.cat([(1 - share) * weight, torch.full((int(lost.sum()),), 1 / len(scouts)).to(weight)])
+    half: Bool[Tensor, " m"] = torch.arange(int(lost.sum()), device=x.device) % 2 == 1
+    return fit_density(joined, weight, held_out=torch.cat([side, half]), families=families, generator=generator), share
+
+
+def _quantile(values: Float[Tensor, " n"], weights: Float[Tensor, " n"], level: float) -> float:
+    """The value below which this share of the weight lies."""
+    ordered, index = values.sort()
+    at = int(torch.searchsorted(weights[index].cumsum(0), level * float(weights.sum())))
+    return float(ordered[min(at, len(ordered) - 1)])
+
+
+def _tried(base: Base, target: Target, generator: torch.Generator) -> tuple[float, float, float]:
+    """ESS, log Z and its error of a short annealing."""
+    path = LinearPath(base.target, target)
+    annealing = ais(path, steps=TRIAL_STEPS, mover=Hamiltonian(mass=base.mass), pilots=256, generator=generator)
+    drawn = annealing.draw(TRIAL_WALKERS, generator=generator)
+    return drawn.ess, annealing.base_log_z + drawn.log_z_ratio, drawn.log_z_error
+
+
+def _best(found: list[Round]) -> int:
+    """The largest ESS among those whose log Z is not clearly below another's, which a base that lacks a mode has."""
+    errors = [min(r.std_error, 1.0) for r in found]
+    complete = [
+        k
+        for k, r in enumerate(found)
+        if all(r.log_z + 4 * math.hypot(errors[k], errors[j]) >= other.log_z for j, other in enumerate(found))
+    ]
+    return max(complete or range(len(found)), key=lambda k: found[k].ess)
+
+
+@dataclass(frozen=True)
+class _Nothing:
+    """An end of a path that never has weight: the kernels of paths can then serve a single density."""
+
+    event_shape: torch.Size
+
+    def energy(self, x: Float[Tensor, " n *event"]) -> Float[Tensor, " n"]:
+        return self.energy_and_score(x)[0]
+
+    def energy_and_score(self, x: Float[Tensor, " n *event"]) -> tuple[Float[Tensor, " n"], Float[Tensor, " n *event"]]:
+        return torch.zeros(len(x), dtype=x.dtype, device=x.device), torch.zeros_like(x)
+
+
+def _at(target: Target, x: Tensor) -> tuple[Tensor, Tensor]:
+    energy, score = energy_and_score(target, x[None])
+    return energy[0], score[0]
+
+
+def _newton_step(hessian: Tensor, score: Tensor) -> Tensor:
+    """Downhill even where the curvature is not positive, as between two modes."""
+    factor, failed = torch.linalg.cholesky_ex(hessian)
+    if not int(failed):
+        return torch.cholesky_solve(score[:, None], factor)[:, 0]
+    values, vectors = torch.linalg.eigh(hessian)
+    return vectors @ ((vectors.T @ score) / values.abs().clamp(min=1e-8 * float(values.abs().max())))
+
+
+def _by_autograd(target: Target) -> Callable[[Tensor], Tensor]:
+    def hessian(x: Tensor) -> Tensor:
+        found = torch.autograd.functional.hessian(lambda z: target.energy(z[None])[0], x)
+        assert isinstance(found, Tensor)
+        return found
+
+    return hessian
+
+
+def _few(x: Tensor) -> str:
+    return str([round(v, 3) for v in x[:4].tolist()])

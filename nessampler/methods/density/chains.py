@@ -1,0 +1,112 @@
+"""Samples of the target by long Hamiltonian chains, for walkers that are carried back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from nessampler.errors import InputError
+from nessampler.kernels import HMC
+from nessampler.methods.density.tuning import Hamiltonian
+from nessampler.paths import AnnealingPath
+
+__all__ = ["Chains", "long_chains"]
+
+TUNING_STEPS = 60
+WORST_RHAT = 1.01
+FEWEST_DRAWS = 4
+
+
+@dataclass(frozen=True)
+class Chains:
+    """One draw of each of many chains, and whether the chains agree.
+
+    Attributes:
+        x: the last state of every chain, independent of one another: `(chains, *event)`.
+        rhat: rank-normalised split R-hat of the energy and of the coordinates' mean, the larger.
+        steps: trajectories of each chain after tuning.
+    """
+
+    x: Float[Tensor, " chains *event"]
+    rhat: float
+    steps: int
+
+    @property
+    def origin(self) -> str:
+        """In words."""
+        return f"long HMC ({len(self.x)} chains of {self.steps} trajectories, R-hat {self.rhat:.3f})"
+
+    @property
+    def converged(self) -> bool:
+        """Whether R-hat is below 1.01."""
+        return self.rhat <= WORST_RHAT
+
+
+@torch.no_grad()
+def long_chains(
+    path: AnnealingPath,
+    x: Float[Tensor, " chains *event"],
+    mover: Hamiltonian,
+    *,
+    steps: int,
+    symmetry: Callable[[Tensor, torch.Generator], Tensor] | None = None,
+    generator: torch.Generator,
+    progress: Callable[[int, int], None] | None = None,
+) -> Chains:
+    r"""Run a chain from each of x at t = 1; the first half of the trajectories is forgotten.
+
+    The step size is tuned first, to the mover's acceptance, and then frozen. R-hat over the second half is of the
+    energy, of the mean coordinate's square and, where no symmetry moves it, of the mean coordinate.
+
+    Args:
+        path: whose end is sampled.
+        x: starts, best wider than the target.
+        mover: trajectories.
+        steps: of each chain.
+        symmetry: an exact symmetry of the target, applied now and then: chains that no trajectory carries from one
+            phase to another are still correct.
+        generator: source of randomness.
+        progress: told trajectories done, and all.
+
+    Raises:
+        InputError: chains too few or too short for an R-hat.
+
+    References: Vehtari et al., Rank-normalization, folding, and localization: an improved R-hat, 2021,
+        arXiv:1903.08008.
+    """
+    if len(x) < 2 or steps < 2 * FEWEST_DRAWS:
+        raise InputError(
+            f"an R-hat compares at least 2 chains of {2 * FEWEST_DRAWS} steps: got {len(x)} of {steps}; ask for more"
+        )
+    size = mover.step_size
+    walkers = HMC(path, size, mover.leapfrog_steps, mover.mass).start(1.0, x)
+    for _ in range(TUNING_STEPS):
+        walkers, _ = HMC(path, size, mover.leapfrog_steps, mover.mass).step(1.0, 1.0, walkers, generator=generator)
+        assert walkers.acceptance is not None  # Metropolis
+        size *= float(torch.exp((1.5 * (walkers.acceptance.mean() - mover.acceptance)).clamp(-0.7, 0.4)))
+    kernel = HMC(path, size, mover.leapfrog_steps, mover.mass)
+    traces: list[Tensor] = []
+    for step in range(steps):
+        if symmetry is not None and step % 10 == 0:
+            walkers = kernel.start(1.0, symmetry(walkers.x, generator))
+        walkers, _ = kernel.step(1.0, 1.0, walkers, generator=generator)
+        if 2 * step >= steps:
+            mean = walkers.x.flatten(1).mean(1, dtype=torch.float64)
+            assert walkers.energy is not None
+            slow = [walkers.energy.double(), mean.square()] + ([] if symmetry else [mean])
+            traces.append(torch.stack(slow))
+        if progress:
+            progress(step + 1, steps)
+    return Chains(walkers.x, _rhat(torch.stack(traces).cpu().numpy()), steps)
+
+
+def _rhat(traces: np.ndarray) -> float:
+    """Of `(draws, quantities, chains)`."""
+    import arviz  # takes a second to import
+
+    return max(float(arviz.rhat(np.ascontiguousarray(trace.T))) for trace in np.moveaxis(traces, 1, 0))

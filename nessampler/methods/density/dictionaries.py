@@ -1,0 +1,156 @@
+"""Which fields to solve a drift in, when the user has no preference."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from nessampler.closed_form.dictionary import Dictionary
+from nessampler.closed_form.lattice_dictionary import LatticeDictionary
+from nessampler.closed_form.ridge_dictionary import RidgeDictionary
+from nessampler.closed_form.shared_dictionary import SharedDictionary
+from nessampler.errors import InputError
+from nessampler.paths import AnnealingPath
+from nessampler.targets.normal import Normal
+from nessampler.targets.phi4 import FreeField
+
+__all__ = [
+    "coordinate_sines",
+    "curvature_fields",
+    "default_dictionary",
+    "lattice_sines",
+    "random_fourier",
+    "shared_sines",
+]
+
+Affine = Literal["isotropic", "diagonal", "full"]
+Factory = Callable[[Tensor, torch.Generator], Dictionary]
+
+
+def default_dictionary(path: AnnealingPath) -> Factory:
+    """A factory of fields for walkers of this path: by the shape of a walker, and by what the path knows.
+
+    Raises:
+        InputError: walkers that are neither vectors nor periodic lattices.
+    """
+    if isinstance(path.start, FreeField):
+        return lattice_sines()
+    if len(path.start.event_shape) != 1:
+        raise InputError(
+            f"a drift in closed form needs fields for walkers of shape {tuple(path.start.event_shape)}: pass a "
+            "dictionary, or use method='ais', 'smc' or 'nets'"
+        )
+    if hasattr(path, "laplacian"):
+        return curvature_fields(path)
+    if isinstance(path.start, Normal) and path.start.event_shape[0] > MANY:
+        return shared_sines(path.start.covariance)
+    return random_fourier() if path.start.event_shape[0] <= 3 else coordinate_sines()
+
+
+def lattice_sines(
+    features: int = 32,
+    *,
+    inner: tuple[float, ...] = (math.inf, 1.0, 0.3, 0.1),
+    outer: tuple[float, ...] = (math.inf, 1.0, 0.1),
+) -> Factory:
+    """Sines of random sums of smeared fields; each term of a sum has unit variance over the walkers, on average."""
+
+    def make(x: Tensor, generator: torch.Generator) -> LatticeDictionary:
+        shape = tuple(x.shape[1:])
+        mixing = torch.randn(len(inner), features, generator=generator, dtype=torch.float64, device=generator.device)
+        bare = LatticeDictionary(shape, inner, outer, torch.eye(len(inner), dtype=torch.float64))
+        return LatticeDictionary(shape, inner, outer, mixing.cpu() / bare.spread(x)[:, None])
+
+    return make
+
+
+MANY = 256  # coordinates beyond which they share their functions
+PILOTS_PER_FIELD = 4  # a regression wants at least as many
+
+
+def random_fourier(most: int = 500, *, shortest: float = 0.0125, longest: float = 1.25) -> Factory:
+    """Gradients of random Fourier features, wavelengths log-uniform between fractions of the base's width."""
+
+    def make(x: Tensor, generator: torch.Generator) -> RidgeDictionary:
+        mean, scale = _moments(x)
+        d = len(mean)
+        features = max(0, min(most, len(x) // PILOTS_PER_FIELD - d * (1 + d)))
+        waves, phases = _random_waves(features, d, 1 / longest, 1 / shortest, generator)
+        return RidgeDictionary(mean, scale, waves, phases, "full")
+
+    return make
+
+
+def coordinate_sines(waves: tuple[float, ...] = (0.5, 1.0, 2.0, 4.0), *, largest_full: int = 16) -> Factory:
+    """Sines and cosines of every coordinate along itself, and linear fields that mix coordinates where there are few.
+
+    With too few walkers for all of these, the shortest waves are left out first, then all waves, then coordinates of
+    their own: one contraction of all of them is what remains.
+    """
+
+    def make(x: Tensor, generator: torch.Generator) -> RidgeDictionary:
+        mean, scale = _moments(x)
+        d, most = len(mean), len(x) // PILOTS_PER_FIELD
+        linear: Affine = "full" if d <= largest_full and d + d * d <= most else "diagonal"
+        linear = linear if 2 * d <= most else "isotropic"
+        affine = {"full": d + d * d, "diagonal": 2 * d, "isotropic": 1}[linear]
+        kept = waves[: max(0, most - affine) // (2 * d)]
+        unit = torch.eye(d, dtype=torch.float64)
+        frequencies = torch.cat([unit[:0], *(w * unit for w in kept for _ in range(2))])
+        phases = torch.cat([unit[0, :0], *(torch.full((d,), p).double() for _ in kept for p in (0.0, math.pi / 2))])
+        return RidgeDictionary(mean, scale, frequencies, phases, linear)
+
+    return make
+
+
+def shared_sines(covariance: Tensor, waves: tuple[float, ...] = (0.4, 0.8, 1.2)) -> Factory:
+    """Sines and cosines that all coordinates share, as they are and carried along by the base's covariance."""
+
+    def make(x: Tensor, generator: torch.Generator) -> SharedDictionary:
+        mean, scale = _moments(x)
+        white = covariance.double().cpu() / covariance.diagonal().mean().double().cpu()
+        matrices = torch.stack([torch.eye(len(mean), dtype=torch.float64), white])
+        frequencies = torch.tensor([w for w in waves for _ in range(2)], dtype=torch.float64)
+        phases = torch.tensor([p for _ in waves for p in (0.0, math.pi / 2)], dtype=torch.float64)
+        return SharedDictionary(mean, scale, matrices.to(x.dtype), frequencies, phases)
+
+    return make
+
+
+def curvature_fields(
+    path: AnnealingPath, *, modulations: int = 0, waves: int = 0, shortest: float = 0.1, affine: Affine = "diagonal"
+) -> Factory:
+    """Contraction towards the origin and along the path's own gradient: right for modes that part and narrow."""
+
+    def curvature(t: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+        return path.energy_and_score(t, x)[1], path.laplacian(t, x)  # pyright: ignore[reportAttributeAccessIssue]
+
+    def make(x: Tensor, generator: torch.Generator) -> RidgeDictionary:
+        mean, scale = _moments(x)
+        d = len(mean)
+        linear = affine if 2 * d < len(x) // PILOTS_PER_FIELD else "isotropic"
+        sines, cosines = (_random_waves(n, d, 1.0, 1 / shortest, generator) for n in (waves, modulations))
+        return RidgeDictionary(mean, scale, *sines, linear, curvature, *cosines)
+
+    return make
+
+
+def _random_waves(
+    n: int, d: int, smallest: float, largest: float, generator: torch.Generator
+) -> tuple[Float[Tensor, "n d"], Float[Tensor, " n"]]:
+    """Frequencies of random direction and log-uniform length, and phases."""
+    options = {"generator": generator, "dtype": torch.float64, "device": generator.device}
+    direction = torch.randn(n, d, **options)
+    length = smallest * (largest / smallest) ** torch.rand(n, 1, **options)
+    phases = 2 * math.pi * torch.rand(n, **options)
+    return (direction / direction.norm(dim=1, keepdim=True) * length).cpu(), phases.cpu()
+
+
+def _moments(x: Tensor) -> tuple[Tensor, Tensor]:
+    flat = x.double().cpu()
+    return flat.mean(0), flat.std(0)

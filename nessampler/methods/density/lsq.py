@@ -1,0 +1,155 @@
+"""Rung 2: a drift in closed form, carried by flow steps, with Hamiltonian moves to mend what it misses."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from nessampler.closed_form.dictionary import Dictionary
+from nessampler.closed_form.least_squares_drift import SolvedDrift, solve_drift
+from nessampler.errors import InputError
+from nessampler.kernels import HMC, Compose, Flow
+from nessampler.methods.density.again import drift_state, moves_state
+from nessampler.methods.density.annealing import Annealing
+from nessampler.methods.density.counted import CountedField, CountedPath
+from nessampler.methods.density.flow_error import FlowError, flow_error
+from nessampler.methods.density.tuning import Hamiltonian, Pilot, pilot
+
+__all__ = ["Solved", "least_squares"]
+
+TUNING_WALKERS = 256
+FLOW_TOLERANCE = 5e-4  # in log Z, beyond which a finer rule is tried
+RULES = ((2, 1), (4, 1), (4, 2), (4, 4))  # order and substeps, by cost
+
+
+@dataclass(frozen=True)
+class Solved:
+    """A transport ready to run, and what its pilots saw."""
+
+    annealing: Annealing
+    field: CountedField
+    drift: SolvedDrift
+    tuning: Pilot
+    flow_error: FlowError
+
+
+def least_squares(
+    path: CountedPath,
+    dictionary: Callable[[Tensor, torch.Generator], Dictionary],
+    *,
+    mover: Hamiltonian,
+    pilots: int = 2048,
+    pilot_steps: int = 40,
+    steps: int = 60,
+    tolerance: float = FLOW_TOLERANCE,
+    dtype: torch.dtype = torch.float64,
+    generator: torch.Generator,
+    device: torch.device | str = "cpu",
+    say: Callable[[str], None] = lambda _: None,
+    progress: Callable[[int, int, str], None] = lambda *_: None,
+) -> Solved:
+    r"""Solve for the drift on pilot walkers, place the times where its residual is, and measure the flow's error.
+
+    1. A short annealing finds step sizes and times of equal difficulty without a drift.
+    2. Along these times the drift is solved by `solve_drift`.
+    3. The `steps` of production lie half by the residual $r_t$, with density $\propto \sqrt{\mathrm{var}\,r_t}$, and
+       half by the first.
+    4. The cheapest Runge–Kutta rule is taken whose shift of log Z is measured below `tolerance`; where none is, the
+       finest. Either way the measured shift goes into the error of the result.
+
+    Args:
+        path: its start has `sample`; counted under its current stage.
+        dictionary: makes fields from base walkers.
+        mover: Hamiltonian moves after every flow step.
+        pilots, pilot_steps: walkers and intervals of the solution.
+        steps: intervals of production.
+        tolerance: of log Z.
+        dtype, device: of walkers.
+        generator: source of randomness.
+        say, progress: told what happens, and how far it is.
+
+    Raises:
+        InputError: fewer pilots than four for each field.
+    """
+    few = min(TUNING_WALKERS, pilots)
+    tuning = pilot(path, _start(path, few, dtype, device, generator), mover, generator=generator, conditional_ess=0.7)
+    x = _start(path, pilots, dtype, device, generator)
+    fields = dictionary(x, generator)
+    if pilots < 4 * fields.size:
+        raise InputError(
+            f"a drift needs at least four pilot walkers for each field: got {pilots} for {fields.size}; "
+            f"set pilot_walkers to {4 * fields.size} or more, or choose a smaller dictionary"
+        )
+    relax = HMC(path, tuning.step_sizes, mover.leapfrog_steps, mover.mass, mover.repeats)
+    drift = solve_drift(
+        path,
+        fields,
+        tuning.spaced(pilot_steps),
+        x,
+        relax=relax,
+        order=2,
+        generator=generator,
+        progress=lambda k, n, r2: progress(k, n, f"solving the drift, R² {r2:.3f}"),
+    )
+    say(f"drift solved in {fields.size} fields: held-out R² {min(drift.r_squared):.3f} at worst")
+    times = production_times(drift, steps)
+    field = CountedField(drift.field, path)
+    flow, error = _fine_enough(field, relax, path, times, x[:few], tolerance, generator, say)
+    annealing = Annealing(
+        "lsq",
+        f"drift in closed form ({fields.size} fields), "
+        f"{steps} steps of flow and HMC of {mover.leapfrog_steps} leapfrogs",
+        Compose(flow, relax),
+        path,
+        times,
+        systematic=error.bound,
+        dtype=dtype,
+        state={
+            **moves_state(times, tuning.step_sizes, mover.leapfrog_steps),
+            **drift_state(drift.field, flow, error.bound),
+        },
+    )
+    return Solved(annealing, field, drift, tuning, error)
+
+
+def production_times(drift: SolvedDrift, steps: int) -> tuple[float, ...]:
+    """`steps` intervals, half by the residual's length and half by the pilot's own times."""
+    times = np.array(drift.times)
+    residual = np.sqrt(np.maximum(np.nan_to_num(drift.residual_variance, posinf=0.0), 0.0))
+    length = np.concatenate([[0.0], np.cumsum(0.5 * (residual[1:] + residual[:-1]) * np.diff(times))])
+    index = np.linspace(0.0, 1.0, len(times))
+    mixed = index if length[-1] == 0 else 0.5 * index + 0.5 * length / length[-1]
+    inner = np.interp(np.linspace(0.0, 1.0, steps + 1), mixed, times)[1:-1]
+    return (0.0, *inner.tolist(), 1.0)
+
+
+def _fine_enough(
+    field: CountedField,
+    relax: HMC,
+    path: CountedPath,
+    times: tuple[float, ...],
+    x: Tensor,
+    tolerance: float,
+    generator: torch.Generator,
+    say: Callable[[str], None],
+) -> tuple[Flow, FlowError]:
+    rules = [Flow(field, order, substeps) for order, substeps in RULES]
+    for flow in rules:
+        error = flow_error(flow, relax, path, times, x, generator=generator)
+        say(
+            f"flow of order {flow.order}, {flow.substeps} substep{'s' if flow.substeps > 1 else ''}: shifts log Z by "
+            f"{error.shift:+.1e} ± {error.std_error:.0e}"
+        )
+        if error.bound <= tolerance or flow is rules[-1]:
+            return flow, error
+    raise AssertionError("there is at least one rule")
+
+
+def _start(
+    path: CountedPath, n: int, dtype: torch.dtype, device: torch.device | str, generator: torch.Generator
+) -> Tensor:
+    return path.start.sample(n, generator=generator).to(device, dtype)  # pyright: ignore[reportAttributeAccessIssue]

@@ -1,0 +1,123 @@
+"""From anything that is a density to weighted samples and log Z in one call."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from nessampler.errors import InputError
+from nessampler.kernels import Mass, UnitMass
+from nessampler.methods.density.bases import pilot_base
+from nessampler.methods.density.dictionaries import default_dictionary
+from nessampler.methods.density.problem import DensityProblem
+from nessampler.methods.density.result import Sampled
+from nessampler.methods.density.sample import DensityEffort, sample_density
+from nessampler.methods.ends import generator_for
+from nessampler.paths import LinearPath
+from nessampler.targets import Target
+from nessampler.targets.callable import as_target, check_target
+from nessampler.targets.phi4 import Phi4
+
+__all__ = ["sample"]
+
+PROBES = 32
+
+
+def sample(
+    density: object,
+    *,
+    dim: int | tuple[int, ...] | None = None,
+    batched: bool = True,
+    base: Target | None = None,
+    method: Literal["ais", "smc", "lsq", "nets", "auto"] = "auto",
+    seed: int = 0,
+    effort: DensityEffort | None = None,
+    target_samples: Callable[[int, torch.Generator], Tensor] | None = None,
+    origin: str | None = None,
+    dtype: torch.dtype = torch.float64,
+    say: Callable[[str], None] = lambda _: None,
+    progress: Callable[[int, int, str], None] = lambda done, total, what: None,
+    checkpoint: Path | None = None,
+    device: str = "cpu",
+) -> Sampled:
+    r"""Weighted samples of $\rho(x) \propto e^{-U(x)}$ and $\log Z = \log \int e^{-U}$, with an honest error.
+
+    Walkers go from a base to the target along $U_t = (1 - t) U_0 + t U$ with exact weights. Without a base, a normal
+    with the moments of short chains is fitted first; it knows the modes that these chains found, and no others.
+
+    Args:
+        density: a batched **log density** in torch, `(n, *event)` to `(n,)`; a `torch.distributions.Distribution`; or
+            a target with `event_shape` and `energy`.
+        dim: shape of one point, needed for a callable: `3` is `(3,)`.
+        batched: whether a callable takes many points at once.
+        base: where to start: a density with `sample(n, *, generator)` and `log_z` that covers the target.
+        method: ais, smc, lsq (a drift solved in closed form), nets (a learned one), or auto.
+        seed: the same seed gives the same result.
+        effort: what to spend on it.
+        target_samples: `(n, generator)` to independent samples of the target, for a bound from the other side; by
+            default the target's own `sample`.
+        origin: where these samples come from, named in the result.
+        dtype: of the walkers.
+        say: told what is going on, one line at a time.
+        progress: told what is done, of how much, and of what.
+        checkpoint: a file where training leaves its state, to go on from.
+        device: of walkers and networks.
+
+    Raises:
+        InputError: a density that cannot work, found by name at a few points before any work starts: the wrong shape,
+            not batched, discrete, NaN, no gradient; a base without `sample` or `log_z`, or without the target's shape.
+
+    Example:
+        >>> from nessampler.methods.density.sample import DensityEffort
+        >>> effort = DensityEffort(walkers=400, pilot_walkers=200, pilot_steps=6, steps=8)
+        >>> found = sample(lambda x: -0.5 * x.square().sum(-1), dim=2, method="ais", effort=effort)
+        >>> abs(found.log_z.value - torch.log(torch.tensor(2 * torch.pi))) < 4 * found.log_z.std_error + 0.01
+        tensor(True)
+    """
+    target = as_target(density, event_shape=dim, batched=batched)
+    lattice = isinstance(target, Phi4)
+    mass: Mass = UnitMass()
+    if base is None:
+        probes = torch.randn(PROBES, *target.event_shape, generator=generator_for(seed, "probes"), dtype=torch.float64)
+        check_target(target, probes)
+        say("fitting a base to short chains")
+        fitted = pilot_base(target, lattice=lattice, generator=generator_for(seed, "base"))
+        base, mass = fitted.target, fitted.mass
+    else:
+        _check_base(base)
+        check_target(target, base.sample(PROBES, generator=generator_for(seed, "probes")).to(dtype))  # pyright: ignore[reportAttributeAccessIssue]
+    path = LinearPath(base, target)
+    own = getattr(target, "sample", None)
+    if target_samples is None and own is not None:
+        target_samples, origin = (lambda n, generator: own(n, generator=generator)), "exact"
+    problem = DensityProblem(
+        path=path,
+        dictionary=lambda x, generator: default_dictionary(path)(x, generator),
+        mass=mass,
+        target_samples=target_samples,
+        origin=origin or (None if target_samples is None else "given by the caller"),
+        dtype=dtype,
+    )
+    return sample_density(
+        problem,
+        method=method,
+        seed=seed,
+        effort=effort or DensityEffort(),
+        say=say,
+        progress=progress,
+        checkpoint=checkpoint,
+        device=device,
+    )
+
+
+def _check_base(base: Target) -> None:
+    for name in ("sample", "log_z"):
+        if not hasattr(base, name):
+            raise InputError(
+                f"a base must have `sample(n, *, generator)` and `log_z`: got {type(base).__name__} without {name}; "
+                "use a Gaussian or a mixture, or leave the base out"
+            )

@@ -1,0 +1,85 @@
+"""Rung 3: a network that starts as the closed-form drift and learns what is left."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from nessampler.kernels import Compose, Flow
+from nessampler.methods.density.again import network_for
+from nessampler.methods.density.annealing import Annealing
+from nessampler.methods.density.counted import CountedField, CountedPath
+from nessampler.methods.density.flow_error import flow_error
+from nessampler.methods.density.lsq import TUNING_WALKERS, Solved
+from nessampler.methods.density.nets import NetsProgress, train_nets
+from nessampler.networks.field import NetworkField
+from nessampler.objectives.pinn import PinnObjective
+
+__all__ = ["refined"]
+
+TRAINING_WALKERS = 2048
+
+
+def refined(
+    solved: Solved,
+    path: CountedPath,
+    *,
+    steps: int,
+    metrics: list[Mapping[str, Any]],
+    checkpoint: Path | None,
+    generator: torch.Generator,
+    device: str,
+    progress: Callable[[int, int, str], None],
+) -> tuple[Annealing, CountedField]:
+    """Train on the PINN loss, with flow and HMC as the closed form uses them; `metrics` gets the training curve."""
+    annealing, drift = solved.annealing, solved.drift.field
+    assert isinstance(annealing.kernel, Compose)  # what `least_squares` makes
+    assert isinstance(annealing.kernel.first, Flow)
+    flow, relax = annealing.kernel.first, annealing.kernel.second
+    x = path.start.sample(TRAINING_WALKERS, generator=generator).to(device, annealing.dtype)  # pyright: ignore
+    network = network_for(drift, x, generator)
+
+    def report(now: NetsProgress) -> None:
+        progress(now.step, now.steps, f"training, loss {now.loss:.3g}, pilot ESS {now.ess:.3f}")
+
+    def kernel(module: torch.nn.Module) -> Compose:
+        return Compose(replace(flow, field=NetworkField(module)), relax)
+
+    with torch.enable_grad():
+        done = train_nets(
+            path,
+            x,
+            network,
+            PinnObjective(network),
+            steps=steps,
+            kernel=kernel,
+            curriculum=0.0,
+            first_time=1.0,
+            checkpoint=checkpoint,
+            progress=report,
+            generator=generator,
+        )
+    rows = zip(done.steps, done.loss, done.ess, strict=True)
+    metrics.extend({"step": s, "loss": loss, "ess": ess} for s, loss, ess in rows)
+    field = CountedField(NetworkField(network), path)
+    trained = replace(flow, field=field)
+    error = flow_error(trained, relax, path, annealing.times, x[:TUNING_WALKERS], generator=generator)
+    description = (
+        f"network from the closed-form drift, {steps} training steps, " + annealing.description.split(", ")[-1]
+    )
+    state = {f"nets.{name}": value for name, value in network.state_dict().items()}
+    return (
+        replace(
+            annealing,
+            name="nets",
+            description=description,
+            kernel=Compose(trained, relax),
+            systematic=error.bound,
+            state={**annealing.state, **state, "systematic": torch.tensor(error.bound, dtype=torch.float64)},
+        ),
+        field,
+    )

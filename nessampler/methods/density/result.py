@@ -1,0 +1,146 @@
+"""What sampling a density gives back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from nessampler.errors import InputError
+from nessampler.estimators import Bounds, Flag
+from nessampler.estimators.log_z import LogZ
+from nessampler.methods.density.annealing import Annealing
+from nessampler.methods.verdict import Verdict
+from nessampler.simulate import Ensemble
+from nessampler.weights import LogWeights, systematic
+
+__all__ = ["Attempt", "PathQuality", "Sampled"]
+
+
+@dataclass(frozen=True)
+class PathQuality:
+    """What pilot walkers saw along the path, one entry per time; empty where a method has no such thing.
+
+    Attributes:
+        times: of the pilot.
+        r_squared: explained share of the variance of the path's time derivative, on held-out walkers.
+        acceptance: of Metropolis moves.
+        step_size: of these moves.
+    """
+
+    times: tuple[float, ...] = ()
+    r_squared: tuple[float, ...] = ()
+    acceptance: tuple[float, ...] = ()
+    step_size: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One method tried: walkers, estimates, and what they cost.
+
+    Attributes:
+        name: ais, smc, lsq or nets.
+        description: what it does, for a table.
+        log_z: from forward walkers only.
+        ensemble: of weighted walkers at the target.
+        reverse: of walkers carried back from samples of the target, where there are any.
+        bounds: of log Z: lower from forward works, upper from reverse ones; None without reverse walkers.
+        annealing: to draw more; None for SMC, whose particles come from islands that adapt as they go.
+        quality: along the path.
+        evaluations: `{"target": {stage: {"energy": n, "gradient": n}}, "base": ..., "field": {stage: n}}` with stages
+            pilot, training, sampling.
+        seconds: by stage.
+        note: why it was chosen, or not.
+    """
+
+    name: str
+    description: str
+    log_z: LogZ
+    ensemble: Ensemble
+    reverse: Ensemble | None
+    bounds: Bounds | None
+    annealing: Annealing | None
+    quality: PathQuality
+    evaluations: Mapping[str, Any]
+    seconds: Mapping[str, float]
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Sampled:
+    """Weighted samples of a density and its log Z, with everything that supports them.
+
+    Attributes:
+        method: what was asked for.
+        chosen: the name of the attempt reported.
+        attempts: all of them, in order.
+        origin_of_target_samples: "exact", "long HMC (R-hat 1.003)" or None.
+        verdict: whether the number can be trusted, in words.
+        flags: of the reported estimate and of the cross-checks.
+        metrics: rows of the training curve.
+    """
+
+    method: str
+    chosen: str
+    attempts: tuple[Attempt, ...]
+    origin_of_target_samples: str | None
+    verdict: Verdict
+    flags: tuple[Flag, ...]
+    metrics: Sequence[Mapping[str, Any]] = ()
+
+    @property
+    def attempt(self) -> Attempt:
+        """The attempt reported."""
+        return next(a for a in self.attempts if a.name == self.chosen)
+
+    @property
+    def log_z(self) -> LogZ:
+        """log Z with its error."""
+        return self.attempt.log_z
+
+    @property
+    def x(self) -> Tensor:
+        """Weighted walkers `(n, *event)`; the weights are in `log_weight`."""
+        return self.attempt.ensemble.x
+
+    @property
+    def log_weight(self) -> Tensor:
+        """`(n,)` float64."""
+        return self.attempt.ensemble.log_weight
+
+    @property
+    def ess(self) -> float:
+        """Effective sample size of the fresh walkers, as a fraction."""
+        return self.attempt.ensemble.ess
+
+    def expect(self, function: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
+        """Average of an observable under the target, and its standard error: see `Ensemble.expect`."""
+        return self.attempt.ensemble.expect(function)
+
+    def draws(self, n: int | None = None, *, generator: torch.Generator) -> Tensor:
+        """Unweighted samples by systematic resampling, `(n, *event)`; repeats mark the heavy walkers.
+
+        Raises:
+            InputError: all weights vanish.
+        """
+        chosen = systematic(LogWeights(self.log_weight).normalized, generator=generator)
+        if n is not None and n != len(chosen):
+            chosen = chosen[torch.randint(len(chosen), (n,), generator=generator, device=chosen.device)]
+        return self.x[chosen]
+
+    def more(self, n: int, *, generator: torch.Generator) -> Ensemble:
+        """n more walkers by the frozen transport: no pilot, no training.
+
+        Raises:
+            InputError: the attempt reported is SMC, which has no frozen transport.
+        """
+        annealing = self.attempt.annealing
+        if annealing is None:
+            raise InputError(f"more walkers need a frozen transport: {self.chosen} has none; choose ais, lsq or nets")
+        return annealing.draw(n, generator=generator, device=self.x.device)
+
+    def __str__(self) -> str:
+        return f"{self.log_z}\n{self.verdict.text}"

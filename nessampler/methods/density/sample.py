@@ -1,0 +1,400 @@
+"""Weighted samples of a density and its log Z: the recipe behind `nessampler.sample` and `nessampler run`."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import numpy as np
+import torch
+
+from nessampler.diagnostics import disagreement
+from nessampler.errors import InputError
+from nessampler.estimators import Flag
+from nessampler.estimators.free_energy import Z95
+from nessampler.estimators.log_z import LogZ, log_z, log_z_bounds
+from nessampler.methods.density.ais import ais
+from nessampler.methods.density.annealing import Annealing
+from nessampler.methods.density.chains import long_chains
+from nessampler.methods.density.counted import CountedField, CountedPath
+from nessampler.methods.density.lsq import Solved, least_squares
+from nessampler.methods.density.problem import DensityProblem
+from nessampler.methods.density.refined import refined
+from nessampler.methods.density.result import Attempt, PathQuality, Sampled
+from nessampler.methods.density.smc import smc
+from nessampler.methods.density.tuning import Hamiltonian
+from nessampler.methods.density.verdict import cross_check, judge
+from nessampler.methods.ends import generator_for
+from nessampler.simulate import Ensemble
+
+__all__ = ["DensityEffort", "DensityMethod", "sample_density"]
+
+DensityMethod = Literal["ais", "smc", "lsq", "nets", "auto"]
+LARGEST_LOSS = 0.01  # of log Z, by walkers without a way back
+PILOTS = 256  # walkers that compare methods, and are then forgotten
+
+
+@dataclass(frozen=True)
+class DensityEffort:
+    """What to spend.
+
+    Attributes:
+        walkers: that give the estimate.
+        pilot_walkers, pilot_steps: of the walkers on which a drift is solved.
+        steps: of the production run.
+        leapfrog_steps: of the Hamiltonian moves at each of them.
+        reverse_walkers: carried back from samples of the target, where there are any.
+        reverse_steps: of long Hamiltonian chains that make such samples where nobody has them; 0 for none.
+        nets_steps: gradient steps of a network.
+        flow_tolerance: in log Z, beyond which a flow is integrated by a finer rule.
+    """
+
+    walkers: int = 4096
+    pilot_walkers: int = 2048
+    pilot_steps: int = 30
+    steps: int = 40
+    leapfrog_steps: int = 5
+    reverse_walkers: int = 1024
+    reverse_steps: int = 0
+    nets_steps: int = 1000
+    flow_tolerance: float = 5e-4
+
+
+@dataclass(frozen=True)
+class _Context:
+    """What every attempt needs."""
+
+    problem: DensityProblem
+    effort: DensityEffort
+    seed: int
+    device: str
+    say: Callable[[str], None]
+    progress: Callable[[int, int, str], None]
+    checkpoint: Path | None
+
+    @property
+    def mover(self) -> Hamiltonian:
+        """The Hamiltonian moves that every method shares."""
+        return Hamiltonian(self.effort.leapfrog_steps, mass=self.problem.mass, step_size=self.problem.step_size)
+
+    def generator(self, purpose: str) -> torch.Generator:
+        """A stream of its own for every purpose."""
+        return generator_for(self.seed, purpose, self.device)
+
+
+def sample_density(
+    problem: DensityProblem,
+    *,
+    method: DensityMethod = "auto",
+    seed: int = 0,
+    effort: DensityEffort | None = None,
+    say: Callable[[str], None] = lambda _: None,
+    progress: Callable[[int, int, str], None] = lambda *_: None,
+    checkpoint: Path | None = None,
+    device: str = "cpu",
+) -> Sampled:
+    r"""Carry walkers from the base to the target, and weigh them exactly.
+
+    `ais` anneals by Hamiltonian moves, `smc` resamples too, `lsq` adds a drift solved in closed form, `nets` refines
+    that drift by a network. `auto` solves the drift, compares it with plain annealing at equal gradient evaluations on
+    pilot walkers, and runs what has the smaller variance × cost; the other is reported from fewer walkers.
+
+    Args:
+        problem: path, dictionary, mass.
+        method: see above.
+        seed: the same seed gives the same result on the same machine.
+        effort: what to spend.
+        say, progress: told what happens, and how far it is.
+        checkpoint: where training leaves its state, to go on from.
+        device: for walkers and networks.
+
+    Raises:
+        InputError: an unknown method, a base without `sample` or `log_z`, and whatever walkers run into.
+
+    References:
+        Neal, Annealed importance sampling, 2001; Albergo & Vanden-Eijnden, NETS: A Non-Equilibrium Transport Sampler,
+        2024, arXiv:2410.02711.
+
+    Example:
+        >>> from nessampler.methods.density.dictionaries import default_dictionary
+        >>> from nessampler.paths import LinearPath
+        >>> from nessampler.targets import AnharmonicWell, Gaussian
+        >>> well = AnharmonicWell([1.0, 0.0], stiffness=[1.0, 2.0], quartic=[0.5, 0.1], skew=[0.5, 0.0], coupling=1.0)
+        >>> path = LinearPath(Gaussian(torch.zeros(2), torch.ones(2)), well)
+        >>> found = sample_density(DensityProblem(path, default_dictionary(path)),
+        ...                        effort=DensityEffort(500, 1700, 6, 6, reverse_walkers=0))
+        >>> abs(found.log_z.value - well.log_z) < 4 * found.log_z.std_error, found.ess > 0.8
+        (True, True)
+    """
+    if method not in get_args(DensityMethod):
+        raise InputError(f"method must be one of {', '.join(get_args(DensityMethod))}: got {method!r}")
+    for name in ("sample", "log_z"):
+        if not hasattr(problem.path.start, name):
+            raise InputError(
+                f"walkers start from a density with `sample` and `log_z`: {type(problem.path.start).__name__} has no "
+                f"{name}; choose a base such as Gaussian"
+            )
+    context = _Context(problem, effort or DensityEffort(), seed, device, say, progress, checkpoint)
+    context = replace(context, problem=_with_chains(context))
+    metrics: list[Mapping[str, Any]] = []
+    with torch.no_grad():
+        if method == "auto":
+            attempts, chosen = _auto(context, metrics)
+        else:
+            attempts, chosen = [_ATTEMPTS[method](context, metrics)], method
+    return _result(context, method, attempts, chosen, metrics)
+
+
+def _with_chains(context: _Context) -> DensityProblem:
+    """The problem, with samples of its target by long chains where it has none and they are asked for."""
+    problem, effort = context.problem, context.effort
+    if problem.target_samples is not None or not (effort.reverse_steps and effort.reverse_walkers):
+        return problem
+    generator = context.generator("chains")
+    x = problem.path.start.sample(effort.reverse_walkers, generator=generator)  # pyright: ignore[reportAttributeAccessIssue]
+    chains = long_chains(
+        problem.path,
+        x.to(context.device, problem.dtype),
+        context.mover,
+        steps=effort.reverse_steps,
+        symmetry=problem.symmetry,
+        generator=generator,
+        progress=_told(context.progress, "long chains of the target"),
+    )
+    context.say(f"samples of the target: {chains.origin}")
+    return replace(problem, target_samples=lambda n, _: chains.x[:n], origin=chains.origin)
+
+
+def _auto(context: _Context, metrics: list[Mapping[str, Any]]) -> tuple[list[Attempt], str]:
+    path, started = CountedPath(context.problem.path), time.perf_counter()
+    with path.stage("pilot"):
+        solved = _solve(context, path)
+        trial = solved.annealing.draw(PILOTS, generator=context.generator("compare lsq"), device=context.device)
+    seconds = time.perf_counter() - started
+    plain_path, started = CountedPath(context.problem.path), time.perf_counter()
+    with plain_path.stage("pilot"):
+        plain = _plain(context, plain_path, _equal_steps(context, path))
+        baseline = plain.draw(PILOTS, generator=context.generator("compare ais"), device=context.device)
+    plain_seconds = time.perf_counter() - started
+    # Both take the same gradients; what the drift costs on top is the evaluations of its fields.
+    fields = solved.field.evaluations.get("pilot", 0) / PILOTS
+    gradients = path.tallies["pilot"].gradient / PILOTS
+    merits = {
+        "ais": _variance(baseline),
+        "lsq": _variance(trial) * (1 + min(1.0, fields / max(gradients, 1.0))),
+    }
+    chosen = min(merits, key=lambda name: merits[name])
+    context.say(f"pilot ESS {trial.ess:.3f} with the drift, {baseline.ess:.3f} without: {chosen} gives the estimate")
+    fewer = max(PILOTS, context.effort.walkers // 4)
+    attempts = []
+    for name, annealing, counted, spent in (
+        ("ais", plain, plain_path, plain_seconds),
+        ("lsq", solved.annealing, path, seconds),
+    ):
+        walkers = context.effort.walkers if name == chosen else fewer
+        quality = _quality(solved) if name == "lsq" else PathQuality()
+        field = solved.field if name == "lsq" else None
+        note = (
+            "chosen"
+            if name == chosen
+            else f"variance × cost {_ratio(merits[name], merits[chosen])} × that of {chosen} in the pilot"
+        )
+        attempts.append(_carried(context, annealing, counted, field, quality, walkers, {"pilot": spent}, note))
+    return attempts, chosen
+
+
+def _attempt_ais(context: _Context, metrics: list[Mapping[str, Any]]) -> Attempt:
+    path, started = CountedPath(context.problem.path), time.perf_counter()
+    with path.stage("pilot"):
+        annealing = _plain(context, path, context.effort.steps)
+    seconds = {"pilot": time.perf_counter() - started}
+    return _carried(context, annealing, path, None, PathQuality(), context.effort.walkers, seconds)
+
+
+def _attempt_lsq(context: _Context, metrics: list[Mapping[str, Any]]) -> Attempt:
+    path, started = CountedPath(context.problem.path), time.perf_counter()
+    with path.stage("pilot"):
+        solved = _solve(context, path)
+    seconds = {"pilot": time.perf_counter() - started}
+    return _carried(context, solved.annealing, path, solved.field, _quality(solved), context.effort.walkers, seconds)
+
+
+def _attempt_nets(context: _Context, metrics: list[Mapping[str, Any]]) -> Attempt:
+    path, started = CountedPath(context.problem.path), time.perf_counter()
+    with path.stage("pilot"):
+        solved = _solve(context, path)
+    pilot, started = time.perf_counter() - started, time.perf_counter()
+    with path.stage("training"):
+        annealing, field = refined(
+            solved,
+            path,
+            steps=context.effort.nets_steps,
+            metrics=metrics,
+            checkpoint=context.checkpoint,
+            generator=context.generator("training"),
+            device=context.device,
+            progress=context.progress,
+        )
+    seconds = {"pilot": pilot, "training": time.perf_counter() - started}
+    return _carried(context, annealing, path, field, _quality(solved), context.effort.walkers, seconds)
+
+
+def _attempt_smc(context: _Context, metrics: list[Mapping[str, Any]]) -> Attempt:
+    started, effort = time.perf_counter(), context.effort
+    found = smc(
+        context.problem.path,
+        particles=effort.walkers // 8,
+        mover=context.mover,
+        steps=effort.steps,
+        dtype=context.problem.dtype,
+        generator=context.generator("smc"),
+    )
+    ensemble = found.ensemble
+    independent = log_z(ensemble.log_weight.cpu().numpy(), base=found.base_log_z, seed=context.seed)
+    error, value = found.std_error, found.log_z
+    estimate = replace(independent, value=value, std_error=error, ci95=(value - 1.96 * error, value + 1.96 * error))
+    evaluations = {
+        "target": {s: {"energy": t.energy, "gradient": t.gradient} for s, t in found.evaluations.items()},
+        "field": {},
+    }
+    return Attempt(
+        name="smc",
+        description=f"sequential Monte Carlo, {effort.steps} temperatures, HMC of {effort.leapfrog_steps} leapfrogs",
+        log_z=estimate,
+        ensemble=ensemble,
+        reverse=None,
+        bounds=None,
+        annealing=None,
+        quality=PathQuality(found.times[1:], (), found.acceptance, found.step_size),
+        evaluations=evaluations,
+        seconds={"sampling": time.perf_counter() - started},
+    )
+
+
+_ATTEMPTS = {"ais": _attempt_ais, "smc": _attempt_smc, "lsq": _attempt_lsq, "nets": _attempt_nets}
+
+
+def _solve(context: _Context, path: CountedPath) -> Solved:
+    effort = context.effort
+    return least_squares(
+        path,
+        context.problem.dictionary,
+        mover=context.mover,
+        pilots=effort.pilot_walkers,
+        pilot_steps=effort.pilot_steps,
+        steps=effort.steps,
+        tolerance=effort.flow_tolerance,
+        dtype=context.problem.dtype,
+        generator=context.generator("pilot"),
+        device=context.device,
+        say=context.say,
+        progress=context.progress,
+    )
+
+
+def _plain(context: _Context, path: CountedPath, steps: int) -> Annealing:
+    return ais(
+        path, steps=steps, mover=context.mover, dtype=context.problem.dtype, generator=context.generator("ais pilot")
+    )
+
+
+def _equal_steps(context: _Context, path: CountedPath) -> int:
+    """Steps of plain annealing that spend what the drift spends, its pilots included."""
+    effort = context.effort
+    production = effort.walkers * effort.steps * (effort.leapfrog_steps + 1)
+    spent = production + path.tallies["pilot"].gradient + path.tallies["pilot"].energy
+    return max(2, round(spent / (effort.walkers * effort.leapfrog_steps)))
+
+
+def _carried(
+    context: _Context,
+    annealing: Annealing,
+    path: CountedPath,
+    field: CountedField | None,
+    quality: PathQuality,
+    walkers: int,
+    seconds: dict[str, float],
+    note: str = "",
+) -> Attempt:
+    problem, name = context.problem, annealing.name
+    options = {"chunk_size": problem.chunk_size, "progress": _told(context.progress, f"{name}: walkers")}
+    started = time.perf_counter()
+    with path.stage("sampling"):
+        ensemble = annealing.draw(
+            walkers, generator=context.generator(f"draw {name}"), device=context.device, **options
+        )
+    seconds = {**seconds, "sampling": time.perf_counter() - started}
+    forward = ensemble.log_weight.cpu().numpy()
+    estimate = log_z(forward, base=annealing.base_log_z, systematic=annealing.systematic, seed=context.seed)
+    reverse, bounds = None, None
+    back = min(context.effort.reverse_walkers, walkers)
+    if problem.target_samples is not None and back:
+        started = time.perf_counter()
+        x = problem.target_samples(back, context.generator("target samples")).to(context.device)
+        with path.stage("reverse"):
+            reverse = annealing.reverse(x, generator=context.generator(f"reverse {name}"), **options)
+        seconds["reverse"] = time.perf_counter() - started
+        bounds = log_z_bounds(forward, reverse.log_weight.cpu().numpy(), base=annealing.base_log_z)
+        estimate = _cross_checked(estimate, ensemble, reverse, context.seed)
+    evaluations = {
+        "target": {s: {"energy": t.energy, "gradient": t.gradient} for s, t in path.tallies.items()},
+        "field": {} if field is None else dict(field.evaluations),
+    }
+    return Attempt(
+        name, annealing.description, estimate, ensemble, reverse, bounds, annealing, quality, evaluations, seconds, note
+    )
+
+
+def _cross_checked(estimate: LogZ, forward: Ensemble, reverse: Ensemble, seed: int) -> LogZ:
+    """Forward and reverse walkers that contradict each other are a flag, whatever the ESS says.
+
+    Reverse paths of weight zero are not made by any forward path, which biases log Z by -log P(return).
+    """
+    works = (forward.work.cpu().numpy(), reverse.work.cpu().numpy())
+    lost = float(np.isinf(works[1]).mean())
+    if lost > 0 and estimate.std_error is not None and estimate.value is not None:
+        bias = -np.log1p(-lost) if lost < 1 else np.inf
+        if bias > LARGEST_LOSS:
+            message = (
+                f"{lost:.2%} of the walkers carried back from the target found no way: forward walkers do not reach "
+                "them either; take more steps, or a wider base"
+            )
+            return replace(estimate, flags=(*estimate.flags, Flag("no_way_back", message)))
+        systematic = float(np.hypot(estimate.systematic, bias))
+        error = float(np.hypot(estimate.std_error, bias))
+        ci95 = (estimate.value - Z95 * error, estimate.value + Z95 * error)
+        estimate = replace(estimate, std_error=error, ci95=ci95, systematic=systematic)
+    if not all(np.isfinite(w).any() for w in works):
+        return estimate
+    return replace(estimate, flags=(*estimate.flags, *disagreement(*works, seed=seed)))
+
+
+def _result(
+    context: _Context, method: str, attempts: list[Attempt], chosen: str, metrics: list[Mapping[str, Any]]
+) -> Sampled:
+    reported = next(a for a in attempts if a.name == chosen)
+    flags: tuple[Flag, ...] = (*reported.log_z.flags, *cross_check(reported, attempts))
+    origin = context.problem.origin if any(a.reverse is not None for a in attempts) else None
+    return Sampled(method, chosen, tuple(attempts), origin, judge(reported, attempts, flags), flags, metrics)
+
+
+def _quality(solved: Solved) -> PathQuality:
+    drift = solved.drift
+    return PathQuality(
+        drift.times, drift.r_squared, drift.acceptance, tuple(solved.tuning.step_sizes(t) for t in drift.times)
+    )
+
+
+def _variance(ensemble: Ensemble) -> float:
+    return 1 / ensemble.ess - 1 if ensemble.ess > 0 else float("inf")
+
+
+def _ratio(value: float, best: float) -> str:
+    return f"{value / best:.3g}" if best > 0 else "many"
+
+
+def _told(progress: Callable[[int, int, str], None], what: str) -> Callable[[int, int], None]:
+    return lambda done, total: progress(done, total, what)

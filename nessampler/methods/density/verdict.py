@@ -1,0 +1,84 @@
+"""From numbers to words: can this log Z be trusted, and was the drift worth it?"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from nessampler.estimators import Flag
+from nessampler.methods.density.result import Attempt
+from nessampler.methods.verdict import Verdict
+
+__all__ = ["cross_check", "judge"]
+
+DISAGREEMENT = 4.0  # standard errors between two methods
+WEAK_RESIDUAL = 0.0  # held-out R² below which a drift explains nothing
+# Flags of a number that may be wrong by more than its error; the others ask for caution.
+GRAVE = frozenset(
+    {
+        "crossed_bounds",
+        "directions_disagree",
+        "few_effective_samples",
+        "heavy_tail",
+        "leaves_support",
+        "methods_disagree",
+        "no_finite_work",
+        "no_way_back",
+    }
+)
+
+
+def cross_check(reported: Attempt, attempts: Sequence[Attempt]) -> tuple[Flag, ...]:
+    """Doubts that no single estimate can have: other methods that disagree, a drift that fails its held-out test."""
+    flags = []
+    for other in attempts:
+        gap = _gap(reported, other)
+        if gap is not None and gap > DISAGREEMENT:
+            flags.append(
+                Flag(
+                    "methods_disagree",
+                    f"{other.name} gives log Z = {other.log_z.value:.3f} ± {other.log_z.std_error:.3f}, {gap:.1f} "
+                    "standard errors away: one of them misses a part of the target; use a wider base, more steps, or "
+                    "samples of the target for walkers carried back",
+                )
+            )
+    worst = min(reported.quality.r_squared, default=1.0)
+    if worst < WEAK_RESIDUAL:
+        t = reported.quality.times[reported.quality.r_squared.index(worst)]
+        flags.append(
+            Flag(
+                "unsolved_drift",
+                f"at t = {t:.3f} the drift explains nothing on held-out walkers (R² = {worst:.2f}): more pilot walkers "
+                "or a smaller dictionary would serve better",
+            )
+        )
+    return tuple(flags)
+
+
+def judge(reported: Attempt, attempts: Sequence[Attempt], flags: Sequence[Flag]) -> Verdict:
+    """Weigh the estimate against its flags and the plain baseline."""
+    estimate = reported.log_z
+    if estimate.value is None or estimate.std_error is None:
+        return Verdict("not trusted", "There is no result: no walker arrived in the support. Use a wider base.")
+    words = _comparison(reported, attempts)
+    if not flags:
+        return Verdict("trusted", words)
+    named = ", ".join(dict.fromkeys(f.code for f in flags))
+    level = "not trusted" if any(f.code in GRAVE for f in flags) else "caution"
+    return Verdict(level, f"Read the flags before using the number ({named}). {words}")
+
+
+def _gap(one: Attempt, other: Attempt) -> float | None:
+    a, b = one.log_z, other.log_z
+    if one is other or None in (a.value, a.std_error, b.value, b.std_error) or not (a.trusted and b.trusted):
+        return None  # an estimate that is flagged itself accuses nobody
+    error = math.hypot(a.std_error or 0.0, b.std_error or 0.0)
+    return abs((a.value or 0.0) - (b.value or 0.0)) / error if error > 0 else None
+
+
+def _comparison(reported: Attempt, attempts: Sequence[Attempt]) -> str:
+    own = f"{100 * reported.log_z.ess:.1f} % of {reported.log_z.n} walkers are effective"
+    plain = next((a for a in attempts if a.name == "ais" and a is not reported), None)
+    if plain is None:
+        return f"{own}."
+    return f"{own}; plain annealing at equal gradient evaluations has {100 * plain.log_z.ess:.1f} %."

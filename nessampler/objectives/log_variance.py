@@ -1,0 +1,74 @@
+"""The variance of the discrete path weights themselves: no divergence, no time derivative, no equilibrium."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from nessampler.errors import InputError
+from nessampler.objectives.rollout import Rollout
+
+__all__ = ["LogVarianceObjective"]
+
+
+class LogVarianceObjective(nn.Module):
+    r"""Variance over stored paths of the log-weight that the Langevin pair with velocity b gives them:
+
+    $$\log w = U_0(x_0) - U_K(x_K) + \sum_k \log\frac{B_k(x_k|x_{k+1})}{F_k(x_{k+1}|x_k)},\qquad
+      \log\frac{B_k}{F_k} = \frac{|\delta_k - h b_k - h\varepsilon s_k|^2
+        - |\delta_k - h b_{k+1} + h\varepsilon s_{k+1}|^2}{4\varepsilon h}$$
+
+    with $\delta_k = x_{k+1} - x_k$. The paths are data: gradients flow through $b_k = b(t_k, x_k)$ only, so a path
+    costs one evaluation of b per time, and may come from any process that reaches wherever the pair does. Zero means
+    equal weights at the steps taken, discretisation included.
+
+    | symbol | argument | |
+    |---|---|---|
+    | $b$ | `network` | `(t: (n,), x)` to a velocity |
+    | $\varepsilon > 0$ | `diffusion` | a number, one per coordinate, or a function of an interval's midpoint |
+
+    Paths are columns of a rollout that was not resampled. Divided by $n - 1$, unbiased.
+
+    Raises:
+        InputError: a diffusion that is not positive, or fewer than two paths with density.
+
+    References:
+        Nüsken & Richter, Solving high-dimensional Hamilton–Jacobi–Bellman PDEs using neural networks, 2020,
+        arXiv:2005.05409 (log-variance divergence); Richter et al., VarGrad: A Low-Variance Gradient Estimator for
+        Variational Inference, 2020, arXiv:2010.10436.
+    """
+
+    def __init__(self, network: nn.Module, diffusion: float | Tensor | Callable[[float], Tensor]) -> None:
+        super().__init__()
+        self.network, self.diffusion = network, diffusion
+
+    def forward(self, batch: Rollout) -> Float[Tensor, ""]:
+        """The loss of a batch of paths."""
+        log_weight = self.log_weight(batch)[batch.alive.all(0)]
+        if len(log_weight) < 2:
+            raise InputError(f"a variance needs two paths with density: got {len(log_weight)}; use more walkers")
+        return log_weight.var()
+
+    def log_weight(self, batch: Rollout) -> Float[Tensor, " n"]:
+        """Of every path, float64; its walkers may have moved by any process."""
+        velocity = self.network(batch.flat_times, batch.flat_x).view(batch.x.shape).to(torch.float64)
+        moved, score = batch.x.to(torch.float64).diff(dim=0), batch.score.to(torch.float64)
+        h = batch.times.to(torch.float64).diff().view(-1, *[1] * (batch.x.ndim - 1))
+        epsilon = self._diffusion(batch)
+        forward = moved - h * (velocity[:-1] + epsilon * score[:-1])
+        backward = moved - h * (velocity[1:] - epsilon * score[1:])
+        ratio = (forward.square() - backward.square()) / (4 * epsilon * h)
+        return (batch.energy[0] - batch.energy[-1]).to(torch.float64) + ratio.flatten(2).sum((0, 2))
+
+    def _diffusion(self, batch: Rollout) -> Tensor:
+        middles = (0.5 * (batch.times[1:] + batch.times[:-1])).tolist()
+        values = [self.diffusion(t) if callable(self.diffusion) else self.diffusion for t in middles]
+        event = batch.x.shape[2:]
+        per_step = [torch.as_tensor(v, dtype=torch.float64, device=batch.x.device).expand(event) for v in values]
+        epsilon = torch.stack(per_step).unsqueeze(1)
+        if not bool((epsilon > 0).all()):
+            raise InputError(f"path weights need a positive diffusion: got {float(epsilon.min())} at least")
+        return epsilon

@@ -1,0 +1,18 @@
+"""U_t between two targets on [0, 1]."""
+
+from nessampler.paths.differentiable import DifferentiablePath
+from nessampler.paths.endpoint import EndpointPath
+from nessampler.paths.mixture import MixturePath
+from nessampler.paths.protocol import AnnealingPath, Path, PathPoint
+from nessampler.paths.scheduled import LinearPath, ScheduledPath
+
+__all__ = [
+    "AnnealingPath",
+    "DifferentiablePath",
+    "EndpointPath",
+    "LinearPath",
+    "MixturePath",
+    "Path",
+    "PathPoint",
+    "ScheduledPath",
+]

@@ -1,0 +1,40 @@
+"""What summaries of both kinds print alike."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from rich.table import Table
+from rich.text import Text
+
+from nessampler.runs import _words as words
+
+__all__ = ["facts", "named", "verdict_line"]
+
+MOOD = {"trusted": "bold green", "caution": "bold yellow", "not trusted": "bold red"}
+
+
+def verdict_line(result: Mapping[str, Any]) -> Text:
+    """The level in capitals, and the sentence."""
+    level = words.get(result, "verdict", "level") or "not judged"
+    verdict = Text(level.upper(), style=MOOD.get(level, "bold"))
+    return verdict.append(
+        f": {words.get(result, 'verdict', 'text') or 'no verdict was given.'}", style="not bold default"
+    )
+
+
+def facts(lines: Iterable[tuple[str, str]]) -> Table:
+    """Names on the left, text beside them."""
+    grid = Table.grid(padding=(0, 2, 0, 0))
+    grid.add_column(no_wrap=True, style="bold", min_width=10)
+    grid.add_column(overflow="fold")
+    for name, text in lines:
+        grid.add_row(Text(name), Text(text))
+    return grid
+
+
+def named(name: str, lines: Sequence[str]) -> Iterable[tuple[str, str]]:
+    """Several lines under one name."""
+    for index, line in enumerate(lines):
+        yield (name if index == 0 else ""), line

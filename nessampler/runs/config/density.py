@@ -1,0 +1,144 @@
+"""A density, where to start from, and the way between."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import ConfigDict, Field, PositiveFloat, PositiveInt
+
+from nessampler.runs.config.common import Problem, Run, Table
+
+__all__ = [
+    "Base",
+    "DensityConfig",
+    "FreeFieldBase",
+    "GaussianBase",
+    "LaplaceBase",
+    "MixtureBase",
+    "PilotBase",
+    "PriorBase",
+    "Sampling",
+    "TargetTable",
+]
+
+Numbers = float | list[float]
+
+
+class TargetTable(Table):
+    """A density by name; all other keys are parameters of its constructor, see `density_targets`."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    name: str
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """Everything but the name."""
+        return dict(self.model_extra or {})
+
+
+class GaussianBase(Table):
+    """Independent normal coordinates; a number stands for all of them."""
+
+    kind: Literal["gaussian"]
+    mean: Numbers = 0.0
+    scale: Numbers = 1.0
+
+
+class FreeFieldBase(Table):
+    """The free field of a lattice target, sampled by FFT."""
+
+    kind: Literal["free-field"]
+    mass_squared: PositiveFloat = 1.0
+
+
+class MixtureBase(Table):
+    """Gaussians of one width, where `means` says; by default where the target has its modes."""
+
+    kind: Literal["mixture"]
+    scale: PositiveFloat
+    means: list[list[float]] | None = None
+
+
+class PriorBase(Table):
+    """The prior of a posterior."""
+
+    kind: Literal["prior"]
+
+
+class LaplaceBase(Table):
+    """A normal about the mode, with the inverse of the curvature there; `inflation` widens it."""
+
+    kind: Literal["laplace"]
+    inflation: PositiveFloat = 1.0
+
+
+class PilotBase(Table):
+    """A normal with mean and covariance of short Hamiltonian chains from a wide start; `inflation` widens it."""
+
+    kind: Literal["pilot"]
+    walkers: Annotated[int, Field(ge=16)] = 256
+    steps: PositiveInt = 100
+    start_scale: PositiveFloat = 1.0
+    inflation: PositiveFloat = 1.1
+
+
+Base = Annotated[
+    GaussianBase | FreeFieldBase | MixtureBase | PriorBase | LaplaceBase | PilotBase, Field(discriminator="kind")
+]
+
+
+class PathTable(Table):
+    """Energies mixed linearly, or the parameters of a mixture moved."""
+
+    kind: Literal["linear", "mixture"] = "linear"
+
+
+class Sampling(Table):
+    """What to spend: the fields of `DensityEffort`."""
+
+    walkers: Annotated[int, Field(ge=64)] = 4096
+    pilot_walkers: Annotated[int, Field(ge=64)] = 2048
+    pilot_steps: Annotated[int, Field(ge=2)] = 30
+    steps: Annotated[int, Field(ge=2)] = 40
+    leapfrog_steps: PositiveInt = 5
+    reverse_walkers: Annotated[int, Field(ge=0)] = 1024
+    reverse_steps: Annotated[int, Field(ge=0)] = 0
+    nets_steps: Annotated[int, Field(ge=0)] = 1000
+    flow_tolerance: PositiveFloat = 5e-4
+
+
+class Numerics(Table):
+    """Arithmetic of the walkers, how many are carried at once, and the leapfrog step that tuning starts from."""
+
+    dtype: Literal["float32", "float64"] = "float64"
+    chunk_size: PositiveInt = 1024
+    step_size: PositiveFloat = 0.3
+
+
+class DensityRun(Run):
+    """The methods that a density can be asked for."""
+
+    method: Literal["ais", "smc", "lsq", "nets", "auto"] = "auto"
+
+
+class DensityConfig(Problem):
+    """A resolved density: a system, with the preset and the command line merged into it.
+
+    `knowledge` names what base or path know of the target beforehand, such as "the modes".
+    """
+
+    kind: Literal["density"]
+    knowledge: str = ""
+    target: TargetTable
+    base: Base = PilotBase(kind="pilot")
+    path: PathTable = PathTable()
+    sampling: Sampling = Sampling()
+    numerics: Numerics = Numerics()
+    run: DensityRun = DensityRun()
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """Names of what lies beside the file: the target's data."""
+        data = self.target.parameters.get("data")
+        return (data,) if isinstance(data, str) else ()

@@ -1,0 +1,138 @@
+"""Two states and the ladder between them."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import pydantic
+from pydantic import Field, PositiveFloat, PositiveInt
+
+from nessampler.runs.config.common import Problem, Run, Table
+from nessampler.runs.units import parse
+
+__all__ = ["AnalyticState", "DifferenceConfig", "MolecularState"]
+
+
+def _positive(unit: str) -> pydantic.BeforeValidator:
+    """For strings such as "300 K" or "2 fs"; the field keeps the string, `parse` gives the number."""
+
+    def check(value: str) -> str:
+        if not parse(value, unit) > 0:
+            raise ValueError(f"must be positive: got {value!r}")
+        return value
+
+    return pydantic.BeforeValidator(check)  # before: a bare number shall hear that it needs a unit
+
+
+Temperature = Annotated[str, _positive("K")]
+Time = Annotated[str, _positive("ps")]
+Rate = Annotated[str, _positive("1/ps")]
+Mass = Annotated[str, _positive("Da")]
+
+
+class MolecularState(Table):
+    """A force field for the molecule. `relative_cost` prices one evaluation when rungs are compared."""
+
+    label: str
+    force_field: Annotated[list[str], Field(min_length=1)]
+    structure: str
+    options: dict[str, str | int | float | bool] = Field(default_factory=dict)
+    relative_cost: PositiveFloat = 1.0
+
+
+class AnalyticState(Table):
+    """An `AnharmonicWell`, sampled exactly."""
+
+    label: str
+    center: list[float]
+    stiffness: list[float]
+    quartic: list[float]
+    skew: list[float]
+    coupling: float
+    relative_cost: PositiveFloat = 1.0
+
+
+class Dynamics(Table):
+    """End-state MD, per replica; `_a` and `_b` lengths differ because the states' prices do."""
+
+    timestep: Time = "2 fs"
+    friction: Rate = "1 / ps"
+    hydrogen_mass: Mass = "4 Da"
+    replicas: PositiveInt = 4
+    equilibration: Time = "20 ps"
+    production_a: Time = "500 ps"
+    production_b: Time = "500 ps"
+    interval: Time = "0.5 ps"
+    platform: Literal["Reference", "CPU", "CUDA", "OpenCL"] = "Reference"
+
+
+class Samples(Table):
+    """How many independent samples an analytic end state gives."""
+
+    a: Annotated[int, Field(ge=50)] = 2500
+    b: Annotated[int, Field(ge=50)] = 2500
+
+
+class Feat(Table):
+    """The learned rung."""
+
+    training_steps: Annotated[int, Field(ge=0)] = 1000
+    learning_rate: PositiveFloat = 5e-3
+    sampling_steps: PositiveInt = 64
+    width: PositiveInt = 128
+    depth: PositiveInt = 3
+
+
+class Ladder(Table):
+    """Blocks and transports."""
+
+    blocks: tuple[PositiveFloat, PositiveFloat, PositiveFloat] = (0.4, 0.2, 0.4)
+    switching_steps: PositiveInt = 12
+    tuning_samples: PositiveInt = 150
+    network_cost: PositiveFloat = 1.0
+    feat: Feat = Feat()
+
+    @pydantic.field_validator("blocks")
+    @classmethod
+    def _whole(cls, blocks: tuple[float, float, float]) -> tuple[float, float, float]:
+        if abs(sum(blocks) - 1) > 1e-9:
+            raise ValueError(f"the fractions of fit, select and evaluate must add up to 1: they make {sum(blocks):g}")
+        return blocks
+
+
+class DifferenceRun(Run):
+    """The rungs that a difference can be asked for."""
+
+    method: Literal["plain", "map", "switching", "feat", "auto"] = "auto"
+
+
+class DifferenceConfig(Problem):
+    """A resolved difference: a system, with the preset and the command line merged into it."""
+
+    kind: Literal["difference"]
+    temperature: Temperature | None = None
+    state_a: MolecularState | AnalyticState
+    state_b: MolecularState | AnalyticState
+    md: Dynamics = Dynamics()
+    samples: Samples = Samples()
+    ladder: Ladder = Ladder()
+    run: DifferenceRun = DifferenceRun()
+
+    @property
+    def molecular(self) -> bool:
+        """Whether OpenMM is needed."""
+        return isinstance(self.state_a, MolecularState)
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """Names of what may lie beside the file: structures, and force fields that OpenMM does not bring."""
+        states = [s for s in (self.state_a, self.state_b) if isinstance(s, MolecularState)]
+        return tuple(dict.fromkeys(name for s in states for name in (s.structure, *s.force_field)))
+
+    @pydantic.model_validator(mode="after")
+    def _consistent(self) -> DifferenceConfig:
+        if type(self.state_a) is not type(self.state_b):
+            raise ValueError("state_a and state_b must be of one kind: both with force_field, or both analytic")
+        if self.molecular and self.temperature is None:
+            raise ValueError('a molecular system needs a temperature, such as temperature = "300 K"')
+        return self

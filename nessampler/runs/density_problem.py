@@ -1,0 +1,176 @@
+"""A density made ready: target, base, path, and the masses and draws that go with them."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from nessampler.errors import InputError
+from nessampler.kernels import DenseMass, SpectralMass
+from nessampler.methods.density.bases import Base, laplace, pilot_base
+from nessampler.methods.density.dictionaries import default_dictionary
+from nessampler.methods.density.problem import DensityProblem
+from nessampler.methods.ends import generator_for
+from nessampler.paths import AnnealingPath, LinearPath, MixturePath
+from nessampler.runs.config import DensityConfig
+from nessampler.runs.config.density import (
+    FreeFieldBase,
+    GaussianBase,
+    LaplaceBase,
+    MixtureBase,
+    PilotBase,
+    PriorBase,
+)
+from nessampler.runs.density_targets import build_target
+from nessampler.targets import Counted, Gaussian, Tally, Target
+from nessampler.targets.mixture import GaussianMixture
+from nessampler.targets.phi4 import FreeField, Phi4, lattice_momenta
+
+__all__ = ["PreparedDensity", "check_density", "prepare_density"]
+
+MODES = "the modes"
+
+
+@dataclass(frozen=True)
+class PreparedDensity:
+    """The problem, and what its base cost."""
+
+    problem: DensityProblem
+    evaluations: Tally
+    seconds: float
+
+
+def check_density(config: DensityConfig, folder: Path) -> Target:
+    """The target, with everything found that can be wrong before work starts."""
+    target = build_target(config.target.name, config.target.parameters, folder)
+    base = config.base
+    if isinstance(base, FreeFieldBase) and not isinstance(target, Phi4):
+        raise InputError(f"a free-field base is for lattices (phi4): got {config.target.name}; use the pilot base")
+    if isinstance(base, PriorBase) and not hasattr(target, "prior"):
+        raise InputError(f"a prior base is for posteriors (logistic, cox): got {config.target.name}; use another base")
+    if isinstance(base, LaplaceBase) and len(target.event_shape) != 1:
+        raise InputError(f"a Laplace base is for vectors: got {config.target.name}; use the pilot base")
+    if config.run.method == "lsq" and len(target.event_shape) != 1 and not isinstance(target, Phi4):
+        raise InputError(f"method lsq is for vectors and lattices: got {config.target.name}; choose ais, smc or nets")
+    if config.path.kind == "mixture":
+        _mixture_path(config, target)
+    if isinstance(base, GaussianBase | MixtureBase):
+        _stated_base(base, target, config.target.name)
+    return target
+
+
+def prepare_density(config: DensityConfig, folder: Path) -> PreparedDensity:
+    """The problem as the recipe takes it. A Laplace or pilot base is fitted here, and its evaluations are counted."""
+    started = time.perf_counter()
+    target = check_density(config, folder)
+    counted = Counted(target)
+    base = _base(config, target, counted)
+    path: AnnealingPath = _mixture_path(config, target) if config.path.kind == "mixture" else _linear(base, target)
+    draws = getattr(target, "sample", None)
+    problem = DensityProblem(
+        path=path,
+        dictionary=lambda x, generator: default_dictionary(path)(x, generator),
+        mass=base.mass,
+        step_size=config.numerics.step_size,
+        knowledge=_knowledge(config),
+        target_samples=None if draws is None else lambda n, generator: _drawn(draws, n, generator),
+        origin=None if draws is None else "exact",
+        symmetry=_sign_flips if isinstance(target, Phi4) else None,
+        dtype=getattr(torch, config.numerics.dtype),
+        chunk_size=config.numerics.chunk_size,
+    )
+    return PreparedDensity(problem, counted.tally("base"), time.perf_counter() - started)
+
+
+def _base(config: DensityConfig, target: Target, counted: Counted) -> Base:
+    base = config.base
+    if isinstance(base, PriorBase):
+        prior = target.prior  # pyright: ignore[reportAttributeAccessIssue]
+        # A dense prior is as stiff as what it comes from; its factor makes moves that are not.
+        return Base(prior, DenseMass(prior.factor)) if hasattr(prior, "factor") else Base(prior)
+    if isinstance(base, FreeFieldBase):
+        assert isinstance(target, Phi4)
+        field = FreeField.massive(target.size, mass_squared=base.mass_squared, dimensions=target.dimensions)
+        precision = 2 * (lattice_momenta(target.size, target.dimensions) + base.mass_squared)
+        return Base(field, SpectralMass(precision))
+    with counted.stage("base"):
+        if isinstance(base, LaplaceBase):
+            return laplace(counted, inflation=base.inflation, hessian=getattr(target, "hessian", None))
+        if isinstance(base, PilotBase):
+            return pilot_base(
+                counted,
+                walkers=base.walkers,
+                steps=base.steps,
+                start_scale=base.start_scale,
+                inflation=base.inflation,
+                lattice=isinstance(target, Phi4),
+                generator=generator_for(config.run.seed, "base"),
+            )
+    return Base(_stated_base(base, target, config.target.name))
+
+
+def _stated_base(base: GaussianBase | MixtureBase, target: Target, name: str) -> Target:
+    """A base whose numbers stand in the file."""
+    d = target.event_shape.numel()
+    if len(target.event_shape) != 1:
+        raise InputError(f"a {base.kind} base is for vectors: got {name}; use the pilot base")
+    if isinstance(base, GaussianBase):
+        return Gaussian(_filled(base.mean, d, "mean"), _filled(base.scale, d, "scale"))
+    means = _target_means(target, name) if base.means is None else torch.tensor(base.means, dtype=torch.float64)
+    if means.ndim != 2 or means.shape[1] != d:
+        raise InputError(f"`base.means` must hold rows of {d} numbers: got shape {tuple(means.shape)}")
+    return GaussianMixture(means, torch.full((len(means),), base.scale, dtype=torch.float64))
+
+
+def _filled(value: float | list[float], d: int, name: str) -> Tensor:
+    numbers = torch.as_tensor(value, dtype=torch.float64).expand(d) if not isinstance(value, list) else None
+    if numbers is None:
+        numbers = torch.tensor(value, dtype=torch.float64)
+    if len(numbers) != d:
+        raise InputError(f"`base.{name}` must be one number or {d} of them: got {len(numbers)}")
+    return numbers.clone()
+
+
+def _target_means(target: Target, name: str) -> Tensor:
+    if not hasattr(target, "means"):
+        raise InputError(
+            f"a mixture base without `means` takes those of the target: {name} has none; give `base.means`"
+        )
+    return target.means  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def _linear(base: Base, target: Target) -> LinearPath:
+    return LinearPath(base.target, target)
+
+
+def _mixture_path(config: DensityConfig, target: Target) -> MixturePath:
+    base = config.base
+    if not isinstance(target, GaussianMixture):
+        raise InputError(f"a mixture path is for Gaussian mixtures: got {config.target.name}; use the linear path")
+    if not isinstance(base, GaussianBase) or isinstance(base.scale, list) or base.mean != 0.0:
+        raise InputError(
+            "a mixture path starts from a Gaussian about the origin: got another base; "
+            'give base = { kind = "gaussian", scale = 10.0 } with one number for the scale'
+        )
+    return MixturePath(base.scale, target)
+
+
+def _knowledge(config: DensityConfig) -> str:
+    """What base or path were told, whether or not the file owns up to it."""
+    told = config.path.kind == "mixture" or isinstance(config.base, MixtureBase)
+    return config.knowledge or (MODES if told else "")
+
+
+def _sign_flips(x: Tensor, generator: torch.Generator) -> Tensor:
+    """An even action does not know the sign of its field."""
+    sign = torch.randint(2, (len(x), *[1] * (x.ndim - 1)), generator=generator, device=x.device)
+    return x * (2 * sign - 1).to(x)
+
+
+def _drawn(draws: Any, n: int, generator: torch.Generator) -> Tensor:
+    return draws(n, generator=generator)

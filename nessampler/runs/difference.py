@@ -1,0 +1,125 @@
+"""A difference, from its configuration to the files of its run: end states, ladder, result, report."""
+
+from __future__ import annotations
+
+import time
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nessampler.diagnostics import convergence
+from nessampler.errors import InputError
+from nessampler.methods.difference import Difference, free_energy
+from nessampler.methods.feat import Training
+from nessampler.methods.ladder import Effort
+from nessampler.methods.ledger import Prices
+from nessampler.runs.config import DifferenceConfig
+from nessampler.runs.directory import RunDirectory
+from nessampler.runs.listener import Listener
+from nessampler.runs.plots import ConvergenceCurve
+from nessampler.runs.prepared import Prepared, check_analytic, prepare_analytic
+from nessampler.runs.report import save_figures, write_report
+from nessampler.runs.result import to_dict
+
+__all__ = ["carry_out_difference", "check_difference"]
+
+
+def check_difference(config: DifferenceConfig, folder: Path) -> None:
+    """Everything that can be found wrong before anything is created."""
+    if config.molecular:
+        _molecular().check_molecular(config, folder)
+    else:
+        check_analytic(config)
+
+
+def carry_out_difference(config: DifferenceConfig, directory: RunDirectory, listener: Listener) -> dict[str, Any]:
+    """Sample both ends, climb the ladder, write the files; the contents of `result.json` are returned."""
+    started = time.perf_counter()
+    prepared = _prepare(config, directory.path, listener)
+    sampled = time.perf_counter()
+    try:
+        result = _estimate(config, prepared, directory.path, listener)
+        seconds = {"endstates": sampled - started, "total": time.perf_counter() - started}
+        table = to_dict(config, prepared, result, seconds, version("nessampler"))
+        _write(directory, table, result, prepared)
+    finally:
+        prepared.close()
+    return table
+
+
+def _prepare(config: DifferenceConfig, out: Path, listener: Listener) -> Prepared:
+    if not config.molecular:
+        listener.say("drawing exact samples of both states")
+        return prepare_analytic(config)
+    listener.say(f"sampling {config.state_a.label} and {config.state_b.label} by molecular dynamics")
+    return _molecular().prepare_molecular(config, out, out, listener.advance)
+
+
+def _molecular() -> Any:
+    try:
+        from nessampler.runs import molecular_problem
+    except ImportError as error:
+        raise InputError(
+            f"molecular systems need OpenMM and mdtraj ({error}); install them with pip install 'nessampler[molecular]'"
+        ) from error
+    return molecular_problem
+
+
+def _estimate(config: DifferenceConfig, prepared: Prepared, out: Path, listener: Listener) -> Difference:
+    ladder = config.ladder
+    return free_energy(
+        prepared.target_a,
+        prepared.target_b,
+        prepared.samples_a,
+        prepared.samples_b,
+        method=config.run.method,
+        coordinates=prepared.coordinates,
+        seed=config.run.seed,
+        effort=Effort(
+            blocks=ladder.blocks,
+            switching_steps=ladder.switching_steps,
+            tuning_samples=ladder.tuning_samples,
+            feat=Training(
+                steps=ladder.feat.training_steps,
+                learning_rate=ladder.feat.learning_rate,
+                width=ladder.feat.width,
+                depth=ladder.feat.depth,
+                sampling_steps=ladder.feat.sampling_steps,
+            ),
+            prices=Prices(config.state_a.relative_cost, config.state_b.relative_cost, ladder.network_cost),
+        ),
+        endstate_evaluations=prepared.evaluations,
+        endstate_flags=prepared.flags,
+        say=listener.say,
+        checkpoint=out / "training.safetensors",
+    )
+
+
+def _write(directory: RunDirectory, table: dict, result: Difference, prepared: Prepared) -> None:
+    works = {r.name: (r.works.forward, r.works.reverse) for r in result.rungs}
+    extras = {"metrics": result.metrics, "convergence": _convergence(result)}
+    directory.write_model(result.state)
+    directory.write_metrics(result.metrics)
+    directory.write_works(result)
+    write_report(directory.path / "report.html", table, works, panels=prepared.panels(), **extras)
+    save_figures(directory.path, table, works, panels=prepared.panels(), **extras)
+    directory.write_json("result.json", table)  # last: its presence says that the run is finished
+    (directory.path / "training.safetensors").unlink(missing_ok=True)
+
+
+def _convergence(result: Difference) -> ConvergenceCurve | None:
+    draws = min(work.shape[-1] for work in result.rung.works)
+    if draws < 4:
+        return None
+    found = convergence(*result.rung.works, fractions=min(10, draws // 2))
+    values = [[_number(e.delta_f) for e in part] for part in (found.forward, found.backward)]
+    errors = [_number(e.std_error) for e in found.forward]
+    if not np.isfinite([*values[0], *values[1], *errors]).all():
+        return None  # parts too short to overlap: there is no curve to draw
+    return ConvergenceCurve(np.array(found.fractions), np.array(values[0]), np.array(errors), np.array(values[1]))
+
+
+def _number(value: float | None) -> float:
+    return float("nan") if value is None else value

@@ -1,0 +1,62 @@
+"""What happened to the walkers on their way from the base to the target."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from jaxtyping import Float
+from matplotlib import rc_context
+from matplotlib.figure import Figure
+
+from nessampler.runs.plots.style import INK, METHOD_COLOURS, STYLE, WIDTH, label, say
+
+__all__ = ["Curve", "along_path"]
+
+Curve = tuple[Float[np.ndarray, " _k"], Float[np.ndarray, " _k"]]
+
+
+@rc_context(STYLE)
+def along_path(quantities: Mapping[str, Mapping[str, Curve]]) -> Figure:
+    """One panel per quantity, one curve per attempt, over the time of the path.
+
+    Args:
+        quantities: by title, then by attempt: times and values, fractions between 0 and 1 (R² may fall below, and is
+            then drawn at 0).
+
+    Example:
+        >>> t = np.linspace(0, 1, 3)
+        >>> along_path({"ESS": {"ais": (t, 1 - 0.5 * t)}}).get_label()
+        'Along the path from t = 0 to 1: ESS of ais ends at 0.50.'
+    """
+    shown = {title: curves for title, curves in quantities.items() if curves}
+    rows = max(1, len(shown))
+    figure = Figure(figsize=(WIDTH, 1.0 + 1.9 * rows), layout="constrained")
+    panels = figure.subplots(rows, 1, squeeze=False, sharex=True)[:, 0]
+    if not shown:
+        say(panels[0], "nothing was recorded along the path")
+        figure.set_label("Nothing was recorded along the path.")
+        return figure
+    spoken, named = [], {}
+    for panel, (title, curves) in zip(panels, shown.items(), strict=True):
+        for name, (times, values) in curves.items():
+            colour = METHOD_COLOURS.get(name, INK)
+            marker = "o" if len(times) < 40 else ""
+            (line,) = panel.plot(
+                times, np.clip(values, 0, None), color=colour, linewidth=1.6, marker=marker, markersize=4
+            )
+            named.setdefault(label(name), line)
+            spoken.append(f"{title} of {name} ends at {_last(values)}")
+        panel.set_title(label(title))
+        panel.set_ylim(0, 1.04)
+        panel.set_xlim(-0.01, 1.01)
+        panel.grid()
+    panels[-1].set_xlabel("t: 0 at the base, 1 at the target")
+    figure.legend(named.values(), named.keys(), loc="outside upper left", ncols=4, handlelength=1.6)
+    figure.set_label(f"Along the path from t = 0 to 1: {'; '.join(spoken)}.")
+    return figure
+
+
+def _last(values: Sequence[float] | np.ndarray) -> str:
+    known = [v for v in values if np.isfinite(v)]
+    return f"{known[-1]:.2f}" if known else "no number"

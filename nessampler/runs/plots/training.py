@@ -1,0 +1,60 @@
+"""What was logged during training."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib import rc_context
+from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter
+
+from nessampler.runs.plots.style import FORWARD, STYLE, WIDTH, label, number, say
+
+__all__ = ["training_curves"]
+
+
+@rc_context(STYLE)
+def training_curves(metrics: Sequence[Mapping[str, Any]]) -> Figure:
+    """Every number logged during training against the step; the loss first, at most six panels.
+
+    Args:
+        metrics: one mapping per logged step, with `step` and numbers; may be empty.
+
+    Example:
+        >>> training_curves([{"step": 0, "loss": 2.0}, {"step": 10, "loss": 0.5}]).get_label()
+        'Training over 2 logged steps: loss from 2 to 0.5.'
+    """
+    names = _metric_names(metrics)[:6]
+    rows = max(1, len(names))
+    figure = Figure(figsize=(WIDTH, 0.8 + 1.6 * rows), layout="constrained")
+    panels = figure.subplots(rows, 1, squeeze=False, sharex=True)[:, 0]
+    if not names:
+        say(panels[0], "nothing was trained")
+        figure.set_label("Nothing was trained in this run.")
+        return figure
+    steps = np.array([number(row.get("step", index)) for index, row in enumerate(metrics)])
+    spoken = []
+    for panel, name in zip(panels, names, strict=True):
+        values = np.array([number(row.get(name)) for row in metrics])
+        known = np.isfinite(values)
+        panel.plot(steps[known], values[known], color=FORWARD, linewidth=1.4, marker="o" if known.sum() < 30 else "")
+        if (values[known] > 0).all() and values[known].max() > 30 * values[known].min():
+            panel.set_yscale("log")
+            panel.yaxis.set_major_formatter("{x:g}")
+            panel.yaxis.set_minor_formatter(NullFormatter())
+        panel.set_title(label(name.replace("_", " ")))
+        panel.grid()
+        spoken.append(f"{name} from {values[known][0]:.4g} to {values[known][-1]:.4g}")
+    panels[-1].set_xlabel("training step")
+    figure.set_label(f"Training over {len(metrics)} logged steps: {', '.join(spoken)}.")
+    return figure
+
+
+def _metric_names(metrics: Sequence[Mapping[str, Any]]) -> list[str]:
+    names: dict[str, None] = {}
+    for row in metrics:
+        names |= dict.fromkeys(key for key, value in row.items() if key != "step" and math.isfinite(number(value)))
+    return sorted(names, key=lambda name: name != "loss")

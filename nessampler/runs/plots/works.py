@@ -1,0 +1,110 @@
+"""Works of both directions, which cross at ΔF."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+from matplotlib import rc_context
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from nessampler.errors import InputError
+from nessampler.runs import _words as words
+from nessampler.runs.plots.histogram import edges, outside, window
+from nessampler.runs.plots.style import FORWARD, INK, REVERSE, RUNG_COLOURS, STYLE, WIDTH, label, say
+
+__all__ = ["Works", "work_histograms"]
+
+Works = Mapping[str, tuple[Float[np.ndarray, "_chains _draws"], Float[np.ndarray, "_chains _draws"]]]
+
+
+@rc_context(STYLE)
+def work_histograms(works: Works, delta_f: Mapping[str, Any]) -> Figure:
+    """Forward work and negated reverse work of each rung, with ΔF where Crooks' theorem makes them cross.
+
+        p_F(W) / p_R(-W) = exp(W - ΔF)
+
+    Densities are normalised by all walkers, also those off the axis, so the crossing stays where it belongs. The axis
+    covers the bulk of both distributions and ΔF; what lies beyond it (infinite works too) is counted in words.
+
+    Args:
+        works: per rung the forward and the reverse work in kT, each (chains, draws); +inf is allowed, NaN is not.
+        delta_f: the result's `delta_f`: `value` and `ci95` in kT, None where not available.
+
+    Returns:
+        One panel per rung, stacked.
+
+    Raises:
+        InputError: a work is NaN or -inf.
+
+    References:
+        Entropy production fluctuation theorem and the nonequilibrium work relation for free energy differences,
+        1999, arXiv:cond-mat/9901352, eq. 7.
+
+    Example:
+        >>> rng = np.random.default_rng(0)
+        >>> works = {"map": (rng.normal(0.5, 1, (4, 100)), rng.normal(0.5, 1, (4, 100)))}
+        >>> work_histograms(works, {"value": 0.0, "ci95": [-0.1, 0.1]}).get_label()
+        'Histograms of forward work and negated reverse work in kT for the rung map; ΔF = 0.000 kT is marked.'
+    """
+    rows = max(1, len(works))
+    figure = Figure(figsize=(WIDTH, 0.9 + 2.3 * rows), layout="constrained")
+    panels = figure.subplots(rows, 1, squeeze=False)[:, 0]
+    for panel, (name, (forward, reverse)) in zip(panels, works.items(), strict=False):
+        _crooks_panel(panel, name, _checked(forward, name), -_checked(reverse, name), delta_f)
+    if not works:
+        say(panels[0], "no works were kept")
+    panels[-1].set_xlabel("work / kT")
+    handles, labels = panels[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside upper left", ncols=3, handlelength=1.4, columnspacing=1.2)
+    value = delta_f.get("value")
+    marked = f"; ΔF = {value:.3f} kT is marked" if value is not None else ""
+    rungs = f"the rung{'' if len(works) == 1 else 's'} {words.listing(list(works))}" if works else "no rung"
+    figure.set_label(f"Histograms of forward work and negated reverse work in kT for {rungs}{marked}.")
+    return figure
+
+
+def _checked(work: np.ndarray, name: str) -> np.ndarray:
+    flat = np.asarray(work, dtype=float).ravel()
+    if np.isnan(flat).any() or np.isneginf(flat).any():
+        raise InputError(
+            f"works must be numbers or +inf: the rung {name!r} holds {int(np.isnan(flat).sum())} NaN and "
+            f"{int(np.isneginf(flat).sum())} -inf; find the step and the energy term that made them."
+        )
+    return flat
+
+
+def _crooks_panel(
+    axes: Axes, name: str, forward: np.ndarray, negated_reverse: np.ndarray, delta_f: Mapping[str, Any]
+) -> None:
+    anchors = [x for x in (delta_f.get("value"), *(delta_f.get("ci95") or ())) if x is not None]
+    low, high = window((forward, negated_reverse), anchors)
+    bins = edges((forward, negated_reverse), low, high, delta_f.get("value"))
+    curves = (
+        (forward, FORWARD, "-", "forward, W"),
+        (negated_reverse, REVERSE, "--", "reverse, −W"),
+    )
+    for work, colour, line, text in curves:
+        heights = np.histogram(work[np.isfinite(work)], bins)[0] / max(1, work.size) / (bins[1] - bins[0])
+        axes.stairs(heights, bins, color=colour, alpha=0.22, fill=True)
+        axes.stairs(heights, bins, color=colour, linestyle=line, linewidth=1.6, label=text)
+    _mark_delta_f(axes, delta_f)
+    axes.set_xlim(low, high)
+    axes.set_ylim(bottom=0)
+    axes.set_yticks([])
+    axes.spines["left"].set_visible(False)
+    axes.set_title(label(name), fontweight="bold", color=RUNG_COLOURS.get(name, INK))
+    axes.set_title(outside(forward, negated_reverse, low, high), loc="right", fontsize=9, color="#555555")
+    if not (np.isfinite(forward).any() or np.isfinite(negated_reverse).any()):
+        say(axes, "no finite work")
+
+
+def _mark_delta_f(axes: Axes, delta_f: Mapping[str, Any]) -> None:
+    value, ends = delta_f.get("value"), delta_f.get("ci95")
+    if ends and None not in ends:
+        axes.axvspan(ends[0], ends[1], color="#9A9A9A", alpha=0.35, linewidth=0)
+    if value is not None:
+        axes.axvline(value, color=INK, linewidth=1.4, label=f"ΔF = {words.plus_minus(delta_f)} kT")

@@ -1,0 +1,299 @@
+"""Sampling a density by every method: log Z, its error, its bounds, its cost, and what is said when it is wrong."""
+
+from __future__ import annotations
+
+import functools
+import math
+from dataclasses import replace
+from unittest import mock
+
+import pytest
+import torch
+from torch import Tensor
+
+from nessampler.errors import InputError
+from nessampler.estimators.log_z import log_z
+from nessampler.methods.density.dictionaries import curvature_fields, random_fourier
+from nessampler.methods.density.nets import train_nets
+from nessampler.methods.density.problem import DensityProblem
+from nessampler.methods.density.result import Sampled
+from nessampler.methods.density.sample import DensityEffort, DensityMethod, sample_density
+from nessampler.methods.density.verdict import GRAVE
+from nessampler.paths import LinearPath
+from nessampler.targets import AnharmonicWell, Counted, Gaussian, Target
+from nessampler.targets.mixture import GaussianMixture
+from nessampler.targets.normal import Normal
+
+METHODS: tuple[DensityMethod, ...] = ("ais", "smc", "lsq", "nets", "auto")
+WELL = AnharmonicWell([1.0, 0.0], stiffness=[1.0, 2.0], quartic=[0.5, 0.1], skew=[0.5, -0.4], coupling=1.0)
+BASE = Gaussian(torch.zeros(2).double(), torch.tensor([1.5, 1.2]).double())
+EFFORT = DensityEffort(
+    walkers=600, pilot_walkers=400, pilot_steps=6, steps=6, leapfrog_steps=3, reverse_walkers=300, nets_steps=4
+)
+
+
+def seeded(seed: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def problem(end: Target = WELL, base: Target = BASE, exact: Target | None = WELL) -> DensityProblem:
+    """From base to end, with samples of `exact` to carry back."""
+
+    def samples(n: int, generator: torch.Generator) -> Tensor:
+        return exact.sample(n, generator=generator)  # pyright: ignore[reportAttributeAccessIssue, reportOptionalMemberAccess]
+
+    given = {} if exact is None else {"target_samples": samples, "origin": "exact"}
+    return DensityProblem(LinearPath(base, end), random_fourier(60), **given)
+
+
+class Hand:
+    """A target that counts on its fingers."""
+
+    def __init__(self) -> None:
+        self.event_shape, self.energies, self.gradients = WELL.event_shape, 0, 0
+
+    def energy(self, x: Tensor) -> Tensor:
+        self.energies += len(x)
+        return WELL.energy(x)
+
+    def energy_and_score(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        self.gradients += len(x)
+        return Counted(WELL).energy_and_score(x)
+
+
+@functools.cache
+def run(method: DensityMethod) -> tuple[Sampled, Hand]:
+    hand = Hand()
+    short = functools.partial(train_nets, rollout_steps=6, pilots=64)  # a training of seconds, of hardly any use
+    with mock.patch("nessampler.methods.density.refined.train_nets", short):
+        return sample_density(problem(hand), method=method, seed=1, effort=effort(method)), hand
+
+
+def effort(method: DensityMethod) -> DensityEffort:
+    """Less where a network is evaluated."""
+    return replace(EFFORT, walkers=300, reverse_walkers=150, steps=3) if method == "nets" else EFFORT
+
+
+# ---- the number ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_log_z_of_every_method_is_the_exact_one_within_its_error(method: DensityMethod) -> None:
+    found, _ = run(method)
+    assert found.log_z.value is not None
+    assert found.log_z.std_error is not None
+    assert found.log_z.std_error < 0.05
+    assert abs(found.log_z.value - WELL.log_z) < 4 * found.log_z.std_error
+    assert abs(found.log_z.value - BASE.log_z) > 4 * found.log_z.std_error
+    assert found.verdict.level == "trusted", str(found)
+    assert found.x.shape == (effort(method).walkers, 2)
+    assert found.method == method
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_averages_are_those_of_the_target_within_their_errors(method: DensityMethod) -> None:
+    found, _ = run(method)
+    exact = WELL.sample(200_000, generator=seeded(0)).mean(0)
+    mean, error = found.expect(lambda x: x)
+    assert float(error.max()) < 0.1
+    assert float(((mean - exact) / error).abs().max()) < 4
+    unweighted = found.attempts[0].ensemble.x.mean(0) if method == "smc" else BASE.mean
+    assert float(((unweighted - exact) / error).abs().max()) > 4 or method == "smc"
+
+
+@pytest.mark.parametrize("method", ["ais", "lsq", "nets", "auto"])
+def test_bounds_from_both_sides_contain_log_z(method: DensityMethod) -> None:
+    found, _ = run(method)
+    for attempt in found.attempts:
+        assert attempt.reverse is not None
+        assert attempt.bounds is not None
+        low, high = attempt.bounds.lower_limit, attempt.bounds.upper_limit
+        assert low is not None
+        assert high is not None
+        assert low < WELL.log_z < high
+        assert high - low < 1.5
+    assert found.origin_of_target_samples == "exact"
+
+
+def test_a_drift_in_closed_form_makes_more_walkers_effective() -> None:
+    assert run("lsq")[0].ess > 0.9
+    assert run("lsq")[0].ess > run("ais")[0].ess + 0.02
+    quality = run("lsq")[0].attempt.quality
+    assert min(quality.r_squared) > 0.8
+    assert len(quality.r_squared) == len(quality.times) == len(quality.step_size)
+
+
+def test_auto_reports_the_better_method_and_keeps_the_other() -> None:
+    found, _ = run("auto")
+    assert {a.name for a in found.attempts} == {"ais", "lsq"}
+    assert found.attempt.note == "chosen"
+    other = next(a for a in found.attempts if a is not found.attempt)
+    assert "that of" in other.note
+    assert len(other.ensemble.x) < len(found.x)
+
+
+# ---- what it costs -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_the_ledger_holds_what_the_target_was_asked(method: DensityMethod) -> None:
+    found, hand = run(method)
+    tallies = [stage for a in found.attempts for stage in a.evaluations["target"].values()]
+    gradients, energies = sum(s["gradient"] for s in tallies), sum(s["energy"] for s in tallies)
+    if method == "smc":  # its pilot counts moves at t = 0 too, where a linear path does not ask the target
+        assert hand.gradients < gradients < 1.3 * hand.gradients
+    else:
+        assert gradients == hand.gradients
+    assert energies == hand.energies
+
+
+@pytest.mark.parametrize("method", ["ais", "lsq"])
+def test_production_takes_one_gradient_per_leapfrog_and_none_besides(method: DensityMethod) -> None:
+    attempt = run(method)[0].attempt
+    between = 1 if method == "lsq" else 0  # after the flow's step walkers are somewhere new
+    each = 1 + EFFORT.steps * (EFFORT.leapfrog_steps + between)
+    assert attempt.evaluations["target"]["sampling"] == {"energy": 0, "gradient": EFFORT.walkers * each}
+    if method == "lsq":
+        per_step = attempt.evaluations["field"]["sampling"] / (EFFORT.walkers * EFFORT.steps)
+        assert per_step in (2, 4, 8, 16)  # one evaluation per stage of the rule chosen
+
+
+# ---- the same again ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("method", ["ais", "lsq"])
+def test_the_same_seed_gives_the_same_result(method: DensityMethod) -> None:
+    first = run(method)[0]
+    again = sample_density(problem(), method=method, seed=1, effort=EFFORT)
+    assert again.log_z.value == first.log_z.value
+    assert torch.equal(again.x, first.x)
+    if method == "ais":
+        other = sample_density(problem(), method=method, seed=2, effort=EFFORT)
+        assert other.log_z.value != first.log_z.value
+
+
+def test_more_walkers_come_from_the_frozen_transport() -> None:
+    found, hand = run("lsq")
+    before = hand.gradients
+    more = found.more(500, generator=seeded(3))
+    assert hand.gradients - before == 500 * (1 + EFFORT.steps * (EFFORT.leapfrog_steps + 1))
+    value, error = BASE.log_z + more.log_z_ratio, math.hypot(more.log_z_error, found.log_z.systematic)
+    assert error < 0.03
+    assert abs(value - WELL.log_z) < 4 * error
+    hand.gradients = before
+    with pytest.raises(InputError, match="frozen transport"):
+        run("smc")[0].more(10, generator=seeded(3))
+
+
+def test_draws_have_no_weights() -> None:
+    found = run("ais")[0]
+    exact, spread = (getattr(WELL.sample(100_000, generator=seeded(4)), f)(0) for f in ("mean", "std"))
+    draws = found.draws(generator=seeded(5))
+    assert draws.shape == (600, 2)
+    assert float(((draws.mean(0) - exact) / (spread / math.sqrt(600 * found.ess / 2))).abs().max()) < 4
+    assert found.draws(50, generator=seeded(5)).shape == (50, 2)
+
+
+# ---- when it is wrong ----------------------------------------------------------------------------------------------
+
+
+class CurvedPath(LinearPath):
+    """A linear path that knows its Laplacian."""
+
+    def laplacian(self, t: Tensor, x: Tensor) -> Tensor:
+        one, other = (end.laplacian(x) for end in (self.start, self.end))  # pyright: ignore[reportAttributeAccessIssue]
+        return torch.lerp(one, other, t)
+
+
+def test_lost_modes_are_flagged_by_walkers_carried_back_although_the_ess_looks_fine() -> None:
+    # Eight modes in fifty dimensions, half of them so far out that no walker goes there on a linear path.
+    direction = torch.randn(8, 50, generator=seeded(1), dtype=torch.float64)
+    radius = torch.tensor([3.0] * 4 + [10.0] * 4).double()[:, None]
+    mixture = GaussianMixture(radius * direction / direction.norm(dim=1, keepdim=True), torch.ones(8).double())
+    path = CurvedPath(Normal(torch.zeros(50), 1.5**2 * torch.eye(50)), mixture)
+    posed = replace(
+        problem(),
+        path=path,
+        dictionary=curvature_fields(path, affine="isotropic"),
+        step_size=0.5,
+        target_samples=lambda n, g: mixture.sample(n, generator=g),
+    )
+    spent = DensityEffort(300, 128, 6, 8, 4, reverse_walkers=300)
+    found = sample_density(posed, method="lsq", seed=0, effort=spent)
+    assert found.ess > 0.5
+    assert found.log_z.value is not None
+    assert abs(found.log_z.value) > 0.5  # exact: 0
+    assert (found.log_z.std_error or 1) < 0.05
+    assert {flag.code for flag in found.flags} & GRAVE & {"directions_disagree", "crossed_bounds", "no_way_back"}
+    assert found.verdict.level == "not trusted"
+    # Forward walkers alone cannot know.
+    alone = log_z(found.log_weight.numpy(), base=0.0)
+    assert alone.trusted
+    assert alone.value == pytest.approx(found.log_z.value)
+
+
+class Box:
+    """The uniform density on a square, unnormalised: a base with edges."""
+
+    event_shape = torch.Size([2])
+
+    def __init__(self, side: float) -> None:
+        self.side, self.log_z = side, 2 * math.log(side)
+
+    def energy(self, x: Tensor) -> Tensor:
+        return torch.where((x.abs() < self.side / 2).all(1), 0.0 * x.sum(1), torch.inf)
+
+    def sample(self, n: int, *, generator: torch.Generator) -> Tensor:
+        return self.side * (torch.rand(n, 2, generator=generator, dtype=torch.float64) - 0.5)
+
+
+def test_a_base_that_misses_a_part_of_the_support_is_flagged() -> None:
+    found = sample_density(problem(base=Box(2.0)), method="ais", seed=3, effort=EFFORT)
+    assert found.log_z.value is not None
+    assert abs(found.log_z.value - WELL.log_z) > 4 * (found.log_z.std_error or 1)
+    assert "no_way_back" in {flag.code for flag in found.flags}
+    assert found.verdict.level == "not trusted"
+    wide = sample_density(problem(base=Box(12.0)), method="ais", seed=3, effort=EFFORT)
+    assert "no_way_back" not in {flag.code for flag in wide.flags}
+
+
+def test_weights_that_collapse_are_flagged() -> None:
+    d = 10
+    far = Normal(torch.full((d,), 2.0), 0.02 * torch.eye(d))
+    posed = problem(far, Normal(torch.zeros(d), torch.eye(d)), None)
+    spent = DensityEffort(300, reverse_walkers=0, steps=2, leapfrog_steps=2)
+    found = sample_density(posed, method="ais", seed=4, effort=spent)
+    assert {flag.code for flag in found.flags} & {"heavy_tail", "few_effective_samples"}
+    assert found.verdict.level == "not trusted"
+
+
+def test_a_wrong_energy_of_the_target_is_seen_by_its_own_samples() -> None:
+    class Shifted:
+        """The well, somewhere else."""
+
+        event_shape = WELL.event_shape
+
+        def energy(self, x: Tensor) -> Tensor:
+            return WELL.energy(x - 1.0)
+
+    found = sample_density(problem(Shifted()), method="ais", seed=5, effort=EFFORT)
+    assert {flag.code for flag in found.flags} & {"directions_disagree", "crossed_bounds"}
+    assert found.verdict.level == "not trusted"
+
+
+# ---- what is refused -----------------------------------------------------------------------------------------------
+
+
+def test_unusable_questions_are_refused() -> None:
+    with pytest.raises(InputError, match="method must be one of"):
+        sample_density(problem(), method="magic")  # pyright: ignore[reportArgumentType]
+
+    class Bare:
+        event_shape = WELL.event_shape
+        energy = WELL.energy
+
+    with pytest.raises(InputError, match="has no sample"):
+        sample_density(problem(base=Bare()))
+    greedy = replace(problem(), dictionary=lambda x, g: random_fourier(60)(x.repeat(50, 1), g))
+    with pytest.raises(InputError, match="at least four pilot walkers for each field"):
+        sample_density(greedy, method="lsq", effort=DensityEffort(pilot_walkers=100))
