@@ -65,7 +65,7 @@ def list_systems() -> None:
     from nessampler.runs.config import load
 
     table = Table(box=None, header_style="bold")
-    for heading, whole in (("system", True), ("kind", True), ("what", False), ("reference (ΔF in kT)", False)):
+    for heading, whole in (("system", True), ("kind", True), ("what", False), ("reference", False)):
         table.add_column(heading, no_wrap=whole)
     for name in catalogue.names():
         entry = load(catalogue.root() / name / "system.toml")

@@ -205,7 +205,8 @@ class CurvedPath(LinearPath):
         return torch.lerp(one, other, t)
 
 
-def test_lost_modes_are_flagged_by_walkers_carried_back_although_the_ess_looks_fine() -> None:
+@pytest.mark.parametrize(("method", "steps", "fair_ess"), [("lsq", 8, 0.5), ("ais", 60, 0.2)])
+def test_lost_modes_are_flagged_by_walkers_carried_back_although_the_ess_looks_fine(method, steps, fair_ess) -> None:
     # Eight modes in fifty dimensions, half of them so far out that no walker goes there on a linear path.
     direction = torch.randn(8, 50, generator=seeded(1), dtype=torch.float64)
     radius = torch.tensor([3.0] * 4 + [10.0] * 4).double()[:, None]
@@ -218,13 +219,13 @@ def test_lost_modes_are_flagged_by_walkers_carried_back_although_the_ess_looks_f
         step_size=0.5,
         target_samples=lambda n, g: mixture.sample(n, generator=g),
     )
-    spent = DensityEffort(300, 128, 6, 8, 4, reverse_walkers=300)
-    found = sample_density(posed, method="lsq", seed=0, effort=spent)
-    assert found.ess > 0.5
+    spent = DensityEffort(300, 128, 6, steps, 4, reverse_walkers=300)
+    found = sample_density(posed, method=method, seed=0, effort=spent)
+    assert found.ess > fair_ess
     assert found.log_z.value is not None
     assert abs(found.log_z.value) > 0.5  # exact: 0
-    assert (found.log_z.std_error or 1) < 0.05
-    assert {flag.code for flag in found.flags} & GRAVE & {"directions_disagree", "crossed_bounds", "no_way_back"}
+    assert (found.log_z.std_error or 1) < 0.15
+    assert "unreached" in {flag.code for flag in found.flags} & GRAVE
     assert found.verdict.level == "not trusted"
     # Forward walkers alone cannot know.
     alone = log_z(found.log_weight.numpy(), base=0.0)

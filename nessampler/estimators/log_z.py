@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Float
@@ -15,6 +15,7 @@ from nessampler.estimators.second_law import Bounds, bounds
 __all__ = ["LogZ", "log_z", "log_z_bounds"]
 
 BOOTSTRAPS = 200
+NO_TAIL = 0.9  # effective fraction above which Pareto k is no reason for doubt
 
 
 @dataclass(frozen=True)
@@ -77,6 +78,9 @@ def log_z(log_weight: Float[np.ndarray, " n"], *, base: float, systematic: float
         True
     """
     estimate = jarzynski(-np.asarray(log_weight, dtype=np.float64), seed=seed)
+    if estimate.ess[0] > NO_TAIL:
+        # The tail of weights that are nearly equal is shaped by the few that are not, however little these weigh.
+        estimate = replace(estimate, flags=tuple(f for f in estimate.flags if f.code != "heavy_tail"))
     error = _ess_error(np.asarray(log_weight, dtype=np.float64), seed)
     shared = (len(log_weight), estimate.ess[0], error, estimate.pareto_k, systematic, estimate.flags)
     if estimate.delta_f is None or estimate.std_error is None:

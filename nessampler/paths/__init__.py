@@ -1,5 +1,6 @@
 """U_t between two targets on [0, 1]."""
 
+from nessampler.paths.couplings import coupling_path
 from nessampler.paths.differentiable import DifferentiablePath
 from nessampler.paths.endpoint import EndpointPath
 from nessampler.paths.mixture import MixturePath
@@ -15,4 +16,5 @@ __all__ = [
     "Path",
     "PathPoint",
     "ScheduledPath",
+    "coupling_path",
 ]

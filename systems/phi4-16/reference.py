@@ -114,7 +114,7 @@ def pilot_nodes(path: CountedPath, times: Sequence[float], args: argparse.Namesp
             h *= math.exp(float(walkers.acceptance.mean()) - ACCEPTANCE)
         point, x = walkers.cached, walkers.x
         assert isinstance(point, PathPoint)
-        fields = lattice_sines(args.features)(x, generator)
+        fields = lattice_sines(args.features, inner=tuple(args.inner))(x, generator)
         weights = torch.full((len(x),), 1 / len(x), dtype=torch.float64)
         found = stein_regression(fields.stein(t, x, point), point.time_derivative, weights)
         yield Node(t, h, fields, found.coefficients, found.r_squared, math.sqrt(found.residual_variance))
@@ -257,7 +257,7 @@ def _with_drift(
 ) -> Annealing:
     return least_squares(
         path,
-        lattice_sines(args.features),
+        lattice_sines(args.features, inner=tuple(args.inner)),
         mover=mover,
         pilots=args.pilots,
         pilot_steps=30,
@@ -325,6 +325,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--pilots", type=int, default=2048)
     parser.add_argument("--pilot-sweeps", type=int, default=16)
     parser.add_argument("--features", type=int, default=32)
+    parser.add_argument("--inner", type=float, nargs="+", default=(math.inf, 1.0, 0.3, 0.1), help="masses of smearings")
     parser.add_argument("--walkers", type=int, default=4096, help="each way, without a drift")
     parser.add_argument("--steps", type=int, default=300, help="of annealing without a drift")
     parser.add_argument("--chain-steps", type=int, default=1500, help="trajectories of chains for the way back")

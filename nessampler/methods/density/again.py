@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import fields, replace
+from dataclasses import fields, is_dataclass, replace
 
 import torch
 from torch import Tensor
@@ -92,13 +92,15 @@ def rebuilt(problem: DensityProblem, name: str, state: Mapping[str, Tensor], dev
 
 
 def _tensors(dictionary: Dictionary) -> dict[str, Tensor]:
+    if not is_dataclass(dictionary):
+        return {}  # a user's own class: nothing is saved, and `rebuilt` says so
     found = {f.name: getattr(dictionary, f.name) for f in fields(dictionary) if f.init}  # pyright: ignore[reportArgumentType]
     return {key: value for key, value in found.items() if isinstance(value, Tensor)}
 
 
 def _with(dictionary: Dictionary, saved: Mapping[str, Tensor]) -> Dictionary:
     expected = set(_tensors(dictionary))
-    if set(saved) != expected:
+    if set(saved) != expected or not expected:
         raise InputError(
             f"a saved drift belongs to one kind of dictionary: it has {sorted(saved)}, this problem's has "
             f"{sorted(expected)}; open it with the version that made it"

@@ -236,8 +236,8 @@ def learned_base(
     r"""A density of the family that suits the target best, fitted to walkers annealed from a wide base.
 
     1. Adaptive sequential Monte Carlo from the wide base gives weighted particles. *Scouts* start there too and are
-       never resampled: those that end where a fit to the particles has nothing ($-U - \log q$ more than 10 kT above that of
-       nearly all particles) are modes that resampling lost, and join the particles in proportion to their number.
+       never resampled: those that end where a fit to the particles has nothing ($-U - \log q$ more than 10 kT above
+       that of nearly all particles) are modes that resampling lost, and join the particles, as many as they are.
     2. Every family is fitted to half of the particles and judged by the other half; the winner is fitted to all, its
        squared scales widened by $1 + \text{widening}/\sqrt d$ so that weights stay bounded.
     3. Particles annealed from that base have better weights, in particular right ones between modes: fit again.
@@ -292,22 +292,24 @@ def learned_base(
         first = mover or Hamiltonian()
         particles = _particles(path, first, pilots, generator, conditional_ess)
         scouts = _scouts(path, first, particles, pilots // 4, generator)
-        bases: list[Base] = []
-        found: list[Round] = []
+        known, bases, found = len(scouts), [], []
         for k in range(rounds + 1):
-            fitted, lost = _fitted_with_scouts(counted, particles, scouts, families, generator)
+            fitted, lost = _fitted_with_scouts(counted, particles, scouts, known, families, generator)
+            # Later on only those count that the first particles lacked: others are the tails of a better fit.
+            scouts, share = (scouts[lost] if k == 0 else scouts), float(lost.sum()) / known
             density = widened(fitted.target, math.sqrt(scale))
             base = Base(density, local_mass(density, generator=generator))
             trial = _tried(base, counted, generator)
-            found.append(Round(fitted.family, fitted.held_out, fitted.effective, lost, *trial))
+            found.append(Round(fitted.family, fitted.held_out, fitted.effective, share, *trial))
             bases.append(base)
             say(f"base {k + 1}: {fitted.family}, ESS {trial[0]:.3f}, log Z {trial[1]:.4g} ± {trial[2]:.2g}")
-            if trial[0] >= GOOD_ENOUGH and lost < FEWEST_LOST:
+            if k == rounds or (trial[0] >= GOOD_ENOUGH and share < FEWEST_LOST):
                 break
             best = max(fitted.held_out.values())
             families = {name: families[name] for name, v in fitted.held_out.items() if v > best - HOPELESS}
-            if k < rounds:
-                particles = _particles(LinearPath(base.target, counted), Hamiltonian(mass=base.mass), pilots, generator)
+            start = bases[_best(found)]
+            onwards = LinearPath(start.target, counted)
+            particles = _particles(onwards, Hamiltonian(mass=start.mass), pilots, generator)
     chosen = _best(found)
     total = counted.tally()
     return Base(bases[chosen].target, bases[chosen].mass, LearnedFrom(tuple(found), chosen, total.copy()))
@@ -359,25 +361,32 @@ def _scouts(
 
 
 def _fitted_with_scouts(
-    target: Target, particles: Particles, scouts: Tensor, families: Mapping[str, Family], generator: torch.Generator
-) -> tuple[FittedDensity, float]:
-    """A fit to the particles, or where scouts have seen what it does not cover, to both."""
+    target: Target,
+    particles: Particles,
+    scouts: Float[Tensor, "m d"],
+    known: int,
+    families: Mapping[str, Family],
+    generator: torch.Generator,
+) -> tuple[FittedDensity, Bool[Tensor, " m"]]:
+    """A fit to the particles, or where scouts have seen what it does not cover, to both; and which have."""
     x, weight = particles.x.double(), torch.softmax(particles.log_weight, 0)
     # Resampling leaves siblings next to one another: blocks keep most of them on one side. Whole islands would not
     # do: each may have kept other modes.
     side = torch.arange(len(x), device=x.device) // BLOCK % 2 == 1
     fitted = fit_density(x, weight, held_out=side, families=families, generator=generator)
-    beyond = fitted.target.energy(scouts) - target.energy(scouts)  # log of e^-U over the fit
+    if len(scouts) == 0:
+        return fitted, torch.zeros(0, dtype=torch.bool)
     # The particles' own log ratio, not their log Z, which resampling that lost a mode gets wrong as well.
     own = fitted.target.energy(x) - target.energy(x)
-    lost = beyond > _quantile(own, weight, 0.99) + LOST
-    share = float(lost.double().mean())
-    if share < FEWEST_LOST:
-        return fitted, share
+    lost = fitted.target.energy(scouts) - target.energy(scouts) > _quantile(own, weight, 0.99) + LOST
+    count = int(lost.sum())
+    if count < FEWEST_LOST * known:
+        return fitted, torch.zeros_like(lost)
+    share = count / known
     joined = torch.cat([x, scouts[lost]])
-    weight = torch.cat([(1 - share) * weight, torch.full((int(lost.sum()),), 1 / len(scouts)).to(weight)])
-    half: Bool[Tensor, " m"] = torch.arange(int(lost.sum()), device=x.device) % 2 == 1
-    return fit_density(joined, weight, held_out=torch.cat([side, half]), families=families, generator=generator), share
+    weight = torch.cat([(1 - share) * weight, torch.full((count,), 1 / known).to(weight)])
+    held_out = torch.cat([side, torch.arange(count, device=x.device) % 2 == 1])
+    return fit_density(joined, weight, held_out=held_out, families=families, generator=generator), lost
 
 
 def _quantile(values: Float[Tensor, " n"], weights: Float[Tensor, " n"], level: float) -> float:
@@ -388,10 +397,13 @@ def _quantile(values: Float[Tensor, " n"], weights: Float[Tensor, " n"], level: 
 
 
 def _tried(base: Base, target: Target, generator: torch.Generator) -> tuple[float, float, float]:
-    """ESS, log Z and its error of a short annealing."""
+    """ESS, log Z and its error of a short annealing; nothing from a base whose draws the target cannot evaluate."""
     path = LinearPath(base.target, target)
-    annealing = ais(path, steps=TRIAL_STEPS, mover=Hamiltonian(mass=base.mass), pilots=256, generator=generator)
-    drawn = annealing.draw(TRIAL_WALKERS, generator=generator)
+    try:
+        annealing = ais(path, steps=TRIAL_STEPS, mover=Hamiltonian(mass=base.mass), pilots=256, generator=generator)
+        drawn = annealing.draw(TRIAL_WALKERS, generator=generator)
+    except InputError:
+        return 0.0, -math.inf, math.inf
     return drawn.ess, annealing.base_log_z + drawn.log_z_ratio, drawn.log_z_error
 
 

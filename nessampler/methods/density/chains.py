@@ -11,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from nessampler.errors import InputError
+from nessampler.estimators import Flag
 from nessampler.kernels import HMC
 from nessampler.methods.density.tuning import Hamiltonian
 from nessampler.paths import AnnealingPath
@@ -42,9 +43,15 @@ class Chains:
         return f"long HMC ({len(self.x)} chains of {self.steps} trajectories, R-hat {self.rhat:.3f})"
 
     @property
-    def converged(self) -> bool:
-        """Whether R-hat is below 1.01."""
-        return self.rhat <= WORST_RHAT
+    def flags(self) -> tuple[Flag, ...]:
+        """Chains that disagree are no samples of the target."""
+        if self.rhat <= WORST_RHAT:
+            return ()
+        message = (
+            f"R-hat of the long chains is {self.rhat:.3f} (above {WORST_RHAT}): walkers carried back do not start from "
+            "the target yet, and the bound they give is doubtful; set reverse_steps higher"
+        )
+        return (Flag("chains_disagree", message),)
 
 
 @torch.no_grad()

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from nessampler.closed_form.dictionary import Dictionary
+from nessampler.estimators import Flag
 from nessampler.kernels import Mass, UnitMass
 from nessampler.paths import AnnealingPath
 from nessampler.targets import Target
@@ -29,6 +30,7 @@ class DensityProblem:
             empty for an honest headline.
         target_samples: `(n, generator)` to samples of the target, for walkers carried back; None where there are none.
         origin: of these samples: "exact", or a description of the MCMC.
+        doubts: about these samples; flags of every result.
         symmetry: an exact symmetry of the target, `(x, generator)` to x, for chains that cannot cross between phases.
         dtype: of the walkers.
         chunk_size: walkers carried at once.
@@ -41,6 +43,7 @@ class DensityProblem:
     knowledge: str = ""
     target_samples: Callable[[int, torch.Generator], Tensor] | None = None
     origin: str | None = None
+    doubts: tuple[Flag, ...] = ()
     symmetry: Callable[[Tensor, torch.Generator], Tensor] | None = None
     dtype: torch.dtype = torch.float64
     chunk_size: int = 1024

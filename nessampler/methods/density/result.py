@@ -48,9 +48,9 @@ class Attempt:
         ensemble: of weighted walkers at the target.
         reverse: of walkers carried back from samples of the target, where there are any.
         bounds: of log Z: lower from forward works, upper from reverse ones; None without reverse walkers.
-        annealing: to draw more; None for SMC, whose particles come from islands that adapt as they go.
+        annealing: to draw more; None for SMC, whose particles depend on one another.
         quality: along the path.
-        evaluations: `{"target": {stage: {"energy": n, "gradient": n}}, "base": ..., "field": {stage: n}}` with stages
+        evaluations: `{"target": {stage: {"energy": n, "gradient": n}}, "field": {stage: n}}` with stages
             pilot, training, sampling.
         seconds: by stage.
         note: why it was chosen, or not.

@@ -8,14 +8,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-import numpy as np
 import torch
 
-from nessampler.diagnostics import disagreement
 from nessampler.errors import InputError
 from nessampler.estimators import Flag
 from nessampler.estimators.free_energy import Z95
-from nessampler.estimators.log_z import LogZ, log_z, log_z_bounds
+from nessampler.estimators.log_z import log_z, log_z_bounds
+from nessampler.kernels import HMC, Compose, Flow
 from nessampler.methods.density.ais import ais
 from nessampler.methods.density.annealing import Annealing
 from nessampler.methods.density.chains import long_chains
@@ -26,6 +25,7 @@ from nessampler.methods.density.refined import refined
 from nessampler.methods.density.result import Attempt, PathQuality, Sampled
 from nessampler.methods.density.smc import smc
 from nessampler.methods.density.tuning import Hamiltonian
+from nessampler.methods.density.two_sided import cross_checked
 from nessampler.methods.density.verdict import cross_check, judge
 from nessampler.methods.ends import generator_for
 from nessampler.simulate import Ensemble
@@ -33,7 +33,6 @@ from nessampler.simulate import Ensemble
 __all__ = ["DensityEffort", "DensityMethod", "sample_density"]
 
 DensityMethod = Literal["ais", "smc", "lsq", "nets", "auto"]
-LARGEST_LOSS = 0.01  # of log Z, by walkers without a way back
 PILOTS = 256  # walkers that compare methods, and are then forgotten
 
 
@@ -165,7 +164,9 @@ def _with_chains(context: _Context) -> DensityProblem:
         progress=_told(context.progress, "long chains of the target"),
     )
     context.say(f"samples of the target: {chains.origin}")
-    return replace(problem, target_samples=lambda n, _: chains.x[:n], origin=chains.origin)
+    return replace(
+        problem, target_samples=lambda n, _: chains.x[:n], origin=chains.origin, doubts=(*problem.doubts, *chains.flags)
+    )
 
 
 def _auto(context: _Context, metrics: list[Mapping[str, Any]]) -> tuple[list[Attempt], str]:
@@ -179,13 +180,8 @@ def _auto(context: _Context, metrics: list[Mapping[str, Any]]) -> tuple[list[Att
         plain = _plain(context, plain_path, _equal_steps(context, path))
         baseline = plain.draw(PILOTS, generator=context.generator("compare ais"), device=context.device)
     plain_seconds = time.perf_counter() - started
-    # Both take the same gradients; what the drift costs on top is the evaluations of its fields.
-    fields = solved.field.evaluations.get("pilot", 0) / PILOTS
-    gradients = path.tallies["pilot"].gradient / PILOTS
-    merits = {
-        "ais": _variance(baseline),
-        "lsq": _variance(trial) * (1 + min(1.0, fields / max(gradients, 1.0))),
-    }
+    # Both take the same gradients; what the drift costs on top is the evaluations of its fields, as dear at most.
+    merits = {"ais": _variance(baseline), "lsq": _variance(trial) * (1 + min(1.0, _fields_per_gradient(solved)))}
     chosen = min(merits, key=lambda name: merits[name])
     context.say(f"pilot ESS {trial.ess:.3f} with the drift, {baseline.ess:.3f} without: {chosen} gives the estimate")
     fewer = max(PILOTS, context.effort.walkers // 4)
@@ -254,8 +250,10 @@ def _attempt_smc(context: _Context, metrics: list[Mapping[str, Any]]) -> Attempt
     )
     ensemble = found.ensemble
     independent = log_z(ensemble.log_weight.cpu().numpy(), base=found.base_log_z, seed=context.seed)
-    error, value = found.std_error, found.log_z
-    estimate = replace(independent, value=value, std_error=error, ci95=(value - 1.96 * error, value + 1.96 * error))
+    estimate = independent
+    if independent.value is not None:
+        error, value = found.std_error, found.log_z
+        estimate = replace(independent, value=value, std_error=error, ci95=(value - Z95 * error, value + Z95 * error))
     evaluations = {
         "target": {s: {"energy": t.energy, "gradient": t.gradient} for s, t in found.evaluations.items()},
         "field": {},
@@ -338,7 +336,7 @@ def _carried(
             reverse = annealing.reverse(x, generator=context.generator(f"reverse {name}"), **options)
         seconds["reverse"] = time.perf_counter() - started
         bounds = log_z_bounds(forward, reverse.log_weight.cpu().numpy(), base=annealing.base_log_z)
-        estimate = _cross_checked(estimate, ensemble, reverse, context.seed)
+        estimate = cross_checked(estimate, ensemble, reverse, seed=context.seed)
     evaluations = {
         "target": {s: {"energy": t.energy, "gradient": t.gradient} for s, t in path.tallies.items()},
         "field": {} if field is None else dict(field.evaluations),
@@ -348,35 +346,11 @@ def _carried(
     )
 
 
-def _cross_checked(estimate: LogZ, forward: Ensemble, reverse: Ensemble, seed: int) -> LogZ:
-    """Forward and reverse walkers that contradict each other are a flag, whatever the ESS says.
-
-    Reverse paths of weight zero are not made by any forward path, which biases log Z by -log P(return).
-    """
-    works = (forward.work.cpu().numpy(), reverse.work.cpu().numpy())
-    lost = float(np.isinf(works[1]).mean())
-    if lost > 0 and estimate.std_error is not None and estimate.value is not None:
-        bias = -np.log1p(-lost) if lost < 1 else np.inf
-        if bias > LARGEST_LOSS:
-            message = (
-                f"{lost:.2%} of the walkers carried back from the target found no way: forward walkers do not reach "
-                "them either; take more steps, or a wider base"
-            )
-            return replace(estimate, flags=(*estimate.flags, Flag("no_way_back", message)))
-        systematic = float(np.hypot(estimate.systematic, bias))
-        error = float(np.hypot(estimate.std_error, bias))
-        ci95 = (estimate.value - Z95 * error, estimate.value + Z95 * error)
-        estimate = replace(estimate, std_error=error, ci95=ci95, systematic=systematic)
-    if not all(np.isfinite(w).any() for w in works):
-        return estimate
-    return replace(estimate, flags=(*estimate.flags, *disagreement(*works, seed=seed)))
-
-
 def _result(
     context: _Context, method: str, attempts: list[Attempt], chosen: str, metrics: list[Mapping[str, Any]]
 ) -> Sampled:
     reported = next(a for a in attempts if a.name == chosen)
-    flags: tuple[Flag, ...] = (*reported.log_z.flags, *cross_check(reported, attempts))
+    flags: tuple[Flag, ...] = (*reported.log_z.flags, *cross_check(reported, attempts), *context.problem.doubts)
     origin = context.problem.origin if any(a.reverse is not None for a in attempts) else None
     return Sampled(method, chosen, tuple(attempts), origin, judge(reported, attempts, flags), flags, metrics)
 
@@ -386,6 +360,14 @@ def _quality(solved: Solved) -> PathQuality:
     return PathQuality(
         drift.times, drift.r_squared, drift.acceptance, tuple(solved.tuning.step_sizes(t) for t in drift.times)
     )
+
+
+def _fields_per_gradient(solved: Solved) -> float:
+    kernel = solved.annealing.kernel
+    assert isinstance(kernel, Compose)
+    assert isinstance(kernel.first, Flow)
+    assert isinstance(kernel.second, HMC)
+    return kernel.first.order * kernel.first.substeps / (kernel.second.leapfrog_steps + 1)
 
 
 def _variance(ensemble: Ensemble) -> float:

@@ -24,6 +24,7 @@ GRAVE = frozenset(
         "methods_disagree",
         "no_finite_work",
         "no_way_back",
+        "unreached",
     }
 )
 

@@ -1,0 +1,69 @@
+"""What walkers carried back from the target say about the walkers that went forward."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+from scipy.stats import beta
+
+from nessampler.diagnostics import disagreement
+from nessampler.estimators import Flag
+from nessampler.estimators.free_energy import Z95
+from nessampler.estimators.log_z import LogZ
+from nessampler.estimators.second_law import ONE_SIDED
+from nessampler.simulate import Ensemble
+
+__all__ = ["cross_checked"]
+
+LARGEST_LOSS = 0.01  # of log Z, by walkers without a way back
+
+
+def cross_checked(estimate: LogZ, forward: Ensemble, reverse: Ensemble, *, seed: int) -> LogZ:
+    r"""The estimate with the doubts that the other direction raises; an ESS alone sees none of them.
+
+    - `no_way_back`: walkers for which a flow step has no inverse; below 1 % their share enters the error instead.
+    - `unreached`: walkers of the target whose paths would have weighed more, forwards, than every forward walker did.
+      Their share f of the target is what no forward walker came near, so log Z is low by $-\log(1 - f)$. That is how
+      lost modes show, at an ESS of 1. The lower 99.9 % limit of f must matter beside two standard errors.
+    - what `disagreement` finds.
+    """
+    if estimate.value is None or estimate.std_error is None:
+        return estimate
+    ahead, back = forward.log_weight.cpu().numpy(), reverse.log_weight.cpu().numpy()
+    estimate, flags = _with_losses(estimate, float(np.isneginf(back).mean()))
+    flags += _unreached(estimate, ahead, back)
+    if np.isfinite(ahead).any() and np.isfinite(back).any():
+        flags += disagreement(-ahead, -back, seed=seed)
+    return replace(estimate, flags=(*estimate.flags, *flags))
+
+
+def _with_losses(estimate: LogZ, lost: float) -> tuple[LogZ, list[Flag]]:
+    if lost == 0 or estimate.value is None or estimate.std_error is None:
+        return estimate, []
+    bias = -np.log1p(-lost) if lost < 1 else np.inf
+    if bias > LARGEST_LOSS:
+        message = (
+            f"{lost:.2%} of the walkers carried back from the target found no way: forward walkers do not reach them "
+            "either; take more steps, or a wider base"
+        )
+        return estimate, [Flag("no_way_back", message)]
+    systematic, error = (float(np.hypot(e, bias)) for e in (estimate.systematic, estimate.std_error))
+    ci95 = (estimate.value - Z95 * error, estimate.value + Z95 * error)
+    return replace(estimate, std_error=error, ci95=ci95, systematic=systematic), []
+
+
+def _unreached(estimate: LogZ, ahead: np.ndarray, back: np.ndarray) -> list[Flag]:
+    beyond = int((-back > ahead.max()).sum())
+    if beyond == 0 or estimate.std_error is None:
+        return []
+    surely = float(beta.ppf(1 - ONE_SIDED, beyond, len(back) - beyond + 1))
+    share = beyond / len(back)
+    if -np.log1p(-surely) <= 2 * estimate.std_error:
+        return []
+    low = f"about {-np.log1p(-share):.2f}" if share < 1 else "an unknown amount"
+    message = (
+        f"{share:.1%} of the target's samples lie where no forward walker came near: modes are missing and log Z is "
+        f"too low by {low}; use a base that covers them, or more steps"
+    )
+    return [Flag("unreached", message)]
