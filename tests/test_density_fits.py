@@ -265,7 +265,7 @@ def test_samples_without_weight_do_not_matter():
     ("target", "family"),
     [
         (Funnel(4), "triangular normal"),
-        (ManyWell(2), "product mixture"),
+        (ManyWell(3), "product mixture"),
         (random_mixture(5, 4, scale=0.5, spread=6.0, seed=2), "Gaussian mixture"),
         (StudentMixture(double([-9.0, 0.0, 3.0], [9.0, 4.0, 0.0])), "Student mixture"),
     ],

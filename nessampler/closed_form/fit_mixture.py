@@ -23,6 +23,7 @@ CovarianceKind = Literal["isotropic", "diagonal", "shrunk", "full"]
 
 COUNTS = (1, 2, 3, 4, 6, 8, 10, 12, 16, 20, 24, 32, 40, 48, 64)
 CLEARLY = 3.0  # nats of held-out likelihood in all that another count must be better by
+FARTHEST = 3.0  # from the middle, in scales, that a draw counts as when centres are sought: tails are no modes
 PATIENCE = 3  # counts in a row that are worse before the search ends
 TEMPERATURES = (0.5, 0.7, 0.85)  # of the first responsibilities, so that starts do not decide everything
 ITERATIONS = 40
@@ -196,6 +197,7 @@ def _searched(z: Tensor, w: Tensor, counts: tuple[int, ...], step: _Step, genera
 
 def _centres(z: Tensor, w: Tensor, k: int, generator: torch.Generator) -> Tensor:
     """Weighted k-means++, of a few candidates the one that helps most; a prefix serves a smaller count."""
+    z = z.clamp(-FARTHEST, FARTHEST)
     tries = 2 + math.ceil(math.log(k + 1))
     centres = [z[torch.multinomial(w, 1, generator=generator)]]
     distance = (z - centres[0]).square().sum(1)
@@ -213,11 +215,12 @@ def _centres(z: Tensor, w: Tensor, k: int, generator: torch.Generator) -> Tensor
 
 def _start(z: Tensor, w: Tensor, centres: Tensor) -> _State:
     """Five of Lloyd's iterations, and the clusters' own moments."""
-    label, share = _nearest(z, w, centres)
+    near = z.clamp(-FARTHEST, FARTHEST)
+    label, share = _nearest(near, w, centres)
     for _ in range(5):
-        total = torch.zeros_like(centres).index_add_(0, label, w[:, None] * z)
+        total = torch.zeros_like(centres).index_add_(0, label, w[:, None] * near)
         centres = torch.where(share[:, None] > 0, total / share.clamp(min=1e-300)[:, None], centres)
-        label, share = _nearest(z, w, centres)
+        label, share = _nearest(near, w, centres)
     pooled = (w[:, None] * (z - centres[label]).square()).sum(0).clamp(min=1e-3)
     log_weight = (share + 1e-3 / len(centres)).log()
     return _State(log_weight - torch.logsumexp(log_weight, 0), centres, pooled.expand_as(centres).clone())
@@ -352,8 +355,9 @@ def _best_freedom(z: Tensor, w: Tensor, state: _State) -> Tensor:
     """One ν for all components, the best of its neighbours on a grid that refines about where it is."""
     nu = state.freedom
     assert nu is not None
-    if len(z) > 512:
-        index = torch.linspace(0, len(z) - 1, 512, device=z.device).long()
+    few = max(512, SEARCH_NUMBERS // z.shape[1])
+    if len(z) > few:
+        index = torch.linspace(0, len(z) - 1, few, device=z.device).long()
         z, w = z[index], w[index]
     trials = [nu * factor for factor in (0.87, 1.0, 1.15)]
     scores = torch.stack([w @ torch.logsumexp(_student_logits(z, state, trial), 1) for trial in trials])

@@ -27,7 +27,7 @@ def carry_out_density(config: DensityConfig, directory: RunDirectory, listener: 
     """Fit the base, sample, write the files; the contents of `result.json` are returned."""
     started = time.perf_counter()
     listener.say(f"{config.target.name} from a {config.base.kind} base on a {config.path.kind} path")
-    prepared = prepare_density(config, directory.path)
+    prepared = prepare_density(config, directory.path, say=listener.say)
     checkpoint = directory.path / "training.safetensors"
     result = sample_density(
         prepared.problem,

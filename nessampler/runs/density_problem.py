@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from torch import Tensor
 
 from nessampler.errors import InputError
 from nessampler.kernels import DenseMass, SpectralMass
-from nessampler.methods.density.bases import Base, laplace, pilot_base
+from nessampler.methods.density.bases import Base, laplace, learned_base, pilot_base
 from nessampler.methods.density.dictionaries import default_dictionary
 from nessampler.methods.density.problem import DensityProblem
 from nessampler.methods.ends import generator_for
@@ -22,6 +23,7 @@ from nessampler.runs.config.density import (
     FreeFieldBase,
     GaussianBase,
     LaplaceBase,
+    LearnedBase,
     MixtureBase,
     PilotBase,
     PriorBase,
@@ -34,6 +36,7 @@ from nessampler.targets.phi4 import FreeField, Phi4, lattice_momenta
 __all__ = ["PreparedDensity", "check_density", "prepare_density"]
 
 MODES = "the modes"
+ACCELERATION = 0.3  # mass squared of momenta on the lattice: near criticality long waves are softer than the base
 
 
 @dataclass(frozen=True)
@@ -53,8 +56,8 @@ def check_density(config: DensityConfig, folder: Path) -> Target:
         raise InputError(f"a free-field base is for lattices (phi4): got {config.target.name}; use the pilot base")
     if isinstance(base, PriorBase) and not hasattr(target, "prior"):
         raise InputError(f"a prior base is for posteriors (logistic, cox): got {config.target.name}; use another base")
-    if isinstance(base, LaplaceBase) and len(target.event_shape) != 1:
-        raise InputError(f"a Laplace base is for vectors: got {config.target.name}; use the pilot base")
+    if isinstance(base, LaplaceBase | LearnedBase) and len(target.event_shape) != 1:
+        raise InputError(f"a {base.kind} base is for vectors: got {config.target.name}; use the pilot base")
     if config.run.method == "lsq" and len(target.event_shape) != 1 and not isinstance(target, Phi4):
         raise InputError(f"method lsq is for vectors and lattices: got {config.target.name}; choose ais, smc or nets")
     if config.path.kind == "mixture":
@@ -64,12 +67,14 @@ def check_density(config: DensityConfig, folder: Path) -> Target:
     return target
 
 
-def prepare_density(config: DensityConfig, folder: Path) -> PreparedDensity:
+def prepare_density(
+    config: DensityConfig, folder: Path, *, say: Callable[[str], None] = lambda _: None
+) -> PreparedDensity:
     """The problem as the recipe takes it. A Laplace or pilot base is fitted here, and its evaluations are counted."""
     started = time.perf_counter()
     target = check_density(config, folder)
     counted = Counted(target)
-    base = _base(config, target, counted)
+    base = _base(config, target, counted, say)
     path: AnnealingPath = _mixture_path(config, target) if config.path.kind == "mixture" else _linear(base, target)
     draws = getattr(target, "sample", None)
     problem = DensityProblem(
@@ -87,7 +92,7 @@ def prepare_density(config: DensityConfig, folder: Path) -> PreparedDensity:
     return PreparedDensity(problem, counted.tally("base"), time.perf_counter() - started)
 
 
-def _base(config: DensityConfig, target: Target, counted: Counted) -> Base:
+def _base(config: DensityConfig, target: Target, counted: Counted, say: Callable[[str], None]) -> Base:
     base = config.base
     if isinstance(base, PriorBase):
         prior = target.prior  # pyright: ignore[reportAttributeAccessIssue]
@@ -96,8 +101,10 @@ def _base(config: DensityConfig, target: Target, counted: Counted) -> Base:
     if isinstance(base, FreeFieldBase):
         assert isinstance(target, Phi4)
         field = FreeField.massive(target.size, mass_squared=base.mass_squared, dimensions=target.dimensions)
-        precision = 2 * (lattice_momenta(target.size, target.dimensions) + base.mass_squared)
+        precision = 2 * (lattice_momenta(target.size, target.dimensions) + ACCELERATION)
         return Base(field, SpectralMass(precision))
+    if isinstance(base, LearnedBase):
+        return _learned(base, config, target, counted, say)
     with counted.stage("base"):
         if isinstance(base, LaplaceBase):
             return laplace(counted, inflation=base.inflation, hessian=getattr(target, "hessian", None))
@@ -112,6 +119,25 @@ def _base(config: DensityConfig, target: Target, counted: Counted) -> Base:
                 generator=generator_for(config.run.seed, "base"),
             )
     return Base(_stated_base(base, target, config.target.name))
+
+
+def _learned(
+    base: LearnedBase, config: DensityConfig, target: Target, counted: Counted, say: Callable[[str], None]
+) -> Base:
+    d = target.event_shape.numel()
+    wide = Gaussian(torch.zeros(d, dtype=torch.float64), torch.full((d,), base.wide_scale, dtype=torch.float64))
+    found = learned_base(
+        target,
+        wide,
+        pilots=base.pilots,
+        rounds=base.rounds,
+        generator=generator_for(config.run.seed, "base"),
+        say=say,
+    )
+    if found.learned is not None:  # it counts for itself
+        spent, tally = found.learned.evaluations, counted.tally("base")
+        tally.energy, tally.gradient = tally.energy + spent.energy, tally.gradient + spent.gradient
+    return found
 
 
 def _stated_base(base: GaussianBase | MixtureBase, target: Target, name: str) -> Target:

@@ -13,6 +13,7 @@ __all__ = ["cross_check", "judge"]
 
 DISAGREEMENT = 4.0  # standard errors between two methods
 WEAK_RESIDUAL = 0.0  # held-out R² below which a drift explains nothing
+NOTHING_LEFT = 0.9  # effective fraction above which there was little to explain
 # Flags of a number that may be wrong by more than its error; the others ask for caution.
 GRAVE = frozenset(
     {
@@ -44,7 +45,7 @@ def cross_check(reported: Attempt, attempts: Sequence[Attempt]) -> tuple[Flag, .
                 )
             )
     worst = min(reported.quality.r_squared, default=1.0)
-    if worst < WEAK_RESIDUAL:
+    if worst < WEAK_RESIDUAL and reported.log_z.ess < NOTHING_LEFT:
         t = reported.quality.times[reported.quality.r_squared.index(worst)]
         flags.append(
             Flag(

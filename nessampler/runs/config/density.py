@@ -14,6 +14,7 @@ __all__ = [
     "FreeFieldBase",
     "GaussianBase",
     "LaplaceBase",
+    "LearnedBase",
     "MixtureBase",
     "PilotBase",
     "PriorBase",
@@ -83,8 +84,18 @@ class PilotBase(Table):
     inflation: PositiveFloat = 1.1
 
 
+class LearnedBase(Table):
+    """A family chosen and fitted by pilot particles from a wide normal: see `learned_base`."""
+
+    kind: Literal["learned"]
+    wide_scale: PositiveFloat
+    pilots: Annotated[int, Field(ge=512)] = 4096
+    rounds: Annotated[int, Field(ge=0)] = 2
+
+
 Base = Annotated[
-    GaussianBase | FreeFieldBase | MixtureBase | PriorBase | LaplaceBase | PilotBase, Field(discriminator="kind")
+    GaussianBase | FreeFieldBase | MixtureBase | PriorBase | LaplaceBase | PilotBase | LearnedBase,
+    Field(discriminator="kind"),
 ]
 
 
