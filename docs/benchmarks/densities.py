@@ -47,7 +47,6 @@ def cell(name: str, seed: int) -> dict[str, Any]:
         "origin": found.origin_of_target_samples,
         "verdict": found.verdict.level,
         "flags": [f.code for f in found.flags],
-        "reference": None if config.reference is None else config.reference.model_dump(),
         "seconds": time.perf_counter() - started,
         "rows": rows,
     }
@@ -120,6 +119,7 @@ def table(cells: list[dict[str, Any]]) -> str:
         "|---|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     for found in sorted(cells, key=lambda c: (c["system"], c["seed"])):
+        known = load(catalogue.find(found["system"])).get("reference")
         for row in found["rows"]:
             ess = "" if row["ess"] is None else f"{row['ess']:.3f} ± {row['ess_error']:.3f}"
             back = "" if row["reverse_ess"] is None else f"{row['reverse_ess']:.3f}"
@@ -128,7 +128,7 @@ def table(cells: list[dict[str, Any]]) -> str:
             extra = found["base"] if row["chosen"] else {"gradients": 0, "seconds": 0}
             lines.append(
                 f"| {found['system']} | {found['seed']} | {name} | {row['walkers']} | {ess} | {back} | {value} | "
-                f"{_z(row, found['reference'])} | {_millions(row['gradients'] + extra['gradients'])} | "
+                f"{_z(row, known)} | {_millions(row['gradients'] + extra['gradients'])} | "
                 f"{_millions(row['fields'])} | {row['seconds'] + extra['seconds']:.0f} | {', '.join(row['flags'])} |"
             )
     return "\n".join(lines) + "\n"

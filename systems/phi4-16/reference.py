@@ -43,6 +43,8 @@ from nessampler.targets.phi4 import FreeField, Phi4, lattice_momenta
 BASE_MASS_SQUARED = 1.0
 LEAPFROGS = 5
 ACCEPTANCE = 0.85
+# Modes far above the mass of the field have frequency one: after half a period, π, they are back with the sign changed.
+LONGEST = 1.75
 DTYPE = torch.float32  # of fields; energies are summed in float64
 
 
@@ -117,7 +119,14 @@ def pilot_nodes(path: CountedPath, times: Sequence[float], args: argparse.Namesp
         fields = lattice_sines(args.features, inner=tuple(args.inner))(x, generator)
         weights = torch.full((len(x),), 1 / len(x), dtype=torch.float64)
         found = stein_regression(fields.stein(t, x, point), point.time_derivative, weights)
-        yield Node(t, h, fields, found.coefficients, found.r_squared, math.sqrt(found.residual_variance))
+        yield Node(
+            t,
+            min(h, LONGEST / LEAPFROGS),
+            fields,
+            found.coefficients,
+            found.r_squared,
+            math.sqrt(found.residual_variance),
+        )
 
 
 @dataclass(frozen=True)

@@ -19,8 +19,6 @@ from nessampler.networks.field import NetworkField
 
 __all__ = ["drift_state", "moves_state", "network_for", "rebuilt"]
 
-PROBES = 16384  # base walkers that a dictionary may ask for; its tensors are replaced by the saved ones
-
 
 def moves_state(times: tuple[float, ...], step_sizes: StepSizes, leapfrog_steps: int) -> dict[str, Tensor]:
     """Times and Hamiltonian moves."""
@@ -32,12 +30,13 @@ def moves_state(times: tuple[float, ...], step_sizes: StepSizes, leapfrog_steps:
     }
 
 
-def drift_state(drift: LeastSquaresDrift, flow: Flow, systematic: float) -> dict[str, Tensor]:
-    """A solved drift with its dictionary, and the rule that integrates it."""
+def drift_state(drift: LeastSquaresDrift, flow: Flow, systematic: float, pilots: int) -> dict[str, Tensor]:
+    """A solved drift with its dictionary, made for so many pilots, and the rule that integrates it."""
     return {
         "pilot_times": drift.times,
         "coefficients": drift.coefficients,
         "rule": torch.tensor([flow.order, flow.substeps]),
+        "pilots": torch.tensor(pilots),
         "systematic": torch.tensor(systematic, dtype=torch.float64),
         **{f"dictionary.{name}": value for name, value in _tensors(drift.dictionary).items()},
     }
@@ -77,7 +76,7 @@ def rebuilt(problem: DensityProblem, name: str, state: Mapping[str, Tensor], dev
     if name == "ais":
         return plain
     generator = torch.Generator().manual_seed(0)
-    x = problem.path.start.sample(PROBES, generator=generator).to(device, problem.dtype)  # pyright: ignore[reportAttributeAccessIssue]
+    x = problem.path.start.sample(int(state["pilots"]), generator=generator).to(device, problem.dtype)  # pyright: ignore[reportAttributeAccessIssue]
     known = problem.dictionary(x, generator)
     saved = {key.removeprefix("dictionary."): v for key, v in state.items() if key.startswith("dictionary.")}
     drift = LeastSquaresDrift(_with(known, saved), state["pilot_times"], state["coefficients"])

@@ -58,15 +58,30 @@ def lattice_sines(
     inner: tuple[float, ...] = (math.inf, 1.0, 0.3, 0.1),
     outer: tuple[float, ...] = (math.inf, 1.0, 0.1),
 ) -> Factory:
-    """Sines of random sums of smeared fields; each term of a sum has unit variance over the walkers, on average."""
+    """Sines of random sums of smeared fields; each term of a sum has unit variance over the walkers, on average.
+
+    The widths are those of walkers of *both* ends: scaled to the base alone, sines miss the long waves of an ordered
+    or near-critical target, and the held-out R² at t = 1 falls from .96 to .82 at L = 16, λ = 0.8. Directions of the
+    sums are orthogonal in blocks, which leaves less to chance than independent ones.
+    """
 
     def make(x: Tensor, generator: torch.Generator) -> LatticeDictionary:
         shape = tuple(x.shape[1:])
-        mixing = torch.randn(len(inner), features, generator=generator, dtype=torch.float64, device=generator.device)
+        mixing = _orthogonal(len(inner), features, generator)
         bare = LatticeDictionary(shape, inner, outer, torch.eye(len(inner), dtype=torch.float64))
-        return LatticeDictionary(shape, inner, outer, mixing.cpu() / bare.spread(x)[:, None])
+        return LatticeDictionary(shape, inner, outer, mixing / bare.spread(x)[:, None])
 
     return make
+
+
+def _orthogonal(rows: int, columns: int, generator: torch.Generator) -> Tensor:
+    """Columns distributed as white noise, orthogonal within each block of `rows` of them."""
+
+    def normal(*shape: int) -> Tensor:
+        return torch.randn(*shape, generator=generator, dtype=torch.float64, device=generator.device).cpu()
+
+    blocks = [torch.linalg.qr(normal(rows, rows))[0] * normal(rows, rows).norm(dim=0) for _ in range(0, columns, rows)]
+    return torch.cat(blocks, 1)[:, :columns]
 
 
 MANY = 256  # coordinates beyond which they share their functions

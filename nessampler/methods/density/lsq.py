@@ -78,7 +78,7 @@ def least_squares(
     few = min(TUNING_WALKERS, pilots)
     tuning = pilot(path, _start(path, few, dtype, device, generator), mover, generator=generator, conditional_ess=0.7)
     x = _start(path, pilots, dtype, device, generator)
-    fields = dictionary(x, generator)
+    fields = dictionary(_both_ends(x, tuning.x), generator)
     if pilots < 4 * fields.size:
         raise InputError(
             f"a drift needs at least four pilot walkers for each field: got {pilots} for {fields.size}; "
@@ -110,10 +110,16 @@ def least_squares(
         dtype=dtype,
         state={
             **moves_state(times, tuning.step_sizes, mover.leapfrog_steps),
-            **drift_state(drift.field, flow, error.bound),
+            **drift_state(drift.field, flow, error.bound, pilots),
         },
     )
     return Solved(annealing, field, drift, tuning, error)
+
+
+def _both_ends(x: Tensor, last: Tensor) -> Tensor:
+    """As many walkers as x has, half from either end of the path: fields must suit the widths of both."""
+    half = len(x) // 2
+    return torch.cat([x[: len(x) - half], last[torch.arange(half, device=x.device) % len(last)]])
 
 
 def production_times(drift: SolvedDrift, steps: int) -> tuple[float, ...]:

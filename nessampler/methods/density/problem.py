@@ -23,7 +23,8 @@ class DensityProblem:
 
     Attributes:
         path: from a base with `sample` and `log_z` to the target.
-        dictionary: makes the fields that a closed-form drift is solved in, from base walkers and a generator.
+        dictionary: makes the fields that a closed-form drift is solved in, from a generator and as many walkers as
+            there are pilots, half of them from either end of the path.
         mass: of Hamiltonian moves.
         step_size: of the leapfrog to start tuning from, in units of the mass.
         knowledge: what the base or the path knows about the target that no walker found out, such as "the modes";

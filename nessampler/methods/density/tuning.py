@@ -222,6 +222,7 @@ class Pilot:
         lengths: cumulated $\sqrt{1/\mathrm{CESS} - 1}$ up to each time.
         step_sizes, masses, acceptance: at these times.
         log_z_ratio: the pilot's own estimate, for a sanity check only.
+        x: the walkers where they ended, at the target and of equal weight.
     """
 
     times: tuple[float, ...]
@@ -230,6 +231,7 @@ class Pilot:
     masses: Masses
     acceptance: tuple[float, ...]
     log_z_ratio: float
+    x: Tensor
 
     def spaced(self, steps: int) -> tuple[float, ...]:
         """Times of equal length: `steps` intervals, each about as hard as any other."""
@@ -296,7 +298,8 @@ def pilot(
         walkers, limit, here = _tuned(path, mover, walkers, t, weights, limit, precondition, sweeps, generator)
         found.append(here)
     grid, sizes, masses, acceptance = zip(*found, strict=True)
-    return Pilot(grid, tuple(lengths), StepSizes(grid, sizes), Masses(grid, masses), acceptance, log_z)
+    last = walkers.x[systematic(weights.normalized, generator=generator)]
+    return Pilot(grid, tuple(lengths), StepSizes(grid, sizes), Masses(grid, masses), acceptance, log_z, last)
 
 
 class _Found(NamedTuple):
