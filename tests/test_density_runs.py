@@ -352,6 +352,19 @@ def test_the_data_of_a_density_travel_with_the_run(tmp_path: Path) -> None:
     assert without_seconds(read(tmp_path / "again")) == without_seconds(read(tmp_path / "run"))
 
 
+def test_a_learned_base_is_fitted_by_counted_particles_and_tells_its_choice() -> None:
+    told: list[str] = []
+    chosen = config(WELLS, "base={kind='learned', wide_scale=3.0, pilots=512, rounds=0}")
+    prepared = prepare_density(chosen, Path(), say=told.append)
+    assert prepared.evaluations.gradient > 512 * 5
+    assert any(line.startswith("base 1: ") for line in told)
+    x = prepared.problem.path.start.sample(2000, generator=torch.Generator().manual_seed(0))  # pyright: ignore[reportAttributeAccessIssue]
+    weight = prepared.problem.path.start.energy(x) - prepared.problem.target.energy(x)
+    assert float(weight.exp().sum() ** 2 / (2 * weight).exp().sum()) > 0.3 * len(x)
+    with pytest.raises(InputError, match="a Learned base is for vectors: got phi4"):
+        prepare_density(config(LATTICE, "base={kind='learned', wide_scale=3.0}"), Path())
+
+
 # --- bases -------------------------------------------------------------------------------------------------------
 
 

@@ -57,7 +57,7 @@ def check_density(config: DensityConfig, folder: Path) -> Target:
     if isinstance(base, PriorBase) and not hasattr(target, "prior"):
         raise InputError(f"a prior base is for posteriors (logistic, cox): got {config.target.name}; use another base")
     if isinstance(base, LaplaceBase | LearnedBase) and len(target.event_shape) != 1:
-        raise InputError(f"a {base.kind} base is for vectors: got {config.target.name}; use the pilot base")
+        raise InputError(f"a {base.kind.title()} base is for vectors: got {config.target.name}; use the pilot base")
     if config.run.method == "lsq" and len(target.event_shape) != 1 and not isinstance(target, Phi4):
         raise InputError(f"method lsq is for vectors and lattices: got {config.target.name}; choose ais, smc or nets")
     if config.path.kind == "mixture":
