@@ -31,7 +31,7 @@ def cell(name: str, seed: int) -> dict[str, Any]:
     path = catalogue.find(name)
     config = resolve(load(path), run={"seed": seed}, source=str(path))
     assert isinstance(config, DensityConfig)
-    started = time.perf_counter()
+    started, busy = time.perf_counter(), time.process_time()
     prepared = prepare_density(config, path.parent)
     fitted = {"seconds": prepared.seconds, "gradients": prepared.evaluations.gradient + prepared.evaluations.energy}
     effort = DensityEffort(**config.sampling.model_dump())
@@ -48,6 +48,7 @@ def cell(name: str, seed: int) -> dict[str, Any]:
         "verdict": found.verdict.level,
         "flags": [f.code for f in found.flags],
         "seconds": time.perf_counter() - started,
+        "cpu_seconds": time.process_time() - busy,
         "rows": rows,
     }
 

@@ -15,7 +15,9 @@ __all__ = ["fit_triangular_normal"]
 
 RIDGE = 1e-4
 ROUNDS = 3  # of pruning
-STRICTNESS = 2.0  # on standard errors, which particles of common ancestry make too small
+STRICTNESS = 2.0  # on standard errors
+LARGEST_LEVERAGE = 0.99
+SIBLINGS = 32  # neighbouring samples that may descend from one particle: their gradients are not independent
 
 
 def fit_triangular_normal(
@@ -29,9 +31,11 @@ def fit_triangular_normal(
 
     In standardised coordinates the mean of
     $\tfrac12 u_i^2 + \log\sigma_i$, $u_i = (x_i - a_i - A_i\cdot x)/\sigma_i$, plus $\tfrac\lambda2(|A|^2 + |B|^2)$, is
-    minimised over all coordinates at once. Slopes below
-    $2\sqrt{2\log p}$ robust standard errors (p of them; the sandwich of each row's predictors) are set to zero, and the
-    rest is fitted again. Orders, which have as many slopes before that, are compared by likelihood.
+    minimised over all coordinates at once. Slopes below $2\sqrt{2\log p}$ robust standard errors (p of them; the
+    sandwich of each row's predictors, every residual that of a fit without the sample, neighbouring samples clustered)
+    are set to zero, as are those on which the first and the last half of the samples do not agree: halves may come from
+    different islands. The rest is fitted again. Orders, which have as many slopes before that, are compared by
+    likelihood.
 
     Args:
         x: samples.
@@ -39,6 +43,10 @@ def fit_triangular_normal(
         orders: to try; where None the natural one, the reversed one, and the one that puts first whatever the others'
             scatter depends on most.
         ridge: $\lambda$.
+
+    References:
+        MacKinnon & White, Some heteroskedasticity-consistent covariance matrix estimators, 1985, J. Econometrics 29,
+        305 (the jackknife form).
 
     Raises:
         InputError: shapes that do not belong together, or samples or weights that are not numbers.
@@ -98,10 +106,19 @@ def _begun(z: Tensor, w: Tensor, earlier: Tensor) -> list[Tensor]:
 
 
 def _pruned(z: Tensor, w: Tensor, values: list[Tensor], earlier: Tensor, ridge: float) -> list[Tensor]:
+    """Only slopes that both halves of the samples ask for, with one sign: a few far out can ask for anything."""
     free = [earlier, earlier]
     least = STRICTNESS * math.sqrt(2 * math.log(max(2 * float(earlier.sum()), 2.0)))
+    cut = len(z) // 2
+    halves = [(z[part], w[part] / w[part].sum()) for part in (slice(0, cut), slice(cut, None))]
     for _ in range(ROUNDS):
-        kept = _significant(z, w, values, free, least)
+        kept = [f.clone() for f in free]
+        fits = [_minimised(*half, values, free, ridge) for half in halves]
+        for half, fit in zip(halves, fits, strict=True):
+            for mask, found in zip(kept, _significant(*half, fit, free, least / math.sqrt(2)), strict=True):
+                mask *= found
+        for mask, one, other in zip(kept, fits[0][1::2], fits[1][1::2], strict=True):
+            mask *= one * other > 0
         if all(bool((new == old).all()) for new, old in zip(kept, free, strict=True)):
             break
         free = kept
@@ -148,9 +165,12 @@ def _significant(z: Tensor, w: Tensor, values: list[Tensor], free: list[Tensor],
             if not len(read):
                 continue
             one = torch.cat([torch.ones_like(z[:, :1]), z[:, read]], 1)
-            # The sandwich: a few samples in a narrow neck know a lot each, but they are few.
+            # The sandwich: a few samples in a narrow neck know a lot each, but they are few. Those far out pull the fit
+            # towards themselves, so their slack is what it would be without them; and siblings count as one.
             inverse = torch.linalg.pinv((weight[:, None] * one).T @ one)
-            gradient = (w * slack)[:, None] * one
+            leverage = (weight * ((one @ inverse) * one).sum(1)).clamp(max=LARGEST_LEVERAGE)
+            gradient = (w * slack / (1 - leverage))[:, None] * one
+            gradient = torch.stack([block.sum(0) for block in gradient.split(SIBLINGS)])
             error = (inverse @ (gradient.T @ gradient) @ inverse).diagonal()[1:].clamp(min=0.0).sqrt()
             mask[i, read] = (coefficients[i, read].abs() > least * error).double()
     return kept

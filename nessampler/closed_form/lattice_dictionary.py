@@ -17,7 +17,7 @@ from nessampler.targets.phi4 import lattice_momenta, mode_multiplicity
 __all__ = ["LatticeDictionary"]
 
 # Floats per block of work: few enough for a block of features to stay in a core's cache.
-BLOCK = 2**20
+BLOCK = 2**18
 
 
 @dataclass(frozen=True)
@@ -97,12 +97,12 @@ class LatticeDictionary:
 
     def spread(self, x: Float[Tensor, " n *event"]) -> Float[Tensor, " inner"]:
         """Standard deviation of every smeared field over sites and walkers, to scale `weights` by."""
-        blocks = [self._filtered(block, self._smear).to(torch.float64) for block in x.split(self._block())]
+        blocks = [self._filtered(block, self.inner, self._smear).to(torch.float64) for block in x.split(self._block())]
         square = torch.stack([b.square().mean(tuple(range(2, b.ndim))).sum(0) for b in blocks]).sum(0)
         return (square / len(x)).sqrt().cpu()
 
     def _stein(self, x: Tensor, score: Tensor) -> Tensor:
-        felt = self._filtered(score, self._kernel).flatten(2)
+        felt = self._filtered(score, self.outer, self._kernel).flatten(2)
         u = self._inside(x)
         features = torch.cat([x.flatten(1)[:, None], torch.sin(u)], 1)
         along = (felt @ features.transpose(1, 2)).to(torch.float64)
@@ -112,19 +112,29 @@ class LatticeDictionary:
     def _velocity(self, x: Tensor, theta: Tensor) -> tuple[Tensor, Tensor]:
         u = self._inside(x)
         mixed = theta[:, :1].to(x) * x.flatten(1)[:, None] + theta[:, 1:].to(x) @ torch.sin(u)
-        modes = torch.fft.rfftn(mixed.reshape(len(x), -1, *self.shape), dim=self._axes)
-        velocity = torch.fft.irfftn((modes * self._kernel.to(x)).sum(1), s=self.shape, dim=self._axes)
+        velocity = self._smoothed(mixed.unflatten(2, self.shape))
         slope = (theta * self._contact.to(x.device)).sum(0)
         divergence = torch.cos(u).sum(2).to(torch.float64) @ slope[1:] + u.shape[2] * slope[0]
         return velocity, divergence
 
     def _inside(self, x: Tensor) -> Tensor:
         """The arguments of the sines, `(n, features, sites)`."""
-        return self.weights.T.to(x) @ self._filtered(x, self._smear).flatten(2)
+        return self.weights.T.to(x) @ self._filtered(x, self.inner, self._smear).flatten(2)
 
-    def _filtered(self, x: Tensor, responses: Tensor) -> Tensor:
-        modes = torch.fft.rfftn(x, dim=self._axes).unsqueeze(1) * responses.to(x)
-        return torch.fft.irfftn(modes, s=self.shape, dim=self._axes)
+    def _filtered(self, x: Tensor, masses: Sequence[float], responses: Tensor) -> Tensor:
+        """Every response to x, `(n, masses, *shape)`; an infinite mass takes no transform."""
+        bare, smeared = _split(masses)
+        out = x.new_empty(len(x), len(masses), *self.shape)
+        out[:, bare] = x.unsqueeze(1)
+        modes = torch.fft.rfftn(x, dim=self._axes).unsqueeze(1) * responses[smeared].to(x)
+        out[:, smeared] = torch.fft.irfftn(modes, s=self.shape, dim=self._axes)
+        return out
+
+    def _smoothed(self, fields: Tensor) -> Tensor:
+        """Every outer response to its own field, summed."""
+        bare, smeared = _split(self.outer)
+        modes = (torch.fft.rfftn(fields[:, smeared], dim=self._axes) * self._kernel[smeared].to(fields)).sum(1)
+        return fields[:, bare].sum(1) + torch.fft.irfftn(modes, s=self.shape, dim=self._axes)
 
     @property
     def _axes(self) -> tuple[int, ...]:
@@ -132,6 +142,12 @@ class LatticeDictionary:
 
     def _block(self) -> int:
         return max(1, BLOCK // (math.prod(self.shape) * max(1, self.weights.shape[1])))
+
+
+def _split(masses: Sequence[float]) -> tuple[list[int], list[int]]:
+    """Which responses leave a field as it is, and which do not."""
+    bare = [k for k, m in enumerate(masses) if math.isinf(m)]
+    return bare, [k for k in range(len(masses)) if k not in bare]
 
 
 def _responses(momenta: Tensor, masses: Sequence[float]) -> Tensor:

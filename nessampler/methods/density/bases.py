@@ -15,10 +15,11 @@ from nessampler.closed_form.density_fits import FAMILIES, Family, FittedDensity,
 from nessampler.errors import InputError
 from nessampler.kernels import HMC, DenseMass, DiagonalMass, Mass, SpectralMass, UnitMass
 from nessampler.methods.density.ais import ais
+from nessampler.methods.density.annealing import Annealing
 from nessampler.methods.density.smc import Particles, smc
 from nessampler.methods.density.tuning import Hamiltonian, StepSizes
 from nessampler.paths import AnnealingPath, LinearPath
-from nessampler.simulate import FEWEST_ISLANDS, simulate
+from nessampler.simulate import FEWEST_ISLANDS, Ensemble, simulate
 from nessampler.targets import Counted, Tally, Target, energy_and_score
 from nessampler.targets.normal import Normal
 from nessampler.targets.phi4 import FreeField, lattice_momenta
@@ -42,6 +43,7 @@ TARGET_ACCEPTANCE = 0.7
 LARGEST_DENSE = 128  # coordinates of a mass with correlations
 TRIAL_WALKERS, TRIAL_STEPS = 1024, 8  # of the annealing that judges a base
 FEWEST_LOST = 0.005  # of the scouts, below which they are the tail of a tail
+INDEPENDENT = 0.3  # ESS of a trial from which walkers that are never resampled, and so independent, are the better fit
 GOOD_ENOUGH = 0.97  # ESS of a trial after which no further round is worth its evaluations
 BLOCK = 32  # neighbouring particles that judge together, or not at all
 QUENCH_STEPS = 40  # trajectories of scouts that fall
@@ -240,7 +242,8 @@ def learned_base(
        that of nearly all particles) are modes that resampling lost, and join the particles, as many as they are.
     2. Every family is fitted to half of the particles and judged by the other half; the winner is fitted to all, its
        squared scales widened by $1 + \text{widening}/\sqrt d$ so that weights stay bounded.
-    3. Particles annealed from that base have better weights, in particular right ones between modes: fit again.
+    3. Particles annealed from that base have better weights, in particular right ones between modes, and where few of
+       them weigh nothing they need no resampling and are independent: fit again.
     4. Of the bases, those whose log Z from a short annealing is clearly below another's have missed something; the
        remaining one with the largest ESS is taken.
 
@@ -292,24 +295,29 @@ def learned_base(
         first = mover or Hamiltonian()
         particles = _particles(path, first, pilots, generator, conditional_ess)
         scouts = _scouts(path, first, particles, pilots // 4, generator)
-        known, bases, found = len(scouts), [], []
+        known, bases, annealings, found = len(scouts), [], [], []
         for k in range(rounds + 1):
             fitted, lost = _fitted_with_scouts(counted, particles, scouts, known, families, generator)
             # Later on only those count that the first particles lacked: others are the tails of a better fit.
             scouts, share = (scouts[lost] if k == 0 else scouts), float(lost.sum()) / known
             density = widened(fitted.target, math.sqrt(scale))
             base = Base(density, local_mass(density, generator=generator))
-            trial = _tried(base, counted, generator)
+            annealing, trial = _tried(base, counted, generator)
             found.append(Round(fitted.family, fitted.held_out, fitted.effective, share, *trial))
             bases.append(base)
+            annealings.append(annealing)
             say(f"base {k + 1}: {fitted.family}, ESS {trial[0]:.3f}, log Z {trial[1]:.4g} ± {trial[2]:.2g}")
             if k == rounds or (trial[0] >= GOOD_ENOUGH and share < FEWEST_LOST):
                 break
             best = max(fitted.held_out.values())
             families = {name: families[name] for name, v in fitted.held_out.items() if v > best - HOPELESS}
-            start = bases[_best(found)]
-            onwards = LinearPath(start.target, counted)
-            particles = _particles(onwards, Hamiltonian(mass=start.mass), pilots, generator)
+            top = _best(found)
+            start, annealing = bases[top], annealings[top]
+            if annealing is not None and found[top].ess >= INDEPENDENT:
+                particles = annealing.draw(pilots, generator=generator)
+            else:
+                onwards = LinearPath(start.target, counted)
+                particles = _particles(onwards, Hamiltonian(mass=start.mass), pilots, generator)
     chosen = _best(found)
     total = counted.tally()
     return Base(bases[chosen].target, bases[chosen].mass, LearnedFrom(tuple(found), chosen, total.copy()))
@@ -362,7 +370,7 @@ def _scouts(
 
 def _fitted_with_scouts(
     target: Target,
-    particles: Particles,
+    particles: Particles | Ensemble,
     scouts: Float[Tensor, "m d"],
     known: int,
     families: Mapping[str, Family],
@@ -396,15 +404,17 @@ def _quantile(values: Float[Tensor, " n"], weights: Float[Tensor, " n"], level: 
     return float(ordered[min(at, len(ordered) - 1)])
 
 
-def _tried(base: Base, target: Target, generator: torch.Generator) -> tuple[float, float, float]:
-    """ESS, log Z and its error of a short annealing; nothing from a base whose draws the target cannot evaluate."""
+def _tried(
+    base: Base, target: Target, generator: torch.Generator
+) -> tuple[Annealing | None, tuple[float, float, float]]:
+    """A short annealing, its ESS, log Z and error; nothing from a base whose draws the target cannot evaluate."""
     path = LinearPath(base.target, target)
     try:
         annealing = ais(path, steps=TRIAL_STEPS, mover=Hamiltonian(mass=base.mass), pilots=256, generator=generator)
         drawn = annealing.draw(TRIAL_WALKERS, generator=generator)
     except InputError:
-        return 0.0, -math.inf, math.inf
-    return drawn.ess, annealing.base_log_z + drawn.log_z_ratio, drawn.log_z_error
+        return None, (0.0, -math.inf, math.inf)
+    return annealing, (drawn.ess, annealing.base_log_z + drawn.log_z_ratio, drawn.log_z_error)
 
 
 def _best(found: list[Round]) -> int:
