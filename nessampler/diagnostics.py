@@ -154,12 +154,16 @@ def convergence(
     return Convergence(tuple(shares), first, final)
 
 
-def disagreement(work_forward: Work, work_reverse: Work, *, seed: int = 0) -> tuple[Flag, ...]:
+def disagreement(
+    work_forward: Work, work_reverse: Work, *, seed: int = 0, base_log_z: float | None = None
+) -> tuple[Flag, ...]:
     """Flags where the two directions contradict each other beyond one-sided 99.9 % limits; empty if they do not.
 
     "crossed_bounds": the lower bound of ΔF lies above the upper one, which no amount of dissipation can do.
     "directions_disagree": the two Jarzynski averages differ although each is unflagged; averages with heavy tails
     or few effective samples differ routinely and are not compared, since `bar` does not lean on them.
+
+    With `base_log_z` the works lead from a base to a density, and messages speak of its log Z = `base_log_z` - ΔF.
 
     Raises:
         InputError: fewer than two works in a direction, a NaN, or a −inf; the work is named.
@@ -173,13 +177,13 @@ def disagreement(work_forward: Work, work_reverse: Work, *, seed: int = 0) -> tu
     flags = []
     low, high = bounds(work_forward, work_reverse).tightest_limits
     if low is not None and high is not None and low > high:
-        flags.append(_crossed_bounds(low, high))
+        flags.append(_crossed_bounds(low, high, base_log_z))
     forward = jarzynski(work_forward, opposite=work_reverse, seed=seed)
     reverse = jarzynski(work_reverse, reverse=True, opposite=work_forward, seed=seed)
     if forward.trusted and reverse.trusted and forward.delta_f is not None and reverse.delta_f is not None:
         error = math.hypot(forward.std_error or 0.0, reverse.std_error or 0.0)
         if abs(forward.delta_f - reverse.delta_f) > float(norm.ppf(ONE_SIDED)) * error:
-            flags.append(_directions_disagree(forward.delta_f, reverse.delta_f))
+            flags.append(_directions_disagree(forward.delta_f, reverse.delta_f, base_log_z))
     return tuple(flags)
 
 
@@ -217,7 +221,13 @@ def _part(values: Float[np.ndarray, "chains draws"], share: float, last: bool) -
     return values[:, -count:] if last else values[:, :count]
 
 
-def _crossed_bounds(low: float, high: float) -> Flag:
+def _crossed_bounds(low: float, high: float, base: float | None) -> Flag:
+    if base is not None:
+        return Flag(
+            "crossed_bounds",
+            f"the lower limit of log Z, {base - high:.3f}, lies above the upper, {base - low:.3f}, which no weights "
+            "allow; check that the samples of the target belong to the density asked for.",
+        )
     return Flag(
         "crossed_bounds",
         f"the lower limit of ΔF, {low:.3f} kT, lies above the upper, {high:.3f} kT, which the second law forbids; "
@@ -225,7 +235,14 @@ def _crossed_bounds(low: float, high: float) -> Flag:
     )
 
 
-def _directions_disagree(forward: float, reverse: float) -> Flag:
+def _directions_disagree(forward: float, reverse: float, base: float | None) -> Flag:
+    if base is not None:
+        return Flag(
+            "directions_disagree",
+            f"walkers from the base give log Z = {base - forward:.3f}, walkers from samples of the target "
+            f"{base - reverse:.3f}, further apart than their errors allow; modes are missing on one side, or the "
+            "samples belong to another density.",
+        )
     return Flag(
         "directions_disagree",
         f"forward works give ΔF = {forward:.3f} kT, reverse works {reverse:.3f} kT, further apart than their errors "

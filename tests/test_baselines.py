@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from nessampler.errors import InputError
-from nessampler.kernels import DenseMass, DiagonalMass, Langevin, SpectralMass, UnitMass
+from nessampler.kernels import DenseMass, DiagonalMass, Inertial, Langevin, SpectralMass, UnitMass
 from nessampler.methods.density import smc as smc_module
-from nessampler.methods.density.ais import IntervalDiffusion, Unadjusted, ais
+from nessampler.methods.density.ais import IntervalDiffusion, Unadjusted, Underdamped, ais
 from nessampler.methods.density.smc import Particles, smc
 from nessampler.methods.density.tuning import (
     Hamiltonian,
@@ -154,6 +154,8 @@ MOVERS = {
     "walk": Walk(repeats=3),
     "unadjusted": Unadjusted(),
     "unadjusted, scaled": Unadjusted(torch.tensor([0.5, 1.0, 0.7], dtype=torch.float64), (0.5, 1.0)),
+    "underdamped": Underdamped(),
+    "underdamped, scaled": Underdamped(DiagonalMass(torch.tensor([0.5, 1.0, 0.7], dtype=torch.float64))),
 }
 
 
@@ -169,7 +171,7 @@ def test_annealing_is_unbiased_forwards_and_backwards(wells, name):
     assert abs(forward.log_z_ratio + exact) > 8 * forward.log_z_error  # the sign matters
 
 
-@pytest.mark.parametrize("name", ["hmc", "unadjusted"])
+@pytest.mark.parametrize("name", ["hmc", "unadjusted", "underdamped"])
 def test_what_the_pilot_decided_is_frozen(wells, name):
     annealing, other = (
         ais(LinearPath(*wells), steps=5, mover=MOVERS[name], pilots=100, generator=seeded(seed)) for seed in (0, 1)
@@ -192,6 +194,22 @@ def test_unadjusted_steps_are_chosen_for_the_least_variance_of_work(wells):
     assert wild.kernel.diffusion.factor == 0.25
     with pytest.raises(InputError, match="needs a stable step"):
         ais(path, steps=10, mover=Unadjusted(factors=(1e4,)), generator=seeded(0))
+
+
+def test_underdamped_steps_keep_momenta_where_that_leaves_less_variance():
+    """A soft direction, along which overdamped walkers creep."""
+    soft = torch.tensor([1.0, 8.0], dtype=torch.float64)
+    path = LinearPath(Gaussian(torch.zeros(2).double(), soft), Gaussian(torch.tensor([0.0, 12.0]).double(), soft))
+    found, overdamped = (
+        ais(path, steps=60, mover=Underdamped(**options), generator=seeded(0))
+        for options in ({}, {"persistences": (0.0,)})
+    )
+    assert isinstance(found.kernel, Inertial)
+    assert found.kernel.persistence > 0.5
+    variances = [float(a.draw(1_000, generator=seeded(1)).work.var()) for a in (found, overdamped)]
+    assert variances[0] < 0.7 * variances[1]
+    with pytest.raises(InputError, match="needs a stable step"):
+        ais(path, steps=10, mover=Underdamped(factors=(1e4,)), generator=seeded(0))
 
 
 @pytest.mark.parametrize("precondition", [diagonal, dense])

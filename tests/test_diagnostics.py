@@ -2,6 +2,7 @@
 
 import logging
 import math
+import re
 
 import numpy as np
 import pytest
@@ -143,6 +144,18 @@ def test_a_flipped_reverse_sign_crosses_the_bounds():
     forward, reverse = -4.5 + rng.normal(size=1000), 5.5 + rng.normal(size=1000)
     assert disagreement(forward, reverse) == ()
     assert codes(disagreement(-forward, -reverse)) == ["crossed_bounds", "directions_disagree"]
+
+
+def test_messages_about_a_density_speak_of_its_log_z():
+    rng = np.random.default_rng(0)
+    flags = disagreement(-3 + rng.normal(size=2000), 1 + rng.normal(size=2000), base_log_z=2.0)
+    assert [flag.code for flag in flags] == ["crossed_bounds", "directions_disagree"]
+    assert all("log Z" in flag.message and "ΔF" not in flag.message for flag in flags)
+    # ΔF is -3.5 forwards and -0.5 backwards: log Z = 2 - ΔF
+    assert "log Z = 5.5" in flags[1].message
+    assert "samples of the target 2.5" in flags[1].message
+    low, high = (float(word.strip(",")) for word in re.findall(r"-?\d+\.\d+", flags[0].message))
+    assert low > high
 
 
 def test_a_basin_missing_from_one_end_makes_the_directions_disagree():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -52,6 +53,19 @@ def test_a_transport_survives_as_tensors(make, method):
             50, generator=torch.Generator().manual_seed(3)
         )
         assert float((changed.log_weight - one.log_weight).abs().max()) > 1e-3
+
+
+def test_inertia_survives_as_tensors():
+    first = sample_density(well(), method="ais", effort=replace(EFFORT, kernel="inertial")).attempt.annealing
+    assert first is not None
+    state = {key: value.clone() for key, value in first.state.items()}
+    changed = {**state, "persistence": 0.5 * state["persistence"] + 0.1}
+    one, other, third = (
+        a.draw(50, generator=torch.Generator().manual_seed(3)).log_weight
+        for a in (first, *(rebuilt(well(), "ais", s, torch.device("cpu")) for s in (state, changed)))
+    )
+    torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-9)
+    assert float((third - one).abs().max()) > 1e-3
 
 
 def test_a_state_without_a_transport_is_refused():

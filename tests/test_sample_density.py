@@ -15,6 +15,7 @@ from nessampler.errors import InputError
 from nessampler.estimators.log_z import log_z
 from nessampler.methods.density.dictionaries import curvature_fields, random_fourier
 from nessampler.methods.density.nets import train_nets
+from nessampler.methods.density.one_call import sample
 from nessampler.methods.density.problem import DensityProblem
 from nessampler.methods.density.result import Sampled
 from nessampler.methods.density.sample import DensityEffort, DensityMethod, sample_density
@@ -158,6 +159,29 @@ def test_production_takes_one_gradient_per_leapfrog_and_none_besides(method: Den
         assert per_step in (2, 4, 8, 16)  # one evaluation per stage of the rule chosen
 
 
+def test_fields_along_the_gradient_count_as_gradients_too() -> None:
+    target = GaussianMixture(torch.tensor([[-1.0, 0.0], [1.0, 0.5]]).double(), torch.ones(2).double())
+    path = CurvedPath(Normal(torch.zeros(2), 2 * torch.eye(2)), target)
+    posed = replace(problem(target, exact=None), path=path, dictionary=curvature_fields(path))
+    attempt = sample_density(posed, method="lsq", seed=0, effort=replace(EFFORT, reverse_walkers=0)).attempt
+    gradients = attempt.evaluations["target"]["sampling"]["gradient"]
+    fields = attempt.evaluations["field"]["sampling"]
+    assert gradients == EFFORT.walkers * (1 + EFFORT.steps * (EFFORT.leapfrog_steps + 1)) + fields
+
+
+def test_plain_annealing_with_inertia_takes_as_many_gradients() -> None:
+    spent = replace(EFFORT, kernel="inertial", walkers=2_000)
+    found = sample_density(problem(), method="ais", seed=1, effort=spent)
+    assert "underdamped" in found.attempt.description
+    assert found.log_z.std_error is not None
+    assert abs(found.log_z.value - WELL.log_z) < 4 * found.log_z.std_error < 0.2
+    # One gradient a step, and none at t = 0, where the target has no weight.
+    sampling = found.attempt.evaluations["target"]["sampling"]
+    assert sampling["gradient"] == 2_000 * EFFORT.steps * EFFORT.leapfrog_steps
+    with pytest.raises(InputError, match="kernel = 'inertial' is for plain annealing: lsq moves by"):
+        sample_density(problem(), method="lsq", effort=spent)
+
+
 # ---- the same again ------------------------------------------------------------------------------------------------
 
 
@@ -258,6 +282,14 @@ def test_a_base_that_misses_a_part_of_the_support_is_flagged() -> None:
     assert "no_way_back" not in {flag.code for flag in wide.flags}
 
 
+def test_what_a_base_was_told_is_owned_up_to() -> None:
+    spent = DensityEffort(300, reverse_walkers=0, steps=4)
+    told = sample(WELL, base=BASE, method="ais", knowledge="the wells", effort=spent)
+    assert told.knowledge == "the wells"
+    assert "Base or path were told of the wells." in str(told)
+    assert "told" not in str(sample(WELL, base=BASE, method="ais", effort=spent))
+
+
 def test_weights_that_collapse_are_flagged() -> None:
     d = 10
     far = Normal(torch.full((d,), 2.0), 0.02 * torch.eye(d))
@@ -279,6 +311,7 @@ def test_a_wrong_energy_of_the_target_is_seen_by_its_own_samples() -> None:
 
     found = sample_density(problem(Shifted()), method="ais", seed=5, effort=EFFORT)
     assert {flag.code for flag in found.flags} & {"directions_disagree", "crossed_bounds"}
+    assert all("ΔF" not in flag.message for flag in found.flags)
     assert found.verdict.level == "not trusted"
 
 

@@ -34,6 +34,22 @@ def cube(well: AnharmonicWell, points: int = 90) -> tuple[list[np.ndarray], list
     return x, [r * weights for r in reach], density
 
 
+@pytest.mark.parametrize(
+    "target",
+    [
+        Gaussian(torch.zeros(2), torch.ones(2)),
+        AnharmonicWell([0.0, 1.0], stiffness=[1.0, 2.0], quartic=[0.1, 0.0], skew=[0.1, 0.0], coupling=0.2),
+    ],
+)
+def test_draws_are_made_on_the_device_of_the_generator(target, monkeypatch):
+    asked, randn, rand = [], torch.randn, torch.rand
+    for name, real in (("randn", randn), ("rand", rand)):
+        monkeypatch.setattr(torch, name, lambda *a, real=real, **k: asked.append(k.get("device")) or real(*a, **k))
+    target.sample(3, generator=torch.Generator().manual_seed(0))
+    assert asked
+    assert all(device == torch.device("cpu") for device in asked)  # named, so that another generator's would be too
+
+
 def test_log_z_of_the_well_matches_gauss_legendre_in_three_dimensions(wells):
     for well in wells:
         _, weights, density = cube(well)

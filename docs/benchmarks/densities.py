@@ -16,6 +16,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from nessampler.methods.density.result import Attempt
 from nessampler.methods.density.sample import DensityEffort, sample_density
 from nessampler.methods.density.smc import smc
@@ -135,6 +137,26 @@ def table(cells: list[dict[str, Any]]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def scaling(cells: list[dict[str, Any]], quartic: float = 0.9) -> str:
+    """Seconds per effective sample of the drift on lattices of one coupling, and the exponent of L that fits them."""
+    points: dict[int, list[float]] = {}
+    for found in cells:
+        target = load(catalogue.find(found["system"]))["target"]
+        if target["name"] != "phi4" or target["quartic"] != quartic:
+            continue
+        for row in found["rows"]:
+            if row["method"] == "lsq" and row["walkers"] > 1024:
+                points.setdefault(target["size"], []).append(row["seconds"] / (row["walkers"] * row["ess"]))
+    if len(points) < 2:
+        return ""
+    sizes = sorted(points)
+    cost = [sum(points[size]) / len(points[size]) for size in sizes]
+    exponent = np.polyfit(np.log(sizes), np.log(cost), 1)[0]
+    lines = [f"| L (λ = {quartic}) | seeds | seconds per effective sample |", "|---|---|---|"]
+    lines += [f"| {size} | {len(points[size])} | {c:.4f} |" for size, c in zip(sizes, cost, strict=True)]
+    return "\n".join(lines) + f"\n\nExponent of L, least squares in logarithms: {exponent:.2f}.\n"
+
+
 def _z(row: dict[str, Any], reference: dict[str, Any] | None) -> str:
     if reference is None or row["log_z"] is None:
         return ""
@@ -156,7 +178,7 @@ def main() -> None:
     options = parser.parse_args()
     if options.table:
         cells = [json.loads(p.read_text(encoding="utf-8")) for p in sorted(options.out.glob("*.json"))]
-        print(table(cells), end="")
+        print(table(cells) + "\n" + scaling(cells), end="")
         return
     options.out.mkdir(parents=True, exist_ok=True)
     for seed in range(options.seeds):

@@ -3,6 +3,7 @@
 from nessampler.kernels.compose import Compose
 from nessampler.kernels.flow import Flow, Identity, Map, VelocityField
 from nessampler.kernels.hmc import HMC
+from nessampler.kernels.inertial import Inertial
 from nessampler.kernels.langevin import Langevin
 from nessampler.kernels.mass import DenseMass, DiagonalMass, Mass, SpectralMass, UnitMass
 from nessampler.kernels.protocol import Kernel, Walkers
@@ -15,6 +16,7 @@ __all__ = [
     "DiagonalMass",
     "Flow",
     "Identity",
+    "Inertial",
     "Kernel",
     "Langevin",
     "Map",

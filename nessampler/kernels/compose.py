@@ -35,6 +35,9 @@ class Compose:
         one, other = (self.first, self.second) if t1 > t0 else (self.second, self.first)
         # What the other kernel evaluated means nothing to this one.
         between, ratio = one.step(t0, t1, replace(walkers, cached=None), generator=generator)
-        after, more = other.step(t0, t1, replace(between, cached=None), generator=generator)
+        # A kernel without inertia leaves momenta as they are.
+        momentum = walkers.momentum if between.momentum is None else between.momentum
+        after, more = other.step(t0, t1, replace(between, cached=None, momentum=momentum), generator=generator)
         acceptance = after.acceptance if after.acceptance is not None else between.acceptance
-        return Walkers(after.x, t1, after.cached, after.energy, acceptance), ratio + more
+        momentum = momentum if after.momentum is None else after.momentum
+        return Walkers(after.x, t1, after.cached, after.energy, acceptance, momentum=momentum), ratio + more

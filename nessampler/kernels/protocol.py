@@ -18,7 +18,7 @@ class Walkers:
 
     `energy` is $U_t(x)$ at that time where the kernel learned it for free. `acceptance` is the probability with which
     each walker's last proposal was accepted, where there was one. `ancestors` are the indices that the walkers had
-    before the last selection.
+    before the last selection. `momentum` belongs to kernels with inertia, which draw it anew where it is missing.
     """
 
     x: Float[Tensor, " n *event"]
@@ -27,6 +27,7 @@ class Walkers:
     energy: Float[Tensor, " n"] | None = None
     acceptance: Float[Tensor, " n"] | None = None
     ancestors: Tensor | None = None
+    momentum: Any = None
 
     def __len__(self) -> int:
         return len(self.x)
@@ -47,6 +48,7 @@ class Walkers:
             energy=select(self.energy),
             acceptance=select(self.acceptance),
             ancestors=index,
+            momentum=select(self.momentum),
         )
 
 

@@ -3,6 +3,7 @@
 from nessampler.paths.couplings import coupling_path
 from nessampler.paths.differentiable import DifferentiablePath
 from nessampler.paths.endpoint import EndpointPath
+from nessampler.paths.learned import MonotonePath
 from nessampler.paths.mixture import MixturePath
 from nessampler.paths.protocol import AnnealingPath, Path, PathPoint
 from nessampler.paths.scheduled import LinearPath, ScheduledPath
@@ -13,6 +14,7 @@ __all__ = [
     "EndpointPath",
     "LinearPath",
     "MixturePath",
+    "MonotonePath",
     "Path",
     "PathPoint",
     "ScheduledPath",

@@ -70,15 +70,17 @@ class AnharmonicWell:
         return own.sum(-1) + self.coupling * torch.cos(y[:, :-1] - y[:, 1:] + 1).sum(-1)
 
     def sample(self, n: int, *, generator: torch.Generator) -> Float[Tensor, "n d"]:
-        """Independent draws, by rejection from the harmonic part."""
+        """Independent draws, by rejection from the harmonic part, on the device of the generator."""
         floor = -float(self.skew.abs().sum()) - (len(self.center) - 1) * abs(self.coupling)
+        like = {"dtype": torch.float64, "device": generator.device}
+        center, stiffness = (v.to(generator.device) for v in (self.center, self.stiffness))
         accepted: list[Tensor] = []
         while sum(len(a) for a in accepted) < n:
-            noise = torch.randn(4 * n, *self.event_shape, generator=generator, dtype=torch.float64)
-            y = noise / self.stiffness.sqrt()
-            excess = self.energy(self.center + y) - 0.5 * (self.stiffness * y.square()).sum(-1) - floor
-            uniform = torch.rand(4 * n, generator=generator, dtype=torch.float64)
-            accepted.append(self.center + y[uniform < torch.exp(-excess)])
+            noise = torch.randn(4 * n, *self.event_shape, generator=generator, **like)
+            y = noise / stiffness.sqrt()
+            excess = self.energy(center + y) - 0.5 * (stiffness * y.square()).sum(-1) - floor
+            uniform = torch.rand(4 * n, generator=generator, **like)
+            accepted.append(center + y[uniform < torch.exp(-excess)])
         return torch.cat(accepted)[:n]
 
     @property

@@ -42,5 +42,7 @@ class Gaussian:
         return 0.5 * ((x - self.mean) / self.scale).square().sum(-1)
 
     def sample(self, n: int, *, generator: torch.Generator) -> Float[Tensor, "n d"]:
-        """Independent draws."""
-        return self.mean + self.scale * torch.randn(n, *self.event_shape, generator=generator, dtype=self.mean.dtype)
+        """Independent draws, on the device of the generator."""
+        like = {"dtype": self.mean.dtype, "device": generator.device}
+        noise = torch.randn(n, *self.event_shape, generator=generator, **like)
+        return self.mean.to(noise) + self.scale.to(noise) * noise

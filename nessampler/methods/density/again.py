@@ -11,7 +11,8 @@ from torch import Tensor
 from nessampler.closed_form.dictionary import Dictionary
 from nessampler.closed_form.least_squares_drift import LeastSquaresDrift
 from nessampler.errors import InputError
-from nessampler.kernels import HMC, Compose, Flow
+from nessampler.fields import PathScore
+from nessampler.kernels import HMC, Compose, Flow, Inertial
 from nessampler.methods.density.annealing import Annealing
 from nessampler.methods.density.problem import DensityProblem
 from nessampler.methods.density.tuning import StepSizes
@@ -73,6 +74,9 @@ def rebuilt(problem: DensityProblem, name: str, state: Mapping[str, Tensor], dev
     relax = HMC(problem.path, sizes, int(state["leapfrog_steps"]), problem.mass)
     times = tuple(state["times"].tolist())
     plain = Annealing(name, f"{name}, opened again", relax, problem.path, times, dtype=problem.dtype, state=state)
+    if "persistence" in state:
+        rolling = Inertial(PathScore(problem.path), sizes, float(state["persistence"]), problem.mass)
+        return replace(plain, kernel=rolling)
     if name == "ais":
         return plain
     generator = torch.Generator().manual_seed(0)

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
 
 from nessampler.errors import InputError
 from nessampler.fields import PathScore
-from nessampler.kernels import DiagonalMass, Langevin, UnitMass
+from nessampler.kernels import DiagonalMass, Inertial, Langevin, Mass, UnitMass
 from nessampler.methods.density.again import moves_state
 from nessampler.methods.density.annealing import Annealing
-from nessampler.methods.density.tuning import Hamiltonian, Mover, Precondition, StepSizes, mala, pilot
+from nessampler.methods.density.tuning import Hamiltonian, Mover, Pilot, Precondition, StepSizes, mala, pilot
 from nessampler.paths import AnnealingPath
 
-__all__ = ["IntervalDiffusion", "Unadjusted", "ais"]
+__all__ = ["IntervalDiffusion", "Unadjusted", "Underdamped", "ais"]
 
 
 @dataclass(frozen=True)
@@ -32,6 +32,24 @@ class Unadjusted:
 
     variance: Tensor | None = None
     factors: tuple[float, ...] = (0.25, 0.5, 1.0, 2.0, 4.0)
+
+
+@dataclass(frozen=True)
+class Underdamped:
+    """Walkers with inertia, weighted exactly, see `Inertial`; one gradient per step.
+
+    Attributes:
+        mass: in which steps are natural.
+        factors: of the step that MALA would take; tried on pilot walkers over the whole path at the middle one of the
+            persistences, and judged as by `Unadjusted`.
+        persistences: tried in turn at that step.
+        pilots: walkers of each trial.
+    """
+
+    mass: Mass = field(default_factory=UnitMass)
+    factors: tuple[float, ...] = (0.2, 0.35, 0.5, 0.7, 1.0)
+    persistences: tuple[float, ...] = (0.0, 0.6, 0.8, 0.9, 0.95)
+    pilots: int = 128
 
 
 @dataclass(frozen=True)
@@ -62,7 +80,7 @@ def ais(
     generator: torch.Generator,
     steps: int | None = None,
     times: Sequence[float] | None = None,
-    mover: Mover | Unadjusted | None = None,
+    mover: Mover | Unadjusted | Underdamped | None = None,
     precondition: Precondition | None = None,
     pilots: int = 500,
     conditional_ess: float = 0.8,
@@ -79,7 +97,7 @@ def ais(
     | `path` | its start has `sample` and `log_z` |
     | `steps` | intervals, spaced to equal conditional ESS on the pilot |
     | `times` | instead of `steps`; with neither, as many steps as the conditional ESS asks for |
-    | `mover` | `Hamiltonian` (default), `mala()`, `Walk` or `Unadjusted` |
+    | `mover` | `Hamiltonian` (default), `mala()`, `Walk`, `Unadjusted` or `Underdamped` |
     | `precondition` | `diagonal` or `dense`: a mass from the pilot walkers at each time |
     | `pilots` | pilot walkers, which never enter the estimate |
     | `conditional_ess` | of the pilot's own steps |
@@ -106,12 +124,16 @@ def ais(
     if isinstance(chosen, Unadjusted):
         mass = UnitMass() if chosen.variance is None else DiagonalMass(chosen.variance)
         family: Mover = mala(mass=mass)
+    elif isinstance(chosen, Underdamped):
+        family = mala(mass=chosen.mass)
     else:
         family = chosen
     found = pilot(
         path, x, family, generator=generator, conditional_ess=conditional_ess, times=times, precondition=precondition
     )
     grid = found.times if steps is None else found.spaced(steps)
+    if isinstance(chosen, Underdamped):
+        return _underdamped(path, chosen, found, grid, dtype, generator)
     if not isinstance(chosen, Unadjusted):
         kernel = family.kernel(path, found.step_sizes, found.masses)
         description = f"annealing, {_words(chosen)}, {len(grid) - 1} steps"
@@ -123,23 +145,53 @@ def ais(
     unit = Annealing("ais", "", Langevin(PathScore(path), 1.0), path, grid, dtype=dtype)
     tries = [IntervalDiffusion(grid, found.step_sizes, factor, variance) for factor in chosen.factors]
     tried = [replace(unit, kernel=Langevin(PathScore(path), diffusion)) for diffusion in tries]
-    variances = [_variance_of_work(annealing, pilots, generator) for annealing in tried]
-    if min(variances) == torch.inf:
-        raise InputError(
-            f"unadjusted Langevin needs a stable step: pilot walkers ran away with every factor of {chosen.factors}; "
-            "give smaller factors or more steps, or use moves with acceptance"
-        )
-    best = tried[variances.index(min(variances))]
+    best, _ = _least_variance(tried, chosen.factors, pilots, generator)
     return replace(best, description=f"annealing, unadjusted Langevin, {len(grid) - 1} steps")
 
 
+def _underdamped(
+    path: AnnealingPath,
+    mover: Underdamped,
+    found: Pilot,
+    grid: tuple[float, ...],
+    dtype: torch.dtype,
+    generator: torch.Generator,
+) -> Annealing:
+    def with_(factor: float, persistence: float) -> Annealing:
+        sizes = StepSizes(found.step_sizes.times, tuple(factor * h for h in found.step_sizes.values))
+        kernel = Inertial(PathScore(path), sizes, persistence, mover.mass)
+        state = {**moves_state(grid, sizes, 1), "persistence": torch.tensor(persistence, dtype=torch.float64)}
+        words = f"annealing, underdamped Langevin that keeps {persistence:g} of its momentum, {len(grid) - 1} steps"
+        return Annealing("ais", words, kernel, path, grid, dtype=dtype, state=state)
+
+    middle = mover.persistences[len(mover.persistences) // 2]
+    tried = [with_(factor, middle) for factor in mover.factors]
+    _, factor = _least_variance(tried, mover.factors, mover.pilots, generator)
+    tried = [with_(factor, persistence) for persistence in mover.persistences]
+    return _least_variance(tried, mover.persistences, mover.pilots, generator)[0]
+
+
+def _least_variance(
+    tried: Sequence[Annealing], values: Sequence[float], pilots: int, generator: torch.Generator
+) -> tuple[Annealing, float]:
+    """The annealing whose pilot works vary least, and the value that it was tried with."""
+    variances = [_variance_of_work(annealing, pilots, generator) for annealing in tried]
+    if min(variances) == torch.inf:
+        raise InputError(
+            f"unadjusted Langevin needs a stable step: pilot walkers ran away with every factor of {tuple(values)}; "
+            "give smaller factors or more steps, or use moves with acceptance"
+        )
+    best = variances.index(min(variances))
+    return tried[best], values[best]
+
+
 def pilot_walkers(path: AnnealingPath, n: int, dtype: torch.dtype, generator: torch.Generator) -> Tensor:
-    """Draws of the start that decide things and are then forgotten."""
+    """Draws of the start, on the device of the generator."""
     if not hasattr(path.start, "sample"):
         raise InputError(
             f"annealing starts from a density with `sample`: got {path.start!r}; choose a base that has it"
         )
-    return path.start.sample(n, generator=generator).to(dtype)  # pyright: ignore[reportAttributeAccessIssue]
+    return path.start.sample(n, generator=generator).to(generator.device, dtype)  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def _variance_of_work(annealing: Annealing, pilots: int, generator: torch.Generator) -> float:

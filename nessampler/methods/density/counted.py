@@ -87,8 +87,7 @@ class CountedPath:
 class CountedField:
     """A velocity field that counts the walkers it is asked for, under the stage of a path.
 
-    What a field asks of a path itself, as fields along the path's own gradient do, is part of its evaluation and not
-    counted again.
+    Fields along the path's own gradient ask the path too: that counts besides, as a gradient.
     """
 
     def __init__(self, field: Callable[[float, Tensor], tuple[Tensor, Tensor]], path: CountedPath) -> None:

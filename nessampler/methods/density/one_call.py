@@ -38,6 +38,7 @@ def sample(
     effort: DensityEffort | None = None,
     target_samples: Callable[[int, torch.Generator], Tensor] | None = None,
     origin: str | None = None,
+    knowledge: str = "",
     dtype: torch.dtype = torch.float64,
     say: Callable[[str], None] = lambda _: None,
     progress: Callable[[int, int, str], None] = lambda done, total, what: None,
@@ -61,6 +62,8 @@ def sample(
         target_samples: `(n, generator)` to independent samples of the target, for a bound from the other side; by
             default the target's own `sample`.
         origin: where these samples come from, named in the result.
+        knowledge: what your base was told about the target that no walker found out, such as "the modes"; the result
+            owns up to it. A base that is fitted here was told nothing.
         dtype: of the walkers.
         say: told what is going on, one line at a time.
         progress: told what is done, of how much, and of what.
@@ -100,6 +103,7 @@ def sample(
         mass=mass,
         target_samples=target_samples,
         origin=origin or (None if target_samples is None else "given by the caller"),
+        knowledge=knowledge,
         dtype=dtype,
     )
     return sample_density(

@@ -81,6 +81,7 @@ class Sampled:
         verdict: whether the number can be trusted, in words.
         flags: of the reported estimate and of the cross-checks.
         metrics: rows of the training curve.
+        knowledge: what base or path were told about the target, such as "the modes"; empty where nothing.
     """
 
     method: str
@@ -90,6 +91,7 @@ class Sampled:
     verdict: Verdict
     flags: tuple[Flag, ...]
     metrics: Sequence[Mapping[str, Any]] = ()
+    knowledge: str = ""
 
     @property
     def attempt(self) -> Attempt:
@@ -143,4 +145,5 @@ class Sampled:
         return annealing.draw(n, generator=generator, device=self.x.device)
 
     def __str__(self) -> str:
-        return f"{self.log_z}\n{self.verdict.text}"
+        told = f"\nBase or path were told of {self.knowledge}." if self.knowledge else ""
+        return f"{self.log_z}\n{self.verdict.text}{told}"

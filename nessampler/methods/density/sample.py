@@ -9,13 +9,16 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 import torch
+from torch import Tensor
 
+from nessampler.closed_form.dictionary import Dictionary
+from nessampler.closed_form.ridge_dictionary import RidgeDictionary
 from nessampler.errors import InputError
 from nessampler.estimators import Flag
 from nessampler.estimators.free_energy import Z95
 from nessampler.estimators.log_z import log_z, log_z_bounds
 from nessampler.kernels import HMC, Compose, Flow
-from nessampler.methods.density.ais import ais
+from nessampler.methods.density.ais import Underdamped, ais
 from nessampler.methods.density.annealing import Annealing
 from nessampler.methods.density.chains import long_chains
 from nessampler.methods.density.counted import CountedField, CountedPath
@@ -29,6 +32,7 @@ from nessampler.methods.density.two_sided import cross_checked
 from nessampler.methods.density.verdict import cross_check, judge
 from nessampler.methods.ends import generator_for
 from nessampler.simulate import Ensemble
+from nessampler.targets import Tally
 
 __all__ = ["DensityEffort", "DensityMethod", "sample_density"]
 
@@ -45,6 +49,8 @@ class DensityEffort:
         pilot_walkers, pilot_steps: of the walkers on which a drift is solved.
         steps: of the production run.
         leapfrog_steps: of the Hamiltonian moves at each of them.
+        kernel: of plain annealing, "hmc" or "inertial": underdamped Langevin steps, one gradient each and as many
+            times more of them.
         reverse_walkers: carried back from samples of the target, where there are any.
         reverse_steps: of long Hamiltonian chains that make such samples where nobody has them; 0 for none.
         nets_steps: gradient steps of a network.
@@ -56,6 +62,7 @@ class DensityEffort:
     pilot_steps: int = 30
     steps: int = 40
     leapfrog_steps: int = 5
+    kernel: Literal["hmc", "inertial"] = "hmc"
     reverse_walkers: int = 1024
     reverse_steps: int = 0
     nets_steps: int = 1000
@@ -137,6 +144,11 @@ def sample_density(
                 f"{name}; choose a base such as Gaussian"
             )
     context = _Context(problem, effort or DensityEffort(), seed, device, say, progress, checkpoint)
+    if context.effort.kernel != "hmc" and method not in ("ais", "auto"):
+        raise InputError(
+            f"kernel = {context.effort.kernel!r} is for plain annealing: {method} moves by Hamiltonian trajectories; "
+            "choose method ais or auto, or kernel hmc"
+        )
     context = replace(context, problem=_with_chains(context))
     metrics: list[Mapping[str, Any]] = []
     with torch.no_grad():
@@ -173,11 +185,13 @@ def _auto(context: _Context, metrics: list[Mapping[str, Any]]) -> tuple[list[Att
     path, started = CountedPath(context.problem.path), time.perf_counter()
     with path.stage("pilot"):
         solved = _solve(context, path)
+        before = path.tally.copy()
         trial = solved.annealing.draw(PILOTS, generator=context.generator("compare lsq"), device=context.device)
+        per_walker = _evaluations(path.tally - before) / PILOTS
     seconds = time.perf_counter() - started
     plain_path, started = CountedPath(context.problem.path), time.perf_counter()
     with plain_path.stage("pilot"):
-        plain = _plain(context, plain_path, _equal_steps(context, path))
+        plain = _plain(context, plain_path, _equal_steps(context, path, per_walker))
         baseline = plain.draw(PILOTS, generator=context.generator("compare ais"), device=context.device)
     plain_seconds = time.perf_counter() - started
     # Both take the same gradients; what the drift costs on top is the evaluations of its fields, as dear at most.
@@ -275,11 +289,33 @@ def _attempt_smc(context: _Context, metrics: list[Mapping[str, Any]]) -> Attempt
 _ATTEMPTS = {"ais": _attempt_ais, "smc": _attempt_smc, "lsq": _attempt_lsq, "nets": _attempt_nets}
 
 
+def _evaluations(tally: Tally) -> int:
+    return tally.energy + tally.gradient
+
+
+def _counted_fields(context: _Context, path: CountedPath) -> Callable[[Tensor, torch.Generator], Dictionary]:
+    """The problem's dictionary; fields along the path's own gradient ask the target, and that counts as a gradient."""
+
+    def make(x: Tensor, generator: torch.Generator) -> Dictionary:
+        fields = context.problem.dictionary(x, generator)
+        curvature = fields.curvature if isinstance(fields, RidgeDictionary) else None
+        if not isinstance(fields, RidgeDictionary) or curvature is None:
+            return fields
+
+        def counted(t: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+            path.tally.gradient += len(x)
+            return curvature(t, x)
+
+        return replace(fields, curvature=counted)
+
+    return make
+
+
 def _solve(context: _Context, path: CountedPath) -> Solved:
     effort = context.effort
     return least_squares(
         path,
-        context.problem.dictionary,
+        _counted_fields(context, path),
         mover=context.mover,
         pilots=effort.pilot_walkers,
         pilot_steps=effort.pilot_steps,
@@ -294,16 +330,17 @@ def _solve(context: _Context, path: CountedPath) -> Solved:
 
 
 def _plain(context: _Context, path: CountedPath, steps: int) -> Annealing:
-    return ais(
-        path, steps=steps, mover=context.mover, dtype=context.problem.dtype, generator=context.generator("ais pilot")
-    )
+    options = {"dtype": context.problem.dtype, "generator": context.generator("ais pilot")}
+    if context.effort.kernel == "inertial":
+        gradients = steps * context.effort.leapfrog_steps
+        return ais(path, steps=gradients, mover=Underdamped(context.problem.mass), **options)
+    return ais(path, steps=steps, mover=context.mover, **options)
 
 
-def _equal_steps(context: _Context, path: CountedPath) -> int:
+def _equal_steps(context: _Context, path: CountedPath, per_walker: float) -> int:
     """Steps of plain annealing that spend what the drift spends, its pilots included."""
     effort = context.effort
-    production = effort.walkers * effort.steps * (effort.leapfrog_steps + 1)
-    spent = production + path.tallies["pilot"].gradient + path.tallies["pilot"].energy
+    spent = effort.walkers * per_walker + _evaluations(path.tallies["pilot"])
     return max(2, round(spent / (effort.walkers * effort.leapfrog_steps)))
 
 
@@ -352,7 +389,8 @@ def _result(
     reported = next(a for a in attempts if a.name == chosen)
     flags: tuple[Flag, ...] = (*reported.log_z.flags, *cross_check(reported, attempts), *context.problem.doubts)
     origin = context.problem.origin if any(a.reverse is not None for a in attempts) else None
-    return Sampled(method, chosen, tuple(attempts), origin, judge(reported, attempts, flags), flags, metrics)
+    verdict, knowledge = judge(reported, attempts, flags), context.problem.knowledge
+    return Sampled(method, chosen, tuple(attempts), origin, verdict, flags, metrics, knowledge)
 
 
 def _quality(solved: Solved) -> PathQuality:

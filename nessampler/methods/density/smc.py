@@ -101,6 +101,7 @@ def smc(
     | `resample` | fraction of effective particles below which an island is resampled |
     | `waste_free` | length P of chains, see below; None for one move per particle |
     | `pilots` | particles of the pilot; as many as on an island where None |
+    | `generator` | the source of randomness; particles live on its device |
 
     Waste-free, `particles`/P particles are resampled at every temperature, whatever `resample` says, and make P - 1
     moves each; all P states on the way are particles.

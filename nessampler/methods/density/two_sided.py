@@ -30,11 +30,12 @@ def cross_checked(estimate: LogZ, forward: Ensemble, reverse: Ensemble, *, seed:
     """
     if estimate.value is None or estimate.std_error is None:
         return estimate
+    base = estimate.value - forward.log_z_ratio
     ahead, back = forward.log_weight.cpu().numpy(), reverse.log_weight.cpu().numpy()
     estimate, flags = _with_losses(estimate, float(np.isneginf(back).mean()))
     flags += _unreached(estimate, ahead, back)
     if np.isfinite(ahead).any() and np.isfinite(back).any():
-        flags += disagreement(-ahead, -back, seed=seed)
+        flags += disagreement(-ahead, -back, seed=seed, base_log_z=base)
     return replace(estimate, flags=(*estimate.flags, *flags))
 
 

@@ -113,6 +113,7 @@ class Sampling(Table):
     pilot_steps: Annotated[int, Field(ge=2)] = 30
     steps: Annotated[int, Field(ge=2)] = 40
     leapfrog_steps: PositiveInt = 5
+    kernel: Literal["hmc", "inertial"] = "hmc"
     reverse_walkers: Annotated[int, Field(ge=0)] = 1024
     reverse_steps: Annotated[int, Field(ge=0)] = 0
     nets_steps: Annotated[int, Field(ge=0)] = 1000
