@@ -248,9 +248,10 @@ def test_positions_of_another_shape_are_refused(target: OpenMMTarget, shape: tup
 
 
 def test_an_unknown_backend_and_an_absent_platform_are_refused() -> None:
-    assert isinstance(openmm_target(particles(), 300.0), OpenMMTarget)
+    assert openmm_target(particles(), 300.0).backend == "torch"
+    assert isinstance(openmm_target(particles(), 300.0, "openmm"), OpenMMTarget)
     with pytest.raises(InputError, match="backend"):
-        openmm_target(particles(), 300.0, "torch")  # pyright: ignore[reportArgumentType]
+        openmm_target(particles(), 300.0, "jax")  # pyright: ignore[reportArgumentType]
     check_platform("Reference")
     with pytest.raises(InputError, match=r"Reference.*got 'Abacus'"):
         check_platform("Abacus")

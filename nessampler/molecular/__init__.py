@@ -3,6 +3,7 @@
 from nessampler.molecular.contexts import ContextPool
 from nessampler.molecular.end_states import Dynamics, Replicas, sample_end_states
 from nessampler.molecular.equilibration import Equilibrated, equilibrated
+from nessampler.molecular.force_field import TorchForceField, TorchForceFieldTarget, UnsupportedForce
 from nessampler.molecular.internal_coordinates import InternalCoordinates
 from nessampler.molecular.systems import Molecule, load_structure, parameterize
 from nessampler.molecular.target import OpenMMTarget, openmm_target
@@ -16,6 +17,9 @@ __all__ = [
     "Molecule",
     "OpenMMTarget",
     "Replicas",
+    "TorchForceField",
+    "TorchForceFieldTarget",
+    "UnsupportedForce",
     "ZMatrix",
     "equilibrated",
     "load_structure",

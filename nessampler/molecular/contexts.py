@@ -20,7 +20,7 @@ from openmm import unit
 
 from nessampler.errors import InputError
 
-__all__ = ["ContextPool", "LangevinDynamics", "Segment", "check_platform", "evaluate", "run_segment"]
+__all__ = ["ContextPool", "LangevinDynamics", "Segment", "check_platform", "evaluate", "minimised", "run_segment"]
 
 _KJ_PER_MOL = unit.kilojoule_per_mole
 _NM = unit.nano * unit.meter
@@ -106,6 +106,14 @@ def evaluate(system_xml: str, platform: str, x: np.ndarray, forces: bool) -> tup
         if force is not None:
             force[i] = state.getForces(asNumpy=True).value_in_unit(_FORCE)
     return energy, force
+
+
+def minimised(system_xml: str, start: np.ndarray) -> np.ndarray:
+    """The nearest minimum of the energy on the Reference platform, nm."""
+    context = _context(system_xml, "Reference")
+    context.setPositions(np.asarray(start, dtype=np.float64))
+    openmm.LocalEnergyMinimizer.minimize(context)
+    return context.getState(getPositions=True).getPositions(asNumpy=True).value_in_unit(_NM)
 
 
 def run_segment(

@@ -6,56 +6,26 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
-from zipfile import BadZipFile
 
-import mdtraj
 import numpy as np
 import openmm
+import torch
 from jaxtyping import Float
-from mdtraj.formats import NetCDFTrajectoryFile
 
-from nessampler._files import write_atomically
 from nessampler.errors import InputError
+from nessampler.molecular.batched_replicas import run_batched
 from nessampler.molecular.contexts import ContextPool, LangevinDynamics, Segment, run_segment
+from nessampler.molecular.dynamics import SEGMENTS, Dynamics
+from nessampler.molecular.replica_files import (
+    read_restart,
+    read_trajectory,
+    save_restart,
+    save_topology,
+    save_trajectory,
+)
 from nessampler.molecular.systems import Molecule
 
 __all__ = ["Dynamics", "Replicas", "sample_end_states"]
-
-SEGMENTS = 10  # restart points per replica: at most a tenth of one is lost to an interruption
-
-
-@dataclass(frozen=True)
-class Dynamics:
-    """How an end state is sampled. Lengths in ps, per replica; the interval is between stored frames."""
-
-    temperature: float
-    timestep: float
-    friction: float
-    replicas: int
-    equilibration: float
-    production: float
-    interval: float
-    platform: str = "Reference"
-
-    @property
-    def stride(self) -> int:
-        """Steps between stored frames."""
-        return max(1, round(self.interval / self.timestep))
-
-    @property
-    def frames(self) -> int:
-        """Stored frames per replica, equilibration included."""
-        return round((self.equilibration + self.production) / self.interval)
-
-    @property
-    def burn_in(self) -> int:
-        """Frames of the prescribed equilibration, which are stored but never used."""
-        return round(self.equilibration / self.interval)
-
-    @property
-    def steps(self) -> int:
-        """MD steps of all replicas together, each one gradient evaluation."""
-        return self.replicas * self.frames * self.stride
 
 
 @dataclass(frozen=True)
@@ -75,28 +45,36 @@ def sample_end_states(
     seed: int,
     pool: ContextPool,
     progress: Callable[[int, int, str], None] | None = None,
+    device: torch.device | str = "cpu",
 ) -> dict[str, Replicas]:
     """Run, or finish, the replicas of every state, all of them sharing the pool.
 
     Each replica is cut into segments. A finished segment is on disk before the next one starts, so an
     interrupted call with the same arguments goes on where it stopped, to the same frames. Finished replicas
-    lie in `folder` as `STATE-REPLICA.nc` beside `STATE.pdb`, both of which mdtraj opens.
+    lie in `folder` as `STATE-REPLICA.nc` beside `STATE.pdb`, both of which mdtraj opens. On the platform "torch" all
+    replicas of a state are one batch in this process; elsewhere the pool shares out single replicas.
 
     Args:
         systems, molecules, dynamics: by state name, "a" and "b".
         folder: created if need be.
         seed: replica seeds derive from it, the state and the replica number.
         progress: called with steps done, steps in all and what is running.
+        device: of batches in torch.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    total = sum(d.steps for d in dynamics.values())
+    total, before = sum(d.steps for d in dynamics.values()), 0
+    for state, molecule in molecules.items():
+        save_topology(folder / f"{state}.pdb", molecule)
+    for state, how in dynamics.items():
+        if how.platform == "torch":
+            batch = _Told(progress, before, total, f"molecular dynamics of state {state.upper()}")
+            run_batched(systems[state], molecules[state], how, folder, state, seed=seed, device=device, progress=batch)
+            before += how.steps
     runs = [
         _Replica(folder, state, i, systems[state], molecules[state], dynamics[state], seed)
         for state in systems
         for i in range(dynamics[state].replicas)
     ]
-    for state, molecule in molecules.items():
-        _topology_file(folder / f"{state}.pdb", molecule)
     pending: dict[Future, _Replica] = {run.submit(pool): run for run in runs if not run.finished}
     if progress:
         progress(sum(r.steps_done for r in runs), total, "molecular dynamics")
@@ -110,6 +88,20 @@ def sample_end_states(
         state: Replicas(np.stack([r.frames() for r in runs if r.state == state]), dynamics[state].steps)
         for state in systems
     }
+
+
+@dataclass(frozen=True)
+class _Told:
+    """Progress of one state as progress of all."""
+
+    progress: Callable[[int, int, str], None] | None
+    before: int
+    total: int
+    what: str
+
+    def __call__(self, steps: int) -> None:
+        if self.progress:
+            self.progress(self.before + steps, self.total, self.what)
 
 
 class _Replica:
@@ -163,57 +155,23 @@ class _Replica:
         positions = np.concatenate([self._stored()[0], segment.positions])
         self.done = len(positions)
         if self.done < self.dynamics.frames:
-            write_atomically(self.partial, lambda path: _save_npz(path, positions, segment.checkpoint))
+            checkpoint = np.frombuffer(segment.checkpoint, dtype=np.uint8)
+            save_restart(self.partial, {"positions": positions, "checkpoint": checkpoint})
         else:
-            write_atomically(self.trajectory, lambda path: _save_trajectory(path, positions))
+            save_trajectory(self.trajectory, positions)
             self.partial.unlink(missing_ok=True)
 
     def frames(self) -> np.ndarray:
-        try:
-            with NetCDFTrajectoryFile(str(self.trajectory)) as file:
-                angstrom = np.asarray(file.read()[0])
-        except (OSError, ValueError, KeyError, IndexError) as error:
-            raise InputError(
-                f"{self.trajectory} is not a trajectory ({error}); remove it to sample this replica again"
-            ) from error
-        expected = (self.dynamics.frames, len(self.molecule.positions), 3)
-        if angstrom.shape != expected:
-            raise InputError(
-                f"{self.trajectory} must hold {expected[0]} frames of {expected[1]} atoms: got {angstrom.shape[:2]}; "
-                "remove it to sample this replica again"
-            )
-        if not angstrom[-1, -1].any():  # netCDF fills what is missing with zeros, without a word
-            raise InputError(f"{self.trajectory} is cut off; remove it to sample this replica again")
-        return angstrom / np.float32(10.0)
+        return read_trajectory(self.trajectory, self.dynamics.frames, len(self.molecule.positions))
 
     def _stored(self) -> tuple[np.ndarray, bytes | None]:
         if not self.partial.exists():
             return np.empty((0, len(self.molecule.positions), 3), dtype=np.float32), None
-        try:
-            with np.load(self.partial, allow_pickle=False) as file:
-                positions, checkpoint = file["positions"], file["checkpoint"].tobytes()
-        except (ValueError, KeyError, OSError, EOFError, BadZipFile) as error:
-            raise InputError(f"{self.partial} is not a restart file of this run ({error}); remove it") from error
+        positions, checkpoint = read_restart(self.partial, ("positions", "checkpoint"))
         atoms = self.molecule.positions.shape
         if positions.shape[1:] != atoms or not 0 < len(positions) < self.dynamics.frames:
             raise InputError(
                 f"{self.partial} must hold fewer than {self.dynamics.frames} frames of {atoms[0]} atoms: "
                 f"got {positions.shape[:2]}; remove it"
             )
-        return positions, checkpoint
-
-
-def _save_npz(path: Path, positions: np.ndarray, checkpoint: bytes) -> None:
-    with path.open("wb") as file:
-        np.savez(file, positions=positions, checkpoint=np.frombuffer(checkpoint, dtype=np.uint8))
-
-
-def _save_trajectory(path: Path, positions: np.ndarray) -> None:
-    with NetCDFTrajectoryFile(str(path), "w") as file:
-        file.write(positions * np.float32(10.0))  # AMBER's unit is the angstrom
-
-
-def _topology_file(path: Path, molecule: Molecule) -> None:
-    topology = mdtraj.Topology.from_openmm(molecule.topology)
-    frame = mdtraj.Trajectory(molecule.positions[None].astype(np.float32), topology)
-    write_atomically(path, lambda temporary: frame.save_pdb(str(temporary)))
+        return positions, checkpoint.tobytes()

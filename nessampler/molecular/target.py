@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any, Literal
 
 import numpy as np
 import openmm
 import torch
 from jaxtyping import Float
-from openmm import unit
 from torch import Tensor
 
 from nessampler.errors import InputError
 from nessampler.molecular.contexts import ContextPool
+from nessampler.molecular.force_field.force_field import unsupported_force
+from nessampler.molecular.force_field.target import TorchForceFieldTarget, check_positions, thermal_energy
 from nessampler.molecular.systems import check_density
 
 __all__ = ["OpenMMTarget", "openmm_target"]
@@ -32,10 +32,16 @@ class OpenMMTarget:
         temperature: kelvin.
         platform: OpenMM's platform; Reference computes in double precision, which exact works deserve.
         pool: processes to share the conformations; by default this one alone.
+        reason: why this backend was taken, in words, where it was chosen.
+
+    Attributes:
+        backend: "openmm".
 
     Raises:
         InputError: the system is no density on R^3N, or the temperature is not positive.
     """
+
+    backend = "openmm"
 
     def __init__(
         self,
@@ -44,27 +50,27 @@ class OpenMMTarget:
         *,
         platform: str = "Reference",
         pool: ContextPool | None = None,
+        reason: str = "asked for",
     ) -> None:
         check_density(system)
-        if not (math.isfinite(temperature) and temperature > 0):
-            raise InputError(f"temperature must be positive, in kelvin: got {temperature}")
+        self.kt = thermal_energy(temperature)
         self.event_shape = torch.Size((system.getNumParticles(), 3))
         self.temperature = float(temperature)
-        self.kt = (unit.MOLAR_GAS_CONSTANT_R * temperature * unit.kelvin).value_in_unit(unit.kilojoule_per_mole)
         self.system_xml = openmm.XmlSerializer.serialize(system)
         self.platform = platform
         self.pool = pool or ContextPool(1)
+        self.reason = reason
 
     def energy(self, x: Float[Tensor, "n atoms 3"]) -> Float[Tensor, " n"]:
         """U in kT; costs forces as well only where `x` requires a gradient."""
-        self._check(x)
+        check_positions(x, self.event_shape)
         if x.requires_grad and torch.is_grad_enabled():
             return _Bridge.apply(x, self)  # pyright: ignore[reportReturnType]
         return self._evaluate(x, forces=False)[0]
 
     def energy_and_score(self, x: Float[Tensor, "n atoms 3"]) -> tuple[Float[Tensor, " n"], Float[Tensor, "n atoms 3"]]:
         """U in kT and -∇U in kT/nm, from one call of OpenMM per conformation."""
-        self._check(x)
+        check_positions(x, self.event_shape)
         energy, score = self._evaluate(x, forces=True)
         assert score is not None
         return energy, score
@@ -74,16 +80,6 @@ class OpenMMTarget:
         energy, force = self.pool.evaluate(self.system_xml, self.platform, positions, forces)
         score = None if force is None else torch.as_tensor(force / self.kt, dtype=x.dtype, device=x.device)
         return torch.as_tensor(energy / self.kt, dtype=x.dtype, device=x.device), score
-
-    def _check(self, x: Tensor) -> None:
-        if x.ndim != 3 or x.shape[1:] != self.event_shape:
-            raise InputError(f"positions must be (n, {self.event_shape[0]}, 3) in nm: got {tuple(x.shape)}")
-        bad = ~torch.isfinite(x).all(dim=-1)
-        if bad.any():
-            frame, atom = (int(i) for i in bad.nonzero()[0])
-            raise InputError(
-                f"coordinates must be finite: conformation {frame}, atom {atom} is {x[frame, atom].tolist()}"
-            )
 
 
 class _Bridge(torch.autograd.Function):
@@ -119,14 +115,31 @@ class _Gradient(torch.autograd.Function):
 def openmm_target(
     system: openmm.System,
     temperature: float,
-    backend: Literal["auto", "openmm"] = "auto",
+    backend: Literal["auto", "torch", "openmm"] = "auto",
     **options: Any,
-) -> OpenMMTarget:
+) -> OpenMMTarget | TorchForceFieldTarget:
     """The Target, in kT, of an OpenMM system at a temperature in kelvin.
 
-    `backend="openmm"` evaluates with OpenMM itself; `"auto"` takes the fastest that covers every force, today
-    always OpenMM. Further options go to `OpenMMTarget`.
+    `backend="torch"` evaluates whole batches in torch and is differentiable twice; `"openmm"` evaluates with OpenMM
+    itself, one conformation at a time; `"auto"` takes torch where it covers every force. The target's `backend` and
+    `reason` say which it became and why.
+
+    Args:
+        options: those of `TorchForceFieldTarget` or `OpenMMTarget`; with `"auto"`, a `platform` asks for OpenMM, and a
+            `pool` serves if it comes to that.
+
+    Raises:
+        UnsupportedForce: torch was asked for and does not cover a force.
+        InputError: an unknown backend, or a system that is no density.
     """
-    if backend not in ("auto", "openmm"):
-        raise InputError(f"backend must be 'auto' or 'openmm': got {backend!r}")
-    return OpenMMTarget(system, temperature, **options)
+    if backend not in ("auto", "torch", "openmm"):
+        raise InputError(f"backend must be 'auto', 'torch' or 'openmm': got {backend!r}")
+    if backend == "torch":
+        return TorchForceFieldTarget(system, temperature, **options)
+    if backend == "openmm":
+        return OpenMMTarget(system, temperature, **options)
+    reason = "`platform` was given" if "platform" in options else unsupported_force(system)
+    if reason is None:
+        options.pop("pool", None)
+        return TorchForceFieldTarget(system, temperature, **options)
+    return OpenMMTarget(system, temperature, reason=reason, **options)

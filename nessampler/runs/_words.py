@@ -293,6 +293,7 @@ def endstate_line(state: Mapping[str, Any]) -> str:
         "equilibration_frames": lambda n: f"{exact(n)} more discarded as equilibration",
         "statistical_inefficiency": lambda g: f"statistical inefficiency {g:.1f} frames",
         "r_hat": lambda r: f"R-hat {r:.2f}",
+        "energies": lambda engine: f"energies by {engine.split(':')[0]}",
     }
     return ", ".join(words(state[key]) for key, words in phrases.items() if state.get(key) is not None)
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import openmm
 import torch
 
 from nessampler.errors import InputError
@@ -14,11 +15,12 @@ from nessampler.methods.ends import SMALLEST_BLOCK
 from nessampler.molecular.contexts import ContextPool, check_platform
 from nessampler.molecular.end_states import Dynamics, Replicas, sample_end_states
 from nessampler.molecular.equilibration import Equilibrated, equilibrated
+from nessampler.molecular.force_field import TorchForceFieldTarget, unsupported_force
 from nessampler.molecular.internal_coordinates import InternalCoordinates
 from nessampler.molecular.panels import ramachandran, torsion_histograms
 from nessampler.molecular.symmetry import rotor_orders
 from nessampler.molecular.systems import Molecule, check_same_atoms, load_structure, parameterize
-from nessampler.molecular.target import OpenMMTarget
+from nessampler.molecular.target import OpenMMTarget, openmm_target
 from nessampler.molecular.topology_tree import ZMatrix
 from nessampler.runs.config import DifferenceConfig, MolecularState
 from nessampler.runs.page import Panel
@@ -46,7 +48,13 @@ def check_molecular(config: DifferenceConfig, folder: Path) -> tuple[dict[str, M
         )
     check_same_atoms(molecules["a"], molecules["b"])
     ZMatrix.from_topology(molecules["a"].topology)
-    check_platform(config.md.platform)
+    if config.md.platform != "torch":
+        check_platform(config.md.platform)
+    for name, system in systems.items():
+        if config.md.platform == "torch" and (reason := unsupported_force(system)):
+            raise InputError(
+                f'md.platform "torch" cannot run state {name.upper()}: {reason}; set md.platform="Reference"'
+            )
     for name, production in (("A", config.md.production_a), ("B", config.md.production_b)):
         _check_frames(config, production, name)
     return molecules, systems
@@ -92,8 +100,9 @@ def prepare_molecular(
             seed=config.run.seed,
             pool=pool,
             progress=progress,
+            device=config.run.device,
         )
-        targets = {s: OpenMMTarget(systems[s], temperature, pool=pool) for s in STATES}
+        targets = {s: _target(systems[s], temperature, pool, config.run.device) for s in STATES}
         # Which torsions are soft is read off frames of the fit block; the other blocks are not looked at.
         early = np.concatenate(
             [_early(sampled[s].positions[:, dynamics[s].burn_in :], config.ladder.blocks[0]) for s in STATES]
@@ -122,10 +131,25 @@ def prepare_molecular(
         coordinates,
         (_spent(sampled["a"]), _spent(sampled["b"])),
         [flag for s in STATES for flag in kept[s].flags],
-        {f"state_{s}": _described(kept[s]) for s in STATES},
+        {f"state_{s}": {**_described(kept[s]), "energies": _backend(targets[s])} for s in STATES},
         panels=lambda: _panels(coordinates, samples, labels),
         close=pool.close,
     )
+
+
+def _target(
+    system: openmm.System, temperature: float, pool: ContextPool, device: str
+) -> OpenMMTarget | TorchForceFieldTarget:
+    """In torch where a generalized Born force is most of the work, or on a GPU; else OpenMM's processes are as fast."""
+    dear = any("GB" in type(force).__name__ for force in system.getForces())
+    if unsupported_force(system) is None and (dear or torch.device(device).type != "cpu"):
+        return openmm_target(system, temperature, "torch", device=device)
+    reason = unsupported_force(system) or "as fast as torch for forces this cheap"
+    return openmm_target(system, temperature, "openmm", pool=pool, reason=reason)
+
+
+def _backend(target: OpenMMTarget | TorchForceFieldTarget) -> str:
+    return f"{target.backend}: {target.reason}"
 
 
 def _dynamics(config: DifferenceConfig, production: str) -> Dynamics:
@@ -155,7 +179,7 @@ def _early(positions: np.ndarray, fraction: float) -> np.ndarray:
 
 
 def _observables(
-    positions: np.ndarray, target: OpenMMTarget, coordinates: InternalCoordinates, topology: Any
+    positions: np.ndarray, target: OpenMMTarget | TorchForceFieldTarget, coordinates: InternalCoordinates, topology: Any
 ) -> dict[str, np.ndarray]:
     """The energy, and cosine and sine of every soft torsion with its symmetry, as series per replica."""
     flat = torch.as_tensor(positions.reshape(-1, *positions.shape[2:]), dtype=torch.float64)

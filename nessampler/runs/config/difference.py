@@ -63,7 +63,7 @@ class Dynamics(Table):
     production_a: Time = "500 ps"
     production_b: Time = "500 ps"
     interval: Time = "0.5 ps"
-    platform: Literal["Reference", "CPU", "CUDA", "OpenCL"] = "Reference"
+    platform: Literal["Reference", "CPU", "CUDA", "OpenCL", "torch"] = "Reference"
 
 
 class Samples(Table):

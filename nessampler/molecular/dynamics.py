@@ -1,0 +1,43 @@
+"""How an end state is sampled, whichever engine does it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+__all__ = ["Dynamics"]
+
+SEGMENTS = 10  # restart points per replica: at most a tenth of one is lost to an interruption
+
+
+@dataclass(frozen=True)
+class Dynamics:
+    """How an end state is sampled. Lengths in ps, per replica; the interval is between stored frames."""
+
+    temperature: float
+    timestep: float
+    friction: float
+    replicas: int
+    equilibration: float
+    production: float
+    interval: float
+    platform: str = "Reference"
+
+    @property
+    def stride(self) -> int:
+        """Steps between stored frames."""
+        return max(1, round(self.interval / self.timestep))
+
+    @property
+    def frames(self) -> int:
+        """Stored frames per replica, equilibration included."""
+        return round((self.equilibration + self.production) / self.interval)
+
+    @property
+    def burn_in(self) -> int:
+        """Frames of the prescribed equilibration, which are stored but never used."""
+        return round(self.equilibration / self.interval)
+
+    @property
+    def steps(self) -> int:
+        """MD steps of all replicas together, each one gradient evaluation."""
+        return self.replicas * self.frames * self.stride

@@ -1,0 +1,50 @@
+"""Energies and gradients of a chunk of walkers as one compiled program."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TypeAlias
+
+import torch
+from torch import Tensor, nn
+from torch.fx.experimental.proxy_tensor import make_fx
+
+__all__ = ["Program", "compiled_program", "energy_and_gradient", "traced_program"]
+
+# positions (3, atoms, walkers), global parameters, box -> energies (walkers,), gradients (3, atoms, walkers)
+Program: TypeAlias = Callable[[Tensor, Mapping[str, Tensor], Tensor | None], tuple[Tensor, Tensor]]
+
+
+def energy_and_gradient(terms: Sequence[nn.Module]) -> Program:
+    """The sum of some terms and its gradient, detached."""
+
+    def program(x: Tensor, globals: Mapping[str, Tensor], box: Tensor | None) -> tuple[Tensor, Tensor]:
+        with torch.enable_grad():
+            position = x.detach().requires_grad_()
+            energy = position.sum((0, 1)) * 0 if not terms else sum(term(position, globals, box) for term in terms)
+            assert isinstance(energy, Tensor)
+            (gradient,) = torch.autograd.grad(energy.sum(), position)
+        return energy.detach(), gradient
+
+    return program
+
+
+def traced_program(
+    terms: Sequence[nn.Module], x: Tensor, globals: Mapping[str, Tensor], box: Tensor | None
+) -> torch.fx.GraphModule:
+    """Energy and gradient as one list of operations, for arguments shaped like these; autograd has run by then."""
+    with torch.no_grad():
+        return make_fx(energy_and_gradient(terms))(x, dict(globals), box)
+
+
+def compiled_program(
+    terms: Sequence[nn.Module], x: Tensor, globals: Mapping[str, Tensor], box: Tensor | None
+) -> Program:
+    """The same, compiled: what would be hundreds of passes through memory is fused."""
+    run = torch.compile(traced_program(terms, x, globals, box), dynamic=False)
+
+    def program(x: Tensor, globals: Mapping[str, Tensor], box: Tensor | None) -> tuple[Tensor, Tensor]:
+        with torch.no_grad():
+            return run(x, dict(globals), box)
+
+    return program
