@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -14,6 +14,7 @@ from torch.distributions.transforms import Transform
 from torch.nn.functional import normalize
 
 from nessampler.errors import InputError
+from nessampler.molecular.several_molecules import join_topology
 from nessampler.molecular.topology_tree import ZMatrix
 
 __all__ = ["InternalCoordinates", "angle", "distance", "proper_dihedral"]
@@ -95,7 +96,7 @@ class InternalCoordinates(Transform):
     A proper torsion is soft if the circular standard deviation over `reference` exceeds 0.35 rad, or a frame
     lies more than 100° from their mean, or its axis turns by its chemistry: a bond outside rings with an end that has
     four neighbours or more, such as a methyl sampled in one basin only. With no reference every proper torsion is
-    soft, since nothing tells where a cut would be harmless.
+    soft, since nothing tells where a cut would be harmless. Torsions between molecules are always soft.
 
     Args:
         zmatrix: the tree.
@@ -163,9 +164,23 @@ class InternalCoordinates(Transform):
         *,
         soft: Iterable[tuple[int, int]] | None = None,
         root: tuple[int, int, int] | None = None,
+        several_molecules: bool = False,
+        anchors: Sequence[tuple[int, int, int]] = (),
     ) -> InternalCoordinates:
-        """Of an `openmm.app.Topology` with one molecule; `samples` are the reference frames, one is enough."""
-        return cls(ZMatrix.from_topology(topology, root=root), reference=samples, soft=soft)
+        """Of an `openmm.app.Topology`; `samples` are the reference frames, one is enough.
+
+        With `several_molecules` the molecules are joined at three `anchors` each, as `join_molecules` explains;
+        without, a molecule in pieces is an error, since a bond may be missing.
+        """
+        if root is not None and several_molecules:
+            raise InputError("several molecules have `anchors` instead of a `root`: got both; drop `root`")
+        if anchors and not several_molecules:
+            raise InputError("`anchors` join several molecules: got them without `several_molecules`; use `root`")
+        if several_molecules:
+            tree = join_topology(topology, anchors=anchors)
+        else:
+            tree = ZMatrix.from_topology(topology, root=root)
+        return cls(tree, reference=samples, soft=soft)
 
     def forward_shape(self, shape: tuple[int, ...]) -> torch.Size:
         return torch.Size((*shape[:-2], len(self.names)))
@@ -236,7 +251,9 @@ class InternalCoordinates(Transform):
             raise InputError(f"`reference` must be (m, atoms, 3) with m >= 1: got {tuple(reference.shape)}")
         x = reference.detach().to("cpu", torch.float64)
         theta = angle(x, *self._angles)
-        straight = (theta < SMALLEST_BEND) | (theta > math.pi - SMALLEST_BEND)
+        # Angles between molecules do reach a line now and then; their torsions are soft and need no reference.
+        within = torch.tensor([not self.zmatrix.between(atoms) for atoms in self.zmatrix.angles])
+        straight = ((theta < SMALLEST_BEND) | (theta > math.pi - SMALLEST_BEND)) & within
         if straight.any():
             frame, which = (int(i) for i in straight.nonzero()[0])
             name = self.names[self.zmatrix.n_atoms - 1 + which]
@@ -260,13 +277,17 @@ class InternalCoordinates(Transform):
         return proper & (rotor | (_circular_std(torsions) > SOFT_SPREAD) | (reach > SOFT_REACH))
 
     def _named_axes(self, soft: Iterable[tuple[int, int]]) -> Bool[Tensor, " torsions"]:
-        axes = [frozenset((p.parent, p.grandparent)) if p.proper else None for p in self.zmatrix.placements]
+        axes = [
+            frozenset((p.parent, p.grandparent)) if p.proper and not self.zmatrix.between(p[:2]) else None
+            for p in self.zmatrix.placements
+        ]
         wanted = [frozenset(pair) for pair in soft]
         for pair in wanted:
             if pair not in axes:
                 known = ", ".join(str(tuple(sorted(axis))) for axis in axes if axis is not None)
                 raise InputError(f"`soft` must name axes of proper torsions: got {tuple(pair)}; choose from {known}")
-        return torch.tensor([axis in wanted for axis in axes], dtype=torch.bool)
+        free = [self.zmatrix.between(p[:4]) for p in self.zmatrix.placements]
+        return torch.tensor([a in wanted or f for a, f in zip(axes, free, strict=True)], dtype=torch.bool)
 
     def _check_positions(self, x: Tensor) -> None:
         n = self.zmatrix.n_atoms

@@ -16,7 +16,7 @@ def rotor_orders(topology: Any, coordinates: InternalCoordinates) -> dict[int, i
     the order 3; every other axis has order 1. What is observed of such a torsion must have that period: whether a
     methyl group turned by 120° during a run tells nothing about sampling, since the two structures are the same
     molecule with hydrogens renamed. Two equal atoms are left alone: they are symmetric where the centre is planar, and
-    not where it is a pyramid, which bonds do not tell.
+    not where it is a pyramid, which bonds do not tell. Torsions between molecules have order 1.
 
     Args:
         topology: with `.atoms()` and `.bonds()`, as of `openmm.app`, of the molecule in `coordinates`.
@@ -36,5 +36,5 @@ def rotor_orders(topology: Any, coordinates: InternalCoordinates) -> dict[int, i
     for index in coordinates.circular.nonzero().flatten().tolist():
         placement = tree.placements[index - (2 * tree.n_atoms - 3)]
         axis = placement.parent, placement.grandparent
-        orders[index] = max(order(*axis), order(*axis[::-1]))
+        orders[index] = 1 if tree.between(placement[:4]) else max(order(*axis), order(*axis[::-1]))
     return orders

@@ -5,11 +5,22 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, NamedTuple
 
 from nessampler.errors import InputError
 
-__all__ = ["Placement", "ZMatrix"]
+__all__ = [
+    "BondGraph",
+    "Placement",
+    "ZMatrix",
+    "bond_graph",
+    "breadth_first",
+    "by_level",
+    "check_graph",
+    "check_same_topology",
+    "neighbours_of",
+]
 
 _BACKBONE = {
     ("C", "N", "CA", "C"): "phi",
@@ -21,11 +32,77 @@ _BACKBONE = {
 }
 
 
+class BondGraph(NamedTuple):
+    """What coordinates need of a topology: a unique name and an element symbol per atom, and the bonds."""
+
+    names: tuple[str, ...]
+    elements: tuple[str, ...]
+    bonds: tuple[tuple[int, int], ...]
+
+    @property
+    def neighbours(self) -> list[list[int]]:
+        """Ascending, per atom."""
+        return neighbours_of(len(self.names), self.bonds)
+
+
+def bond_graph(topology: Any) -> BondGraph:
+    """The graph of an `openmm.app.Topology`, or of anything else with its `atoms()` and `bonds()`.
+
+    Atom names that occur more than once get their residue in front, as in `ALA2:N`, and their index behind where
+    residues repeat too.
+
+    Raises:
+        InputError: an atom without element.
+    """
+    atoms = list(topology.atoms())
+    for atom in atoms:
+        if atom.element is None:
+            raise InputError(f"every atom needs an element: {atom.name} has none; leave out virtual sites")
+    times = Counter(atom.name for atom in atoms)
+    names = [a.name if times[a.name] == 1 else f"{a.residue.name}{a.residue.id}:{a.name}" for a in atoms]
+    times = Counter(names)
+    names = [name if times[name] == 1 else f"{name}#{i}" for i, name in enumerate(names)]
+    elements = tuple(atom.element.symbol for atom in atoms)
+    return BondGraph(tuple(names), elements, tuple((a.index, b.index) for a, b in topology.bonds()))
+
+
+def check_same_topology(a: Any, b: Any) -> None:
+    """Coordinates of one topology serve another only where atoms, their order and the bonds agree.
+
+    Raises:
+        InputError: naming the first atom that differs.
+    """
+    first, second = bond_graph(a), bond_graph(b)
+    if len(first.names) != len(second.names):
+        raise InputError(
+            f"both structures must have the same atoms: A has {len(first.names)}, B has {len(second.names)}; "
+            "coordinates belong to one molecule, so give both states the same one"
+        )
+    for i, (name, other) in enumerate(zip(first.names, second.names, strict=True)):
+        element, symbol = first.elements[i], second.elements[i]
+        if (name, element) == (other, symbol):
+            continue
+        where = second.names.index(name) if name in second.names else i
+        remedy = "give both states the same molecule" if where == i else f"reorder B: there {name} is atom {where}"
+        raise InputError(
+            f"both structures must list the same atoms in the same order: atom {i} is {name} ({element}) in A but "
+            f"{other} ({symbol}) in B; {remedy}"
+        )
+    for i, (near, other) in enumerate(zip(first.neighbours, second.neighbours, strict=True)):
+        if near != other:
+            in_a, in_b = (", ".join(first.names[j] for j in atoms) or "nothing" for atoms in (near, other))
+            raise InputError(
+                f"both structures must have the same bonds: atom {i} ({first.names[i]}) is bonded to {in_a} in A "
+                f"but to {in_b} in B; correct the bonds, or use Cartesian positions where a bond breaks"
+            )
+
+
 class Placement(NamedTuple):
     """One atom and the three it is placed from: bond to `parent`, angle to `grandparent`, torsion to `reference`.
 
     A proper torsion has its reference bonded to the grandparent. Otherwise the reference is the atom that was
-    placed first about the axis parent–grandparent, and the torsion is the difference of the two proper ones.
+    placed first about the axis parent–grandparent, and the torsion is the difference of the two proper ones. A torsion
+    that involves two molecules counts as proper, and as a rotor: nothing holds it.
 
     Attributes:
         proper: the first atom placed about its axis.
@@ -42,17 +119,19 @@ class Placement(NamedTuple):
 
 @dataclass(frozen=True)
 class ZMatrix:
-    """A z-matrix of one molecule: three root atoms, then every other atom from three that are placed before it.
+    """A z-matrix: three root atoms, then every other atom from three that are placed before it.
 
     Attributes:
         labels: a unique name per atom.
         root: end, centre, end; the centre is bonded to both.
         placements: the other atoms, by `levels`.
+        molecules: the atoms of each molecule where there are several, from `join_molecules`.
     """
 
     labels: tuple[str, ...]
     root: tuple[int, int, int]
     placements: tuple[Placement, ...]
+    molecules: tuple[tuple[int, ...], ...] = ()
 
     @classmethod
     def from_bonds(
@@ -87,8 +166,8 @@ class ZMatrix:
             ('r(H1-O)', 'r(O-H2)', 'angle(H1-O-H2)')
         """
         bonds = list(bonds)
-        _check(n_atoms, bonds, elements, names)
-        neighbours = _neighbours(n_atoms, bonds)
+        check_graph(n_atoms, bonds, elements, names)
+        neighbours = neighbours_of(n_atoms, bonds)
         heavy = [len(near) > 1 if elements is None else elements[a] not in "HD" for a, near in enumerate(neighbours)]
         labels = tuple(names) if names is not None else tuple(_label(a, elements) for a in range(n_atoms))
         _check_connected(neighbours, labels)
@@ -98,23 +177,13 @@ class ZMatrix:
         tree = _Tree(neighbours, heavy, centre)
         first, last = (root[0], root[2]) if root is not None else sorted(tree.children[centre][:2])
         root = (first, centre, last)
-        return cls(labels, root, _by_level(root, tree.placements(root)))
+        return cls(labels, root, by_level(root, tree.placements(root)))
 
     @classmethod
     def from_topology(cls, topology: Any, *, root: tuple[int, int, int] | None = None) -> ZMatrix:
-        """The tree of an `openmm.app.Topology`, or of anything else with its `atoms()` and `bonds()`.
-
-        Atom names that occur more than once get their residue in front, as in `ALA2:N`.
-        """
-        atoms = list(topology.atoms())
-        times = Counter(atom.name for atom in atoms)
-        names = [a.name if times[a.name] == 1 else f"{a.residue.name}{a.residue.id}:{a.name}" for a in atoms]
-        for atom in atoms:
-            if atom.element is None:
-                raise InputError(f"every atom needs an element: {atom.name} has none; leave out virtual sites")
-        elements = [atom.element.symbol for atom in atoms]
-        bonds = [(a.index, b.index) for a, b in topology.bonds()]
-        return cls.from_bonds(len(atoms), bonds, elements=elements, names=names, root=root)
+        """The tree of an `openmm.app.Topology` with one molecule, with the names of `bond_graph`."""
+        names, elements, bonds = bond_graph(topology)
+        return cls.from_bonds(len(names), bonds, elements=elements, names=names, root=root)
 
     @property
     def n_atoms(self) -> int:
@@ -143,6 +212,14 @@ class ZMatrix:
         angles = [f"angle({self._join(triple)})" for triple in self.angles]
         return tuple(lengths + angles + [self._torsion_name(p) for p in self.placements])
 
+    def between(self, atoms: Iterable[int]) -> bool:
+        """Whether these atoms belong to more than one molecule."""
+        return len({self._molecule_of.get(a) for a in atoms}) > 1
+
+    @cached_property
+    def _molecule_of(self) -> dict[int, int]:
+        return {atom: m for m, atoms in enumerate(self.molecules) for atom in atoms}
+
     def _join(self, atoms: Iterable[int]) -> str:
         return "-".join(self.labels[a] for a in atoms)
 
@@ -163,7 +240,7 @@ class _Tree:
 
     def __init__(self, neighbours: list[list[int]], heavy: list[bool], centre: int) -> None:
         self.neighbours = neighbours
-        self.parent = _breadth_first(neighbours, centre)
+        self.parent = breadth_first(neighbours, centre)
         self.ring_bonds = self._ring_bonds()
         heavy_below, below = [int(h) for h in heavy], [1] * len(heavy)
         self.children: list[list[int]] = [[] for _ in heavy]
@@ -214,8 +291,8 @@ class _Tree:
         return path
 
 
-def _breadth_first(neighbours: list[list[int]], start: int) -> dict[int, int]:
-    """Atom to parent, in the order of discovery; the start is its own parent."""
+def breadth_first(neighbours: list[list[int]], start: int) -> dict[int, int]:
+    """Reached atom to its parent, in the order of discovery; the start is its own parent."""
     parent = {start: start}
     order = [start]
     for atom in order:  # grows while it is walked
@@ -236,7 +313,7 @@ def _middle(neighbours: list[list[int]], heavy: list[bool]) -> int:
 
 def _farthest(neighbours: list[list[int]], start: int) -> int:
     depth: dict[int, int] = {}
-    for atom, parent in _breadth_first(neighbours, start).items():
+    for atom, parent in breadth_first(neighbours, start).items():
         depth[atom] = 0 if atom == start else depth[parent] + 1
     return max(depth.values())
 
@@ -248,12 +325,14 @@ def _levels(root: tuple[int, int, int], placements: Iterable[Placement]) -> list
     return [level[p.atom] for p in placements]
 
 
-def _by_level(root: tuple[int, int, int], placements: list[Placement]) -> tuple[Placement, ...]:
+def by_level(root: tuple[int, int, int], placements: list[Placement]) -> tuple[Placement, ...]:
+    """The placements in an order in which each one's atoms are placed before it, as many as possible at once."""
     level = _levels(root, placements)
     return tuple(placements[i] for i in sorted(range(len(placements)), key=level.__getitem__))
 
 
-def _neighbours(n_atoms: int, bonds: list[tuple[int, int]]) -> list[list[int]]:
+def neighbours_of(n_atoms: int, bonds: Iterable[tuple[int, int]]) -> list[list[int]]:
+    """The atoms bonded to each atom, ascending."""
     found: list[set[int]] = [set() for _ in range(n_atoms)]
     for a, b in bonds:
         found[a].add(b)
@@ -265,7 +344,10 @@ def _label(atom: int, elements: Sequence[str] | None) -> str:
     return f"{'' if elements is None else elements[atom]}{atom}"
 
 
-def _check(n_atoms: int, bonds: list[tuple[int, int]], elements: Sequence[str] | None, names: Any) -> None:
+def check_graph(
+    n_atoms: int, bonds: list[tuple[int, int]], elements: Sequence[str] | None, names: Sequence[str] | None
+) -> None:
+    """Refuse too few atoms, bonds that leave the graph, and names that repeat."""
     if n_atoms < 3:
         raise InputError(f"internal coordinates need at least three atoms: got {n_atoms}; use Cartesian positions")
     for a, b in bonds:
@@ -280,12 +362,12 @@ def _check(n_atoms: int, bonds: list[tuple[int, int]], elements: Sequence[str] |
 
 
 def _check_connected(neighbours: list[list[int]], labels: tuple[str, ...]) -> None:
-    reached = _breadth_first(neighbours, 0)
+    reached = breadth_first(neighbours, 0)
     for atom, label in enumerate(labels):
         if atom not in reached:
             raise InputError(
                 f"the bonds must connect all atoms into one molecule: atom {atom} ({label}) is not connected to atom 0"
-                f" ({labels[0]}); add the missing bond, or use Cartesian positions for several molecules"
+                f" ({labels[0]}); add the missing bond, or ask for `several_molecules`"
             )
 
 

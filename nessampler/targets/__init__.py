@@ -4,6 +4,16 @@ from nessampler.targets.anharmonic import AnharmonicWell
 from nessampler.targets.counting import Counted, Tally
 from nessampler.targets.gaussian import Gaussian
 from nessampler.targets.protocol import Target, energy_and_score
-from nessampler.targets.transformed import TransformedTarget, carry
+from nessampler.targets.transformed import TransformedTarget, carry, in_chart
 
-__all__ = ["AnharmonicWell", "Counted", "Gaussian", "Tally", "Target", "TransformedTarget", "carry", "energy_and_score"]
+__all__ = [
+    "AnharmonicWell",
+    "Counted",
+    "Gaussian",
+    "Tally",
+    "Target",
+    "TransformedTarget",
+    "carry",
+    "energy_and_score",
+    "in_chart",
+]
