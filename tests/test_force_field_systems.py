@@ -36,6 +36,7 @@ NM: Any = unit.nano * unit.meter
 pytestmark = pytest.mark.filterwarnings("ignore:Non-optimal GB parameters:UserWarning")
 
 STRUCTURES = sorted(catalogue.root().glob("*/*.pdb"))
+DIPEPTIDE = catalogue.find("alanine-solvation").parent / "alanine-dipeptide.pdb"
 FORCE_FIELDS = {
     "amber14": ["amber14-all.xml"],
     "amber19, with maps": ["amber19-all.xml"],
@@ -45,31 +46,25 @@ FORCE_FIELDS = {
 }
 
 
-def catalogued() -> dict[str, list[str]]:
-    """The force fields that the catalogue itself names, AMOEBA apart."""
+def catalogued() -> dict[str, tuple[Path, list[str]]]:
+    """Structure and force field of every state in the catalogue, AMOEBA apart, which torch does not cover."""
     found = {}
     for folder in sorted({p.parent for p in STRUCTURES}):
         config = load(folder / "system.toml")
-        for state in ("state_a", "state_b"):
-            files = config.get(state, {}).get("force_field", [])
-            if files and not any("amoeba" in f for f in files):
-                found[", ".join(files)] = list(files)
+        for name in ("state_a", "state_b"):
+            state = config[name]
+            if not any("amoeba" in f for f in state["force_field"]):
+                found[f"{folder.name}, {state['label']}"] = (folder / state["structure"], list(state["force_field"]))
     return found
 
 
-CASES = {**FORCE_FIELDS, **{k: v for k, v in catalogued().items() if v not in FORCE_FIELDS.values()}}
+CASES = {**{k: (DIPEPTIDE, files) for k, files in FORCE_FIELDS.items()}, **catalogued()}
 
 
-@pytest.mark.parametrize("files", CASES.values(), ids=CASES)
-@pytest.mark.parametrize("structure", STRUCTURES, ids=lambda p: p.parent.name)
-def test_molecules_of_the_catalogue_agree_with_openmm(structure: Any, files: list[str]) -> None:
+@pytest.mark.parametrize(("structure", "files"), CASES.values(), ids=CASES)
+def test_molecules_of_the_catalogue_agree_with_openmm(structure: Path, files: list[str]) -> None:
     molecule = load_structure(structure)
-    if len(molecule.positions) > 200:
-        pytest.skip("larger than needed here")
-    try:
-        system = parameterize(molecule, files)
-    except InputError as error:
-        pytest.skip(f"{files} has no parameters for it: {error}"[:200])
+    system = parameterize(molecule, files, folder=structure.parent)
     assert_agrees(system, perturbed(molecule.positions, 2, 0.01))
 
 

@@ -23,8 +23,8 @@ def resolved(name: str, preset: str = "quick") -> DifferenceConfig:
 
 
 def test_the_catalogue_has_the_promised_systems() -> None:
-    assert {"amber-to-amoeba", "alanine-solvation", "anharmonic-wells"} <= set(catalogue.names())
-    assert {"amber-to-amoeba", "alanine-solvation"} <= set(MOLECULES)
+    assert {"amber-to-amoeba", "alanine-solvation", "toluene-solvation", "anharmonic-wells"} <= set(catalogue.names())
+    assert {"amber-to-amoeba", "alanine-solvation", "toluene-solvation"} <= set(MOLECULES)
 
 
 @pytest.mark.parametrize("preset", PRESETS)

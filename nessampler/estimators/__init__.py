@@ -9,6 +9,8 @@ NaN and −inf are errors.
 from nessampler.estimators.acceptance_ratio import bar, overlap
 from nessampler.estimators.exponential_average import jarzynski, pareto_k
 from nessampler.estimators.free_energy import Flag, FreeEnergy
+from nessampler.estimators.integration import GaussRule, thermodynamic_integration
+from nessampler.estimators.multistate import mbar
 from nessampler.estimators.second_law import Bounds, bounds
 from nessampler.estimators.works import Work, WorkSource, statistical_inefficiency
 
@@ -16,12 +18,15 @@ __all__ = [
     "Bounds",
     "Flag",
     "FreeEnergy",
+    "GaussRule",
     "Work",
     "WorkSource",
     "bar",
     "bounds",
     "jarzynski",
+    "mbar",
     "overlap",
     "pareto_k",
     "statistical_inefficiency",
+    "thermodynamic_integration",
 ]
