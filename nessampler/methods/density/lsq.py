@@ -21,7 +21,8 @@ from nessampler.methods.density.tuning import Hamiltonian, Pilot, pilot
 
 __all__ = ["Solved", "least_squares"]
 
-TUNING_WALKERS = 256
+TUNING_WALKERS, FEWEST_TUNING_WALKERS = 256, 64
+TUNING_NUMBERS = 2**20  # coordinates of all tuning walkers together: large systems average over themselves
 FLOW_TOLERANCE = 5e-4  # in log Z, beyond which a finer rule is tried
 RULES = ((2, 1), (4, 1), (4, 2), (4, 4))  # order and substeps, by cost
 
@@ -75,7 +76,8 @@ def least_squares(
     Raises:
         InputError: fewer pilots than four for each field.
     """
-    few = min(TUNING_WALKERS, pilots)
+    affordable = max(FEWEST_TUNING_WALKERS, TUNING_NUMBERS // path.start.event_shape.numel())
+    few = min(TUNING_WALKERS, affordable, pilots)
     tuning = pilot(path, _start(path, few, dtype, device, generator), mover, generator=generator, conditional_ess=0.7)
     x = _start(path, pilots, dtype, device, generator)
     fields = dictionary(_both_ends(x, tuning.x), generator)
