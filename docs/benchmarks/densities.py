@@ -118,27 +118,30 @@ def _smc(
 def table(cells: list[dict[str, Any]]) -> str:
     """Markdown, a line per system, seed and method."""
     lines = [
-        "| system | seed | method | walkers | ESS | ESS back | log Z | z | gradients | fields | seconds | flags |",
-        "|---|---|---|---|---|---|---|---|---|---|---|---|",
+        "| system | seed | method | walkers | ESS | back | log Z | z | gradients | fields | seconds | CPU | flags |",
+        "|---|---|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     for found in sorted(cells, key=lambda c: (c["system"], c["seed"])):
         known = load(catalogue.find(found["system"])).get("reference")
+        share = _share(found)
         for row in found["rows"]:
             ess = "" if row["ess"] is None else f"{row['ess']:.3f} ± {row['ess_error']:.3f}"
             back = "" if row["reverse_ess"] is None else f"{row['reverse_ess']:.3f}"
             value = "none" if row["log_z"] is None else f"{row['log_z']:.4f} ± {row['std_error']:.4f}"
             name = f"**{row['method']}**" if row["chosen"] else row["method"]
             extra = found["base"] if row["chosen"] else {"gradients": 0, "seconds": 0}
+            seconds = row["seconds"] + extra["seconds"]
             lines.append(
                 f"| {found['system']} | {found['seed']} | {name} | {row['walkers']} | {ess} | {back} | {value} | "
                 f"{_z(row, known)} | {_millions(row['gradients'] + extra['gradients'])} | "
-                f"{_millions(row['fields'])} | {row['seconds'] + extra['seconds']:.0f} | {', '.join(row['flags'])} |"
+                f"{_millions(row['fields'])} | {seconds:.0f} | {'' if share is None else round(share * seconds)} | "
+                f"{', '.join(row['flags'])} |"
             )
     return "\n".join(lines) + "\n"
 
 
 def scaling(cells: list[dict[str, Any]], quartic: float = 0.9) -> str:
-    """Seconds per effective sample of the drift on lattices of one coupling, and the exponent of L that fits them."""
+    """CPU seconds per effective sample of the drift on lattices of one coupling, and the exponent of L."""
     points: dict[int, list[float]] = {}
     for found in cells:
         target = load(catalogue.find(found["system"]))["target"]
@@ -146,15 +149,21 @@ def scaling(cells: list[dict[str, Any]], quartic: float = 0.9) -> str:
             continue
         for row in found["rows"]:
             if row["method"] == "lsq" and row["walkers"] > 1024:
-                points.setdefault(target["size"], []).append(row["seconds"] / (row["walkers"] * row["ess"]))
+                seconds = row["seconds"] * (_share(found) or 1.0)
+                points.setdefault(target["size"], []).append(seconds / (row["walkers"] * row["ess"]))
     if len(points) < 2:
         return ""
     sizes = sorted(points)
     cost = [sum(points[size]) / len(points[size]) for size in sizes]
     exponent = np.polyfit(np.log(sizes), np.log(cost), 1)[0]
-    lines = [f"| L (λ = {quartic}) | seeds | seconds per effective sample |", "|---|---|---|"]
+    lines = [f"| L (λ = {quartic}) | seeds | CPU seconds per effective sample |", "|---|---|---|"]
     lines += [f"| {size} | {len(points[size])} | {c:.4f} |" for size, c in zip(sizes, cost, strict=True)]
     return "\n".join(lines) + f"\n\nExponent of L, least squares in logarithms: {exponent:.2f}.\n"
+
+
+def _share(found: dict[str, Any]) -> float | None:
+    """Of a core, that the cell had: seconds times this is what it would take alone. Unknown for the oldest cells."""
+    return found["cpu_seconds"] / found["seconds"] if "cpu_seconds" in found else None
 
 
 def _z(row: dict[str, Any], reference: dict[str, Any] | None) -> str:
