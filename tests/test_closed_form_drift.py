@@ -69,6 +69,7 @@ DICTIONARIES: dict[str, tuple[Dictionary, tuple[int, ...]]] = {
     "square": (lattice(4, 2), (4, 4)),
     "odd square": (lattice(3, 2), (3, 3)),
     "cube": (lattice(3, 3), (3, 3, 3)),
+    "no smearing": (LatticeDictionary((3, 3), (math.inf,), (math.inf,), normal(1, 4, seed=2)), (3, 3)),
     "isotropic": (ridge("isotropic", False), (3,)),
     "diagonal": (ridge("diagonal", False), (3,)),
     "full": (ridge("full", False), (3,)),

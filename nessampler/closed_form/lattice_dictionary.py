@@ -126,6 +126,8 @@ class LatticeDictionary:
         bare, smeared = _split(masses)
         out = x.new_empty(len(x), len(masses), *self.shape)
         out[:, bare] = x.unsqueeze(1)
+        if not smeared:  # an FFT of no fields is an error
+            return out
         modes = torch.fft.rfftn(x, dim=self._axes).unsqueeze(1) * responses[smeared].to(x)
         out[:, smeared] = torch.fft.irfftn(modes, s=self.shape, dim=self._axes)
         return out
@@ -133,6 +135,8 @@ class LatticeDictionary:
     def _smoothed(self, fields: Tensor) -> Tensor:
         """Every outer response to its own field, summed."""
         bare, smeared = _split(self.outer)
+        if not smeared:
+            return fields.sum(1)
         modes = (torch.fft.rfftn(fields[:, smeared], dim=self._axes) * self._kernel[smeared].to(fields)).sum(1)
         return fields[:, bare].sum(1) + torch.fft.irfftn(modes, s=self.shape, dim=self._axes)
 
