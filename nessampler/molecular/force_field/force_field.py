@@ -18,7 +18,7 @@ from nessampler.errors import InputError
 from nessampler.molecular.force_field.bonded import HarmonicAngle, HarmonicBond
 from nessampler.molecular.force_field.cmap import CMAPTorsion
 from nessampler.molecular.force_field.collective import CustomCV
-from nessampler.molecular.force_field.compiled import Program, compiled_program, energy_and_gradient
+from nessampler.molecular.force_field.compiled import Program, compiled_program, energy_and_gradient, one_thread
 from nessampler.molecular.force_field.custom_bonded import (
     custom_angle,
     custom_bond,
@@ -103,7 +103,8 @@ class TorchForceField(nn.Module):
         device, dtype: where and in what precision to compute.
         chunk_size: walkers at a time; by default as many as keep the cache busy.
         compile: fuse energies and forces with `torch.compile`: several times faster on a CPU after a first call that
-            takes up to a minute. Batches are filled up to whole chunks, so small ones gain nothing.
+            takes up to a minute. Batches are filled up to whole chunks, so small ones gain nothing. On a CPU one
+            thread does the work; a second core is for a second process.
 
     Attributes:
         terms: one module per force, by name; a name that occurs twice has its index behind it.
@@ -289,7 +290,8 @@ class TorchForceField(nn.Module):
         # Numbers per pair function that a chunk holds at once: fused, they should fit the cache; otherwise there should
         # be enough of them to hide the cost of calling an operation.
         elements = 2**24 if self.device.type != "cpu" else 2**15 if self.compile_programs else 2**17
-        walkers = max(1, elements // pairs)
+        # Rows of walkers have to be long enough for vector units, as long as memory allows.
+        walkers = max(1, elements // pairs, min(32, 2**22 // pairs))
         return 2 ** (walkers.bit_length() - 1)
 
 
@@ -327,6 +329,9 @@ class _Batch:
         """Energies and their gradients, detached, a chunk at a time."""
         if not len(x):
             return x.new_empty(0), torch.empty_like(x)
+        if self.programs is not None and self.like.device.type == "cpu" and torch.get_num_threads() > 1:
+            with one_thread():
+                return self.energy_and_gradient(x)
         energies, gradients = [], []
         for rows in self._chunks(len(x)):
             n = len(x[rows])
