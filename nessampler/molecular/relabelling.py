@@ -201,7 +201,7 @@ class Relabelling:
 
     @property
     def order(self) -> int:
-        """|G|: how many conformations an orbit has."""
+        """How many conformations an orbit has."""
         return math.prod(symmetry.order for symmetry in self.symmetries)
 
     def __call__(self, x: Float[Tensor, "n atoms 3"]) -> Float[Tensor, "n atoms 3"]:

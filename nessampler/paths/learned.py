@@ -124,7 +124,7 @@ def reweighted_metric(
       w(x) \propto \frac{e^{-U_f(x)}}{\sum_i e^{-U_{f_i}(x)} / Z_i},$$
 
     with $Z_i$ from the same walkers. Where $n(f)$ effective walkers are left, the mean of the metric at the places is
-    added, times `caution`$/n$: a place that nobody knows is no short cut.
+    added, times `caution` over n: a place that nobody knows is no short cut.
 
     Args:
         path: the weights of the terms.
