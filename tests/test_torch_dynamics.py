@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,13 +14,17 @@ from openmm import unit  # noqa: E402
 
 from nessampler.errors import InputError  # noqa: E402
 from nessampler.molecular.batched_replicas import run_batched  # noqa: E402
+from nessampler.molecular.contexts import ContextPool  # noqa: E402
 from nessampler.molecular.dynamics import Dynamics  # noqa: E402
+from nessampler.molecular.end_states import sample_end_states  # noqa: E402
 from nessampler.molecular.force_field import TorchForceField, UnsupportedForce  # noqa: E402
 from nessampler.molecular.force_field.target import thermal_energy  # noqa: E402
 from nessampler.molecular.replica_files import read_trajectory  # noqa: E402
 from nessampler.molecular.systems import load_structure, parameterize  # noqa: E402
 from nessampler.molecular.torch_dynamics import LangevinMiddle, Phase  # noqa: E402
 from nessampler.runs import catalogue  # noqa: E402
+from nessampler.runs.config import load, resolve  # noqa: E402
+from nessampler.runs.molecular_problem import check_molecular  # noqa: E402
 
 PDB = catalogue.find("alanine-solvation").parent / "alanine-dipeptide.pdb"
 
@@ -97,26 +102,33 @@ def test_dynamics_needs_positive_numbers(wrong):
         LangevinMiddle(TorchForceField(wells(1.0)), given.pop("masses"), 300.0, **given)
 
 
-def short(**changes) -> Dynamics:
-    values = {"equilibration": 0.0, "production": 0.12, "interval": 0.004, **changes}
-    return Dynamics(temperature=300.0, timestep=0.001, friction=1.0, replicas=5, platform="torch", **values)
+SHORT = Dynamics(
+    temperature=300.0,
+    timestep=0.001,
+    friction=1.0,
+    replicas=5,
+    equilibration=0.0,
+    production=0.12,
+    interval=0.004,
+    platform="torch",
+)
 
 
 def test_an_interrupted_batch_ends_where_the_whole_one_does(dipeptide, tmp_path: Path):
     molecule, system = dipeptide
     for name in ("whole", "cut"):
         (tmp_path / name).mkdir()
-    run_batched(system, molecule, short(), tmp_path / "whole", "a", seed=7)
+    run_batched(system, molecule, SHORT, tmp_path / "whole", "a", seed=7)
 
     def stop(steps: int) -> None:
         if steps > 5 * 70:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        run_batched(system, molecule, short(), tmp_path / "cut", "a", seed=7, progress=stop)
+        run_batched(system, molecule, SHORT, tmp_path / "cut", "a", seed=7, progress=stop)
     assert (tmp_path / "cut" / "a.partial.npz").exists()
     assert not (tmp_path / "cut" / "a-0.nc").exists()
-    run_batched(system, molecule, short(), tmp_path / "cut", "a", seed=7)
+    run_batched(system, molecule, SHORT, tmp_path / "cut", "a", seed=7)
     for i in range(5):
         whole, cut = (batched_frames(tmp_path / name / f"a-{i}.nc") for name in ("whole", "cut"))
         assert np.array_equal(whole, cut)
@@ -133,7 +145,7 @@ def test_another_seed_gives_other_frames(tmp_path: Path, dipeptide):
     molecule, system = dipeptide
     for seed in (1, 2):
         (tmp_path / str(seed)).mkdir()
-        run_batched(system, molecule, short(), tmp_path / str(seed), "a", seed=seed)
+        run_batched(system, molecule, SHORT, tmp_path / str(seed), "a", seed=seed)
     one, two = (batched_frames(tmp_path / str(seed) / "a-0.nc") for seed in (1, 2))
     assert not np.allclose(one, two, atol=1e-4)
 
@@ -142,17 +154,47 @@ def test_a_restart_file_of_another_run_is_refused(tmp_path: Path, dipeptide):
     molecule, system = dipeptide
     (tmp_path / "a.partial.npz").write_bytes(b"not one")
     with pytest.raises(InputError, match="not a restart file"):
-        run_batched(system, molecule, short(), tmp_path, "a", seed=1)
+        run_batched(system, molecule, SHORT, tmp_path, "a", seed=1)
     arrays = {"positions": np.zeros((2, 3, 22, 3)), "x": np.zeros((2, 22, 3)), "v": np.zeros((2, 22, 3))}
     np.savez(tmp_path / "a.partial.npz", **arrays, generator=torch.Generator().get_state().numpy())
     with pytest.raises(InputError, match="5 replicas"):
-        run_batched(system, molecule, short(), tmp_path, "a", seed=1)
+        run_batched(system, molecule, SHORT, tmp_path, "a", seed=1)
 
 
 def test_a_force_without_torch_term_is_refused_before_anything_is_written(tmp_path: Path, dipeptide):
     molecule, _ = dipeptide
     with pytest.raises(UnsupportedForce, match="Amoeba"):
         run_batched(
-            parameterize(molecule, ["amoeba2018.xml"], {}, 4.0, PDB.parent), molecule, short(), tmp_path, "b", seed=1
+            parameterize(molecule, ["amoeba2018.xml"], {}, 4.0, PDB.parent), molecule, SHORT, tmp_path, "b", seed=1
         )
     assert not list(tmp_path.iterdir())
+
+
+def test_end_states_may_be_sampled_by_either_engine(dipeptide, tmp_path: Path):
+    molecule, system = dipeptide
+    told: list[tuple[int, int, str]] = []
+    by_openmm = replace(SHORT, platform="Reference", replicas=2, production=0.02)
+    with ContextPool(1) as pool:
+        found = sample_end_states(
+            {"a": system, "b": system},
+            dict.fromkeys("ab", molecule),
+            {"a": SHORT, "b": by_openmm},
+            tmp_path,
+            seed=1,
+            pool=pool,
+            progress=lambda *said: told.append(said),
+        )
+    assert found["a"].positions.shape == (5, 30, 22, 3)
+    assert found["b"].positions.shape == (2, 5, 22, 3)
+    assert found["a"].gradient_evaluations == 5 * 30 * 4
+    total = SHORT.steps + by_openmm.steps
+    assert {said[1] for said in told} == {total}
+    assert [said[0] for said in told] == sorted(said[0] for said in told)
+    assert told[-1][0] == total
+
+
+def test_a_run_in_torch_is_refused_where_torch_lacks_a_force():
+    folder = catalogue.find("amber-to-amoeba").parent
+    config = resolve(load(folder / "system.toml"), settings=["md.platform=torch"])
+    with pytest.raises(InputError, match=r'"torch" cannot run state B: .*Amoeba.*set md\.platform="Reference"'):
+        check_molecular(config, folder)
