@@ -235,6 +235,10 @@ BAD = {
     "means of another dimension": (setting("base={kind='mixture',scale=1.0,means=[[0.0]]}", "gmm-40-linear"),
                                    "rows of 2 numbers: got shape (1, 1)"),
     "means of a funnel": (setting("base={kind='mixture',scale=1.0}", "funnel-10"), "has none; give `base.means`"),
+    "kernel of another method": (
+        given("phi4-8", "--method", "lsq", "--set", "sampling.kernel=inertial"),
+        "kernel = 'inertial' is for plain annealing",
+    ),
     "method of a difference": (given("phi4-8", "--method", "switching"), "got 'switching'"),
     "file in the way": (file_in_the_way, "taken is not"),
     "file in the way further up": (file_in_the_way_further_up, "taken/run is not"),

@@ -16,6 +16,7 @@ from nessampler.kernels import DenseMass, SpectralMass
 from nessampler.methods.density.bases import Base, laplace, learned_base, pilot_base
 from nessampler.methods.density.dictionaries import default_dictionary
 from nessampler.methods.density.problem import DensityProblem
+from nessampler.methods.density.sample import check_kernel
 from nessampler.methods.ends import generator_for
 from nessampler.paths import AnnealingPath, LinearPath, MixturePath
 from nessampler.runs.config import DensityConfig
@@ -52,6 +53,7 @@ def check_density(config: DensityConfig, folder: Path) -> Target:
     """The target, with everything found that can be wrong before work starts."""
     target = build_target(config.target.name, config.target.parameters, folder)
     base = config.base
+    check_kernel(config.sampling.kernel, config.run.method)
     if isinstance(base, FreeFieldBase) and not isinstance(target, Phi4):
         raise InputError(f"a free-field base is for lattices (phi4): got {config.target.name}; use the pilot base")
     if isinstance(base, PriorBase) and not hasattr(target, "prior"):

@@ -34,7 +34,7 @@ from nessampler.methods.ends import generator_for
 from nessampler.simulate import Ensemble
 from nessampler.targets import Tally
 
-__all__ = ["DensityEffort", "DensityMethod", "sample_density"]
+__all__ = ["DensityEffort", "DensityMethod", "check_kernel", "sample_density"]
 
 DensityMethod = Literal["ais", "smc", "lsq", "nets", "auto"]
 PILOTS = 256  # walkers that compare methods, and are then forgotten
@@ -67,6 +67,19 @@ class DensityEffort:
     reverse_steps: int = 0
     nets_steps: int = 1000
     flow_tolerance: float = 5e-4
+
+
+def check_kernel(kernel: str, method: str) -> None:
+    """Refuse moves that a method does not make.
+
+    Raises:
+        InputError: naming both.
+    """
+    if kernel != "hmc" and method not in ("ais", "auto"):
+        raise InputError(
+            f"kernel = {kernel!r} is for plain annealing: {method} moves by Hamiltonian trajectories; "
+            "choose method ais or auto, or kernel hmc"
+        )
 
 
 @dataclass(frozen=True)
@@ -144,11 +157,7 @@ def sample_density(
                 f"{name}; choose a base such as Gaussian"
             )
     context = _Context(problem, effort or DensityEffort(), seed, device, say, progress, checkpoint)
-    if context.effort.kernel != "hmc" and method not in ("ais", "auto"):
-        raise InputError(
-            f"kernel = {context.effort.kernel!r} is for plain annealing: {method} moves by Hamiltonian trajectories; "
-            "choose method ais or auto, or kernel hmc"
-        )
+    check_kernel(context.effort.kernel, method)
     context = replace(context, problem=_with_chains(context))
     metrics: list[Mapping[str, Any]] = []
     with torch.no_grad():
