@@ -70,7 +70,7 @@ def convert(force: openmm.Force, system: openmm.System) -> Term:
     """
     kind = type(force).__name__
     if kind not in _TERMS:
-        why = _REASONS.get(kind, "evaluate with OpenMM itself")
+        why = _REASONS.get(kind, 'evaluate with OpenMM itself (backend="openmm"; in [md], another platform)')
         if "Barostat" in kind:
             why = "it changes the box, which has no part in an energy; remove it"
         raise UnsupportedForce(f"torch covers no {kind}: {why}")
