@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from nessampler.methods.density.result import Attempt
-from nessampler.methods.density.sample import DensityEffort, sample_density
+from nessampler.methods.density.sample import DensityEffort, DensityMethod, sample_density
 from nessampler.methods.density.smc import smc
 from nessampler.methods.density.tuning import Hamiltonian
 from nessampler.methods.ends import generator_for
@@ -28,22 +28,24 @@ from nessampler.runs.config import DensityConfig, load, resolve
 from nessampler.runs.density_problem import PreparedDensity, prepare_density
 
 
-def cell(name: str, seed: int) -> dict[str, Any]:
-    """One system and one seed: `auto`, which reports plain annealing too, then SMC for as many gradients."""
+def cell(name: str, seed: int, method: DensityMethod, settings: list[str]) -> dict[str, Any]:
+    """One system and one seed; `auto` reports plain annealing too, and then SMC runs for as many gradients."""
     path = catalogue.find(name)
-    config = resolve(load(path), run={"seed": seed}, source=str(path))
+    config = resolve(load(path), run={"seed": seed}, settings=settings, source=str(path))
     assert isinstance(config, DensityConfig)
     started, busy = time.perf_counter(), time.process_time()
     prepared = prepare_density(config, path.parent)
     fitted = {"seconds": prepared.seconds, "gradients": prepared.evaluations.gradient + prepared.evaluations.energy}
     effort = DensityEffort(**config.sampling.model_dump())
-    found = sample_density(prepared.problem, method="auto", seed=seed, effort=effort)
+    found = sample_density(prepared.problem, method=method, seed=seed, effort=effort)
     rows = [_row(a, config, a.name == found.chosen) for a in found.attempts]
     spent = next(r["gradients"] for r in rows if r["chosen"]) + fitted["gradients"]
-    rows.append(_smc(prepared, config, effort, spent, seed))
+    if method == "auto":
+        rows.append(_smc(prepared, config, effort, spent, seed))
     return {
         "system": name,
         "seed": seed,
+        "settings": settings,
         "knowledge": prepared.problem.knowledge,
         "base": fitted,
         "origin": found.origin_of_target_samples,
@@ -182,6 +184,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("systems", nargs="*")
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--method", default="auto", help="one that runs alone, without the others beside it")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="as of `nessampler run`")
     parser.add_argument("--out", type=Path, default=Path("runs/densities"))
     parser.add_argument("--table", action="store_true")
     options = parser.parse_args()
@@ -195,7 +199,7 @@ def main() -> None:
             path = options.out / f"{name}-{seed}.json"
             if path.exists():
                 continue
-            found = cell(name, seed)
+            found = cell(name, seed, options.method, options.set)
             path.write_text(json.dumps(found, indent=1), encoding="utf-8")
             print(table([found]).splitlines()[2:], flush=True)
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -12,13 +13,15 @@ from torch import Tensor
 
 from nessampler.errors import InputError
 from nessampler.estimators import Flag
-from nessampler.kernels import HMC
-from nessampler.methods.density.tuning import Hamiltonian
+from nessampler.kernels import HMC, SpectralMass, Walkers
+from nessampler.methods.density.tuning import Hamiltonian, spectral
 from nessampler.paths import AnnealingPath
 
 __all__ = ["Chains", "long_chains"]
 
-TUNING_STEPS = 60
+TUNING_STEPS = 40
+MASS_ROUNDS = 3
+QUARTER = math.pi / 2
 WORST_RHAT = 1.01
 FEWEST_DRAWS = 4
 
@@ -67,7 +70,8 @@ def long_chains(
 ) -> Chains:
     r"""Run a chain from each of x at t = 1; the first half of the trajectories is forgotten.
 
-    The step size is tuned first, to the mover's acceptance, and then frozen. R-hat over the second half is of the
+    The step size is tuned first, to the mover's acceptance, and then frozen; so is the mass on a lattice, to the
+    walkers' own spectrum. R-hat over the second half is of the
     energy, of the mean coordinate's square and, where no symmetry moves it, of the mean coordinate.
 
     Args:
@@ -90,12 +94,17 @@ def long_chains(
         raise InputError(
             f"an R-hat compares at least 2 chains of {2 * FEWEST_DRAWS} steps: got {len(x)} of {steps}; ask for more"
         )
-    size = mover.step_size
-    walkers = HMC(path, size, mover.leapfrog_steps, mover.mass).start(1.0, x)
-    for _ in range(TUNING_STEPS):
-        walkers, _ = HMC(path, size, mover.leapfrog_steps, mover.mass).step(1.0, 1.0, walkers, generator=generator)
-        assert walkers.acceptance is not None  # Metropolis
-        size *= float(torch.exp((1.5 * (walkers.acceptance.mean() - mover.acceptance)).clamp(-0.7, 0.4)))
+    walkers = HMC(path, mover.step_size, mover.leapfrog_steps, mover.mass).start(1.0, x)
+    walkers, size = _tuned(path, walkers, mover, generator)
+    if isinstance(mover.mass, SpectralMass):
+        # Near criticality the longest waves are many times softer than any mass that was given before they were seen.
+        # Each round lets them spread, and sees them softer.
+        equal = torch.full((len(x),), 1 / len(x), dtype=torch.float64, device=x.device)
+        for _ in range(MASS_ROUNDS):
+            mover = replace(mover, mass=spectral(walkers.x, equal))
+            walkers, size = _tuned(path, walkers, mover, generator)
+        # All waves now have about one frequency, 1: a quarter of a period forgets most.
+        size = min(size, QUARTER / mover.leapfrog_steps)
     kernel = HMC(path, size, mover.leapfrog_steps, mover.mass)
     traces: list[Tensor] = []
     for step in range(steps):
@@ -110,6 +119,18 @@ def long_chains(
         if progress:
             progress(step + 1, steps)
     return Chains(walkers.x, _rhat(torch.stack(traces).cpu().numpy()), steps)
+
+
+def _tuned(
+    path: AnnealingPath, walkers: Walkers, mover: Hamiltonian, generator: torch.Generator
+) -> tuple[Walkers, float]:
+    """Walkers after a while, and the step size that they settled on."""
+    size = mover.step_size
+    for _ in range(TUNING_STEPS):
+        walkers, _ = HMC(path, size, mover.leapfrog_steps, mover.mass).step(1.0, 1.0, walkers, generator=generator)
+        assert walkers.acceptance is not None  # Metropolis
+        size *= float(torch.exp((1.5 * (walkers.acceptance.mean() - mover.acceptance)).clamp(-0.7, 0.4)))
+    return walkers, size
 
 
 def _rhat(traces: np.ndarray) -> float:

@@ -15,8 +15,9 @@ from torch import Tensor
 
 from nessampler.closed_form._covariance import with_correlations_times
 from nessampler.errors import InputError
-from nessampler.kernels import HMC, DenseMass, DiagonalMass, Kernel, Mass, RandomWalk, UnitMass, Walkers
+from nessampler.kernels import HMC, DenseMass, DiagonalMass, Kernel, Mass, RandomWalk, SpectralMass, UnitMass, Walkers
 from nessampler.paths import AnnealingPath, Path, PathPoint
+from nessampler.targets.phi4 import lattice_momenta
 from nessampler.weights import LogWeights, systematic
 
 __all__ = [
@@ -35,6 +36,7 @@ __all__ = [
     "mala",
     "next_time",
     "pilot",
+    "spectral",
 ]
 
 Precondition = Callable[[Tensor, Tensor], Mass]
@@ -164,6 +166,18 @@ def dense(x: Float[Tensor, "n d"], weight: Float[Tensor, " n"]) -> DenseMass:
     effective, centred = _moments(x, weight)
     covariance = (weight[:, None] * centred).mT @ centred
     return DenseMass(torch.linalg.cholesky(with_correlations_times(effective / (effective + x.shape[1]), covariance)))
+
+
+def spectral(x: Float[Tensor, " n *event"], weight: Float[Tensor, " n"]) -> SpectralMass:
+    r"""The precision of every mode of a periodic lattice, one for all modes of the same $\hat k^2$."""
+    sides = x.shape[1:]
+    power = torch.fft.rfftn(x.double(), dim=tuple(range(1, x.ndim))).abs().square()
+    power = (weight.view(-1, *[1] * len(sides)) * power).sum(0).cpu() / math.prod(sides)
+    # Rounded, because reflected modes differ in the last digits.
+    momenta = (1e6 * lattice_momenta(sides[0], len(sides))).round().flatten()
+    _, shell, members = momenta.unique(return_inverse=True, return_counts=True)
+    mean = torch.zeros(len(members), dtype=torch.float64).index_add_(0, shell, power.flatten()) / members
+    return SpectralMass((1 / mean)[shell].reshape(power.shape))
 
 
 def _moments(x: Tensor, weight: Tensor) -> tuple[float, Tensor]:
