@@ -285,8 +285,8 @@ def test_every_density_of_the_catalogue_is_valid_in_every_preset(name: str) -> N
 
 def test_the_catalogue_has_the_promised_densities() -> None:
     assert set(DENSITIES) >= {
-        "gmm-40", "gmm-40-linear", "gmm-50d", "gmm-200d", "phi4-8", "phi4-16", "phi4-20", "phi4-32", "phi4-64",
-        "funnel-10", "many-well-32", "student-50d", "logistic", "lgcp-1600",
+        "gmm-40", "gmm-40-linear", "gmm-50d", "gmm-200d", "gmm-200d-linear", "phi4-8", "phi4-16", "phi4-20", "phi4-32",
+        "phi4-64", "funnel-10", "many-well-32", "student-50d", "logistic", "lgcp-1600",
     }  # fmt: skip
 
 
@@ -294,7 +294,7 @@ def test_knowledge_of_the_modes_is_owned_up_to_even_where_the_file_is_silent() -
     here = catalogue.root()
     for name in ("gmm-40", "gmm-50d", "gmm-200d"):
         assert prepare_density(of(name), here / name).problem.knowledge == "the modes"
-    for name in ("gmm-40-linear", "phi4-8", "funnel-10"):
+    for name in ("gmm-40-linear", "phi4-8", "logistic"):
         assert prepare_density(of(name), here / name).problem.knowledge == ""
     told = config(WELLS, "base={kind='mixture', scale=1.0}")
     assert told.knowledge == ""
@@ -363,6 +363,20 @@ def test_a_learned_base_is_fitted_by_counted_particles_and_tells_its_choice() ->
     assert float(weight.exp().sum() ** 2 / (2 * weight).exp().sum()) > 0.3 * len(x)
     with pytest.raises(InputError, match="a Learned base is for vectors: got phi4"):
         prepare_density(config(LATTICE, "base={kind='learned', wide_scale=3.0}"), Path())
+
+
+def test_a_base_about_the_modes_is_found_by_counted_searches_and_needs_no_telling() -> None:
+    told: list[str] = []
+    chosen = config(WELLS, "base={kind='laplace-mixture', wide_scale=3.0, starts=40, inflation=1.2}")
+    prepared = prepare_density(chosen, Path(), say=told.append)
+    assert prepared.problem.knowledge == ""
+    assert prepared.evaluations.gradient > 40 * 3
+    assert told[0].startswith("40 searches found ")
+    x = prepared.problem.path.start.sample(2000, generator=torch.Generator().manual_seed(0))  # pyright: ignore[reportAttributeAccessIssue]
+    weight = prepared.problem.path.start.energy(x) - prepared.problem.target.energy(x)
+    assert float(weight.exp().sum() ** 2 / (2 * weight).exp().sum()) > 0.3 * len(x)
+    with pytest.raises(InputError, match="a Laplace-mixture base is for vectors: got phi4"):
+        prepare_density(config(LATTICE, "base={kind='laplace-mixture', wide_scale=3.0}"), Path())
 
 
 # --- bases -------------------------------------------------------------------------------------------------------

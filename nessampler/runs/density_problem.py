@@ -15,6 +15,7 @@ from nessampler.errors import InputError
 from nessampler.kernels import DenseMass, SpectralMass
 from nessampler.methods.density.bases import Base, laplace, learned_base, pilot_base
 from nessampler.methods.density.dictionaries import default_dictionary
+from nessampler.methods.density.modes import laplace_mixture
 from nessampler.methods.density.problem import DensityProblem
 from nessampler.methods.density.sample import check_kernel
 from nessampler.methods.ends import generator_for
@@ -24,6 +25,7 @@ from nessampler.runs.config.density import (
     FreeFieldBase,
     GaussianBase,
     LaplaceBase,
+    LaplaceMixtureBase,
     LearnedBase,
     MixtureBase,
     PilotBase,
@@ -58,8 +60,10 @@ def check_density(config: DensityConfig, folder: Path) -> Target:
         raise InputError(f"a free-field base is for lattices (phi4): got {config.target.name}; use the pilot base")
     if isinstance(base, PriorBase) and not hasattr(target, "prior"):
         raise InputError(f"a prior base is for posteriors (logistic, cox): got {config.target.name}; use another base")
-    if isinstance(base, LaplaceBase | LearnedBase) and len(target.event_shape) != 1:
-        raise InputError(f"a {base.kind.title()} base is for vectors: got {config.target.name}; use the pilot base")
+    if isinstance(base, LaplaceBase | LaplaceMixtureBase | LearnedBase) and len(target.event_shape) != 1:
+        raise InputError(
+            f"a {base.kind.capitalize()} base is for vectors: got {config.target.name}; use the pilot base"
+        )
     if config.run.method == "lsq" and len(target.event_shape) != 1 and not isinstance(target, Phi4):
         raise InputError(f"method lsq is for vectors and lattices: got {config.target.name}; choose ais, smc or nets")
     if config.path.kind == "mixture":
@@ -110,6 +114,8 @@ def _base(config: DensityConfig, target: Target, counted: Counted, say: Callable
     with counted.stage("base"):
         if isinstance(base, LaplaceBase):
             return laplace(counted, inflation=base.inflation, hessian=getattr(target, "hessian", None))
+        if isinstance(base, LaplaceMixtureBase):
+            return _about_modes(base, config, counted, getattr(target, "hessian", None), say)
         if isinstance(base, PilotBase):
             return pilot_base(
                 counted,
@@ -121,6 +127,19 @@ def _base(config: DensityConfig, target: Target, counted: Counted, say: Callable
                 generator=generator_for(config.run.seed, "base"),
             )
     return Base(_stated_base(base, target, config.target.name))
+
+
+def _about_modes(
+    base: LaplaceMixtureBase,
+    config: DensityConfig,
+    target: Target,
+    hessian: Callable[[Tensor], Tensor] | None,
+    say: Callable[[str], None],
+) -> Base:
+    generator = generator_for(config.run.seed, "base")
+    shape = (base.starts, target.event_shape.numel())
+    starts = base.wide_scale * torch.randn(shape, generator=generator, dtype=torch.float64)
+    return laplace_mixture(target, starts, inflation=base.inflation, hessian=hessian, generator=generator, say=say)
 
 
 def _learned(

@@ -28,14 +28,14 @@ from torch import Tensor
 from nessampler.closed_form.dictionary import Dictionary
 from nessampler.closed_form.least_squares_drift import stein_regression
 from nessampler.estimators import bar
-from nessampler.kernels import HMC, SpectralMass, Walkers
+from nessampler.kernels import HMC, Mass, SpectralMass, Walkers
 from nessampler.methods.density.ais import ais
 from nessampler.methods.density.annealing import Annealing
 from nessampler.methods.density.chains import long_chains
 from nessampler.methods.density.counted import CountedPath
 from nessampler.methods.density.dictionaries import lattice_sines
 from nessampler.methods.density.lsq import least_squares
-from nessampler.methods.density.tuning import Hamiltonian
+from nessampler.methods.density.tuning import Hamiltonian, spectral
 from nessampler.paths import LinearPath, PathPoint
 from nessampler.targets import Target
 from nessampler.targets.phi4 import FreeField, Phi4, lattice_momenta
@@ -43,8 +43,8 @@ from nessampler.targets.phi4 import FreeField, Phi4, lattice_momenta
 BASE_MASS_SQUARED = 1.0
 LEAPFROGS = 5
 ACCEPTANCE = 0.85
-# Modes far above the mass of the field have frequency one: after half a period, π, they are back with the sign changed.
-LONGEST = 1.75
+# Under a mass with the field's own spectrum all modes have about frequency one: a quarter of a period forgets most.
+LONGEST = math.pi / 2
 DTYPE = torch.float32  # of fields; energies are summed in float64
 
 
@@ -85,6 +85,7 @@ class Node:
 
     time: float
     step_size: float
+    mass: Mass
     fields: Dictionary
     coefficients: Tensor
     r_squared: float
@@ -100,7 +101,7 @@ class Node:
 
 
 def spectral_mass(size: int) -> SpectralMass:
-    """Fourier acceleration."""
+    """Fourier acceleration, before the field's own spectrum is seen."""
     return SpectralMass(2 * (lattice_momenta(size, 2) + 0.3))
 
 
@@ -108,20 +109,23 @@ def pilot_nodes(path: CountedPath, times: Sequence[float], args: argparse.Namesp
     """Chains of their own, annealed from the free field through all times: step sizes, fields and what they leave."""
     generator = torch.Generator().manual_seed(args.seed)
     x, h, mass = path.start.sample(args.pilots, generator=generator).to(DTYPE), 0.5, spectral_mass(args.size)  # pyright: ignore
+    weights = torch.full((args.pilots,), 1 / args.pilots, dtype=torch.float64)
     for t in times:
         walkers = HMC(path, h, LEAPFROGS, mass).start(t, x)
-        for _ in range(args.pilot_sweeps):
+        for k in range(args.pilot_sweeps):
             walkers, _ = HMC(path, h, LEAPFROGS, mass).step(t, t, walkers, generator=generator)
             assert walkers.acceptance is not None
             h *= math.exp(float(walkers.acceptance.mean()) - ACCEPTANCE)
+            if k == args.pilot_sweeps // 2:  # the other half tunes the step to it
+                mass = spectral(walkers.x, weights)
         point, x = walkers.cached, walkers.x
         assert isinstance(point, PathPoint)
         fields = lattice_sines(args.features, inner=tuple(args.inner))(x, generator)
-        weights = torch.full((len(x),), 1 / len(x), dtype=torch.float64)
         found = stein_regression(fields.stein(t, x, point), point.time_derivative, weights)
         yield Node(
             t,
             min(h, LONGEST / LEAPFROGS),
+            mass,
             fields,
             found.coefficients,
             found.r_squared,
@@ -172,14 +176,14 @@ def mean_and_error(values: np.ndarray) -> tuple[float, float]:
 
 def integrate(path: CountedPath, nodes: Sequence[Node], weights: np.ndarray, args: argparse.Namespace, seed: int):
     """Fresh chains, annealed through the nodes; measurements where quadrature weight and residual are large."""
-    generator, mass = torch.Generator().manual_seed(seed), spectral_mass(args.size)
+    generator = torch.Generator().manual_seed(seed)
     importance = weights * np.array([node.spread for node in nodes])
     counts = np.maximum(8, np.rint(args.sweeps * importance / importance.sum() / 2) * 2).astype(int)
     x = path.start.sample(args.chains, generator=generator).to(DTYPE)  # pyright: ignore
     sums = np.zeros((2, 2, len(nodes), args.chains))
     for i, (node, count) in enumerate(zip(nodes, counts, strict=True)):
         t = node.time
-        kernel = HMC(path, node.step_size, LEAPFROGS, mass, repeats=2)
+        kernel = HMC(path, node.step_size, LEAPFROGS, node.mass, repeats=2)
         signs = torch.randint(0, 2, (len(x), 1, 1), generator=generator).to(x) * 2 - 1
         walkers = kernel.start(t, x * signs)
         for _ in range(args.burn_in):

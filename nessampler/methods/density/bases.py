@@ -17,12 +17,12 @@ from nessampler.kernels import HMC, DenseMass, DiagonalMass, Mass, SpectralMass,
 from nessampler.methods.density.ais import ais
 from nessampler.methods.density.annealing import Annealing
 from nessampler.methods.density.smc import Particles, smc
-from nessampler.methods.density.tuning import Hamiltonian, StepSizes
+from nessampler.methods.density.tuning import Hamiltonian, StepSizes, spectral
 from nessampler.paths import AnnealingPath, LinearPath
 from nessampler.simulate import FEWEST_ISLANDS, Ensemble, simulate
 from nessampler.targets import Counted, Tally, Target, energy_and_score
 from nessampler.targets.normal import Normal
-from nessampler.targets.phi4 import FreeField, lattice_momenta
+from nessampler.targets.phi4 import FreeField
 
 __all__ = [
     "Base",
@@ -30,6 +30,7 @@ __all__ = [
     "Round",
     "fitted_normal",
     "fitted_spectrum",
+    "hessian_by_autograd",
     "laplace",
     "learned_base",
     "local_mass",
@@ -119,7 +120,7 @@ def laplace(
             f"a Laplace base is for vectors: got walkers of shape {tuple(target.event_shape)}; use the pilot base"
         )
     x = torch.zeros(target.event_shape, dtype=torch.float64) if start is None else start.double()
-    hessian = hessian or _by_autograd(target)
+    hessian = hessian or hessian_by_autograd(target)
     energy, score = _at(target, x)
     for _ in range(NEWTON_STEPS):
         step = _newton_step(hessian(x), score)
@@ -211,14 +212,8 @@ def fitted_normal(x: Float[Tensor, " n *event"], inflation: float = 1.0) -> Base
 
 def fitted_spectrum(x: Float[Tensor, " n *event"], inflation: float = 1.0) -> Base:
     r"""The free field with the power spectrum of lattice configurations, modes of equal $\hat k^2$ together."""
-    axes = tuple(range(1, x.ndim))
-    power = torch.fft.rfftn(x.double(), dim=axes).abs().square().mean(0) / x[0].numel()
-    momenta = lattice_momenta(x.shape[1], len(axes))
-    shells, index = torch.unique(torch.round(momenta, decimals=9), return_inverse=True)
-    sums = torch.zeros((2, len(shells)), dtype=torch.float64)
-    for row, value in zip(sums, (power, torch.ones_like(power)), strict=True):
-        row.index_add_(0, index.flatten(), value.flatten())
-    spectrum = (sums[1] / sums[0])[index] / inflation**2
+    equal = torch.full((len(x),), 1 / len(x), dtype=torch.float64, device=x.device)
+    spectrum = spectral(x, equal).precision / inflation**2
     return Base(FreeField(spectrum, x.shape[1]), SpectralMass(spectrum))
 
 
@@ -455,11 +450,15 @@ def _newton_step(hessian: Tensor, score: Tensor) -> Tensor:
     return vectors @ ((vectors.T @ score) / values.abs().clamp(min=1e-8 * float(values.abs().max())))
 
 
-def _by_autograd(target: Target) -> Callable[[Tensor], Tensor]:
+def hessian_by_autograd(target: Target) -> Callable[[Float[Tensor, " d"]], Float[Tensor, "d d"]]:
+    r"""$\nabla\nabla U$ of one point, a row for each of d copies of it, which count as as many evaluations."""
+
     def hessian(x: Tensor) -> Tensor:
-        found = torch.autograd.functional.hessian(lambda z: target.energy(z[None])[0], x)
-        assert isinstance(found, Tensor)
-        return found
+        with torch.enable_grad():
+            copies = x.detach().repeat(len(x), 1).requires_grad_()
+            (gradient,) = torch.autograd.grad(target.energy(copies).sum(), copies, create_graph=True)
+            (rows,) = torch.autograd.grad(gradient.diagonal().sum(), copies)
+        return 0.5 * (rows + rows.T)
 
     return hessian
 

@@ -14,6 +14,7 @@ __all__ = [
     "FreeFieldBase",
     "GaussianBase",
     "LaplaceBase",
+    "LaplaceMixtureBase",
     "LearnedBase",
     "MixtureBase",
     "PilotBase",
@@ -74,6 +75,15 @@ class LaplaceBase(Table):
     inflation: PositiveFloat = 1.0
 
 
+class LaplaceMixtureBase(Table):
+    """Normals about all modes that downhill searches find, from starts in a wide normal: see `laplace_mixture`."""
+
+    kind: Literal["laplace-mixture"]
+    wide_scale: PositiveFloat
+    starts: Annotated[int, Field(ge=1)] = 512
+    inflation: PositiveFloat = 1.0
+
+
 class PilotBase(Table):
     """A normal with mean and covariance of short Hamiltonian chains from a wide start; `inflation` widens it."""
 
@@ -94,7 +104,7 @@ class LearnedBase(Table):
 
 
 Base = Annotated[
-    GaussianBase | FreeFieldBase | MixtureBase | PriorBase | LaplaceBase | PilotBase | LearnedBase,
+    GaussianBase | FreeFieldBase | MixtureBase | PriorBase | LaplaceBase | LaplaceMixtureBase | PilotBase | LearnedBase,
     Field(discriminator="kind"),
 ]
 
