@@ -292,8 +292,9 @@ def test_help_and_list_show_what_there_is() -> None:
         assert name in shown.out
     assert "-0.297" in shown.out
     assert "log Z = 164.696 (exact)" in shown.out
-    assert shown.out.count("difference") == 4
-    assert shown.out.count(" density ") == len(catalogue.names()) - 4
+    kinds = [load(catalogue.find(name))["kind"] for name in catalogue.names()]
+    assert shown.out.count("difference") == kinds.count("difference") > 8
+    assert shown.out.count(" density ") == kinds.count("density") > 8
     usage = nessampler("run", "--help").out
     for option in ("--method", "--preset", "--out", "--seed", "--device", "--resume", "--json", "--set"):
         assert option in usage

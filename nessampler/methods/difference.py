@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.distributions.transforms import Transform
+from torch.distributions.transforms import ReshapeTransform, Transform
 
 from nessampler.diagnostics import disagreement
 from nessampler.errors import InputError
@@ -110,7 +110,7 @@ def free_energy(
             correlated ones, float64 best. The counts may differ.
         method: plain, map, switching, feat, or auto, which climbs while pilots on the select block say it pays.
         coordinates: a bijection from samples to a vector in which maps work well; its attribute `circular`, if any,
-            marks the circular coordinates.
+            marks the circular coordinates. By default the entries of a sample, one after the other.
         seed: the same seed gives the same result.
         effort: what to spend on it.
         endstate_evaluations: what the samples of A and B cost, for the ledger: a `Tally`, or the number of gradients.
@@ -136,6 +136,9 @@ def free_energy(
     """
     effort = effort or Effort()
     chains_a, chains_b, correlated = _checked_samples(target_a, samples_a, samples_b)
+    if coordinates is None and len(target_a.event_shape) != 1:
+        # Maps and fields are of vectors: particles and lattices are seen as one, entry after entry.
+        coordinates = ReshapeTransform(target_a.event_shape, torch.Size([target_a.event_shape.numel()]))
     ends = Ends.of(target_a, target_b, coordinates)
     if coordinates is not None:
         chains_a, chains_b = carry(coordinates, chains_a), carry(coordinates, chains_b)

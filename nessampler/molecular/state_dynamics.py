@@ -6,16 +6,31 @@ from dataclasses import dataclass
 from typing import cast
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from nessampler.errors import InputError
 from nessampler.molecular.force_field.force_field import TorchForceField
 from nessampler.molecular.force_field.target import thermal_energy
-from nessampler.molecular.torch_dynamics import LangevinMiddle
+from nessampler.molecular.torch_dynamics import LangevinMiddle, Phase
 from nessampler.paths import AnnealingPath
 
-__all__ = ["LangevinStates"]
+__all__ = ["LangevinStates", "StateDraws", "Swaps", "exchange"]
+
+
+@dataclass(frozen=True)
+class StateDraws:
+    """Draws of every state in the order of time, where the replicas are after them, and how often neighbours swapped.
+
+    Attributes:
+        x: nm, float64.
+        phase: of all replicas, state by state; the next draws go on from here.
+        accepted: the accepted fraction of the swaps between a state and the next; NaN where none was tried.
+    """
+
+    x: Float[Tensor, "states chains draws atoms 3"]
+    phase: Phase
+    accepted: Float[Tensor, " gaps"]
 
 
 @dataclass(frozen=True)
@@ -36,12 +51,17 @@ class LangevinStates:
     | `timestep`, `friction` | ps and 1/ps |
     | `chains` | replicas of each state |
     | `equilibration`, `production`, `interval` | ps per replica: dropped, stored, and between stored draws |
+    | `swap` | whether neighbouring states `exchange` their replicas at every interval |
+
+    With `swap`, the chains of a state still have its density, but replicas of all states pass through them: what is
+    slow in one state happens in another. Correlations hide in the order of the replicas, so errors are best taken from
+    whole chains, which never meet one another.
 
     Raises:
         InputError: numbers that are not positive, an interval below the time step, or (on a call) atoms that flew
             apart.
 
-    References: see `LangevinMiddle`.
+    References: see `LangevinMiddle` and `exchange`.
     """
 
     path: AnnealingPath
@@ -54,6 +74,7 @@ class LangevinStates:
     equilibration: float = 10.0
     production: float = 100.0
     interval: float = 0.1
+    swap: bool = False
 
     def __post_init__(self) -> None:
         if self.interval < self.timestep or self.production < self.interval or self.chains < 1:
@@ -72,22 +93,49 @@ class LangevinStates:
         self, times: Float[Tensor, " states"], *, generator: torch.Generator
     ) -> Float[Tensor, "states chains draws atoms 3"]:
         """Draws in the order of time, float64."""
+        phase = self.start(times, generator=generator)
+        return self.advance(times, phase, self._draws, generator=generator).x
+
+    def start(self, times: Float[Tensor, " states"], *, generator: torch.Generator) -> Phase:
+        """Replicas of all states after equilibration."""
+        phase = self._dynamics(times).start(self.x, len(times) * self.chains, generator=generator)
+        for k in range(round(self.equilibration / self.interval)):
+            phase = self._interval(times, phase, k, generator)[0]
+        return phase
+
+    def advance(
+        self, times: Float[Tensor, " states"], phase: Phase, draws: int, *, generator: torch.Generator
+    ) -> StateDraws:
+        """So many more draws of every replica; from the phase and the generator's state a run can be resumed."""
+        kept, swaps = [], []
+        for k in range(draws):
+            phase, accepted = self._interval(times, phase, k, generator)
+            kept.append(phase.x)
+            swaps.append(accepted)
+        x = torch.stack(kept, 1).unflatten(0, (len(times), self.chains))
+        return StateDraws(x, phase, torch.stack(swaps).nanmean(0))
+
+    def _interval(
+        self, times: Tensor, phase: Phase, k: int, generator: torch.Generator
+    ) -> tuple[Phase, Float[Tensor, " gaps"]]:
+        phase = self._dynamics(times).run(phase, self._stride, generator=generator)
+        if not self.swap:
+            return phase, torch.full((len(times) - 1,), torch.nan, dtype=torch.float64)
+        shape = (len(times), self.chains)
+        swaps = exchange(self.path, times, phase.x.unflatten(0, shape), k % 2, generator=generator)
+        # One temperature and one set of masses: velocities are as good in one state as in the other.
+        source = swaps.source.flatten()
+        return Phase(phase.x[source], phase.v[source]), swaps.accepted
+
+    def _dynamics(self, times: Tensor) -> LangevinMiddle:
         field = _PathForces(self.path, times.repeat_interleave(self.chains), thermal_energy(self.temperature), self.x)
-        dynamics = LangevinMiddle(
+        return LangevinMiddle(
             cast(TorchForceField, field),
             self.masses,
             self.temperature,
             timestep=self.timestep,
             friction=self.friction,
         )
-        phase = dynamics.start(self.x, len(times) * self.chains, generator=generator)
-        burn_in = round(self.equilibration / self.interval) * self._stride
-        phase = dynamics.run(phase, burn_in, generator=generator)
-        draws = []
-        for _ in range(self._draws):
-            phase = dynamics.run(phase, self._stride, generator=generator)
-            draws.append(phase.x)
-        return torch.stack(draws, 1).unflatten(0, (len(times), self.chains))
 
     @property
     def _stride(self) -> int:
@@ -96,6 +144,73 @@ class LangevinStates:
     @property
     def _draws(self) -> int:
         return round(self.production / self.interval)
+
+
+@dataclass(frozen=True)
+class Swaps:
+    """Which replica comes to which place, as indices into the flattened replicas, and the accepted fraction by gap."""
+
+    source: Int[Tensor, "states chains"]
+    accepted: Float[Tensor, " gaps"]
+
+
+def exchange(
+    path: AnnealingPath,
+    times: Float[Tensor, " states"],
+    x: Float[Tensor, "states chains *event"],
+    first: int,
+    *,
+    generator: torch.Generator,
+) -> Swaps:
+    r"""Swaps between neighbouring states of a path, chain by chain, which leave every state's density as it is.
+
+    $$P = \min\big(1, \exp[U_k(x_k) + U_{k+1}(x_{k+1}) - U_k(x_{k+1}) - U_{k+1}(x_k)]\big)$$
+
+    Pairs are `(first, first + 1)`, `(first + 2, first + 3)`, ...: 0 and 1 in turn let a replica reach every state.
+
+    Args:
+        path: kT.
+        times: of the states.
+        x: the replicas' positions.
+        first: 0 or 1.
+        generator: source of randomness.
+
+    References:
+        Sugita & Okamoto, Replica-exchange molecular dynamics method for protein folding, 1999, Chem. Phys. Lett. 314,
+        141; Fukunishi, Watanabe & Takada, On the Hamiltonian replica exchange method for efficient sampling of
+        biomolecular systems, 2002, J. Chem. Phys. 116, 9058.
+
+    Example:
+        >>> from nessampler.paths import LinearPath
+        >>> from nessampler.targets import Gaussian
+        >>> path = LinearPath(Gaussian(torch.zeros(1), torch.ones(1)), Gaussian(torch.ones(1), torch.ones(1)))
+        >>> x = torch.tensor([[[9.0]], [[-9.0]]], dtype=torch.float64)  # either belongs to the other end
+        >>> exchange(path, torch.tensor([0.0, 1.0]), x, 0, generator=torch.Generator().manual_seed(0)).source
+        tensor([[1],
+                [0]])
+    """
+    states, chains = x.shape[:2]
+    source = torch.arange(states * chains, device=x.device).view(states, chains)
+    accepted = torch.full((states - 1,), torch.nan, dtype=torch.float64)
+    low = torch.arange(first, states - 1, 2, device=x.device)
+    if not len(low):
+        return Swaps(source, accepted)
+    pair = torch.cat([low, low + 1])
+    replicas = x[pair].flatten(0, 1)
+    with torch.no_grad():
+        here, there = (
+            path.energy(times.to(x)[place].repeat_interleave(chains), replicas).to(torch.float64).view(2, -1, chains)
+            for place in (pair, torch.cat([low + 1, low]))
+        )
+    gain = (here - there).sum(0)
+    uniform = torch.rand(gain.shape, generator=generator, dtype=torch.float64, device=generator.device).to(x.device)
+    swapped = uniform.log() < gain
+    source[low], source[low + 1] = (
+        torch.where(swapped, source[low + 1], source[low]),
+        torch.where(swapped, source[low], source[low + 1]),
+    )
+    accepted[low.cpu()] = swapped.double().mean(1).cpu()
+    return Swaps(source, accepted)
 
 
 class _PathForces:

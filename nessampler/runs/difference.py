@@ -19,9 +19,10 @@ from nessampler.runs.config import DifferenceConfig
 from nessampler.runs.directory import RunDirectory
 from nessampler.runs.listener import Listener
 from nessampler.runs.plots import ConvergenceCurve
-from nessampler.runs.prepared import Prepared, check_analytic, prepare_analytic
+from nessampler.runs.prepared import Prepared
 from nessampler.runs.report import save_figures, write_report
 from nessampler.runs.result import to_dict
+from nessampler.runs.target_problem import check_targets, prepare_targets
 
 __all__ = ["carry_out_difference", "check_difference"]
 
@@ -31,7 +32,7 @@ def check_difference(config: DifferenceConfig, folder: Path) -> None:
     if config.molecular:
         _molecular().check_molecular(config, folder)
     else:
-        check_analytic(config)
+        check_targets(config, folder)
 
 
 def carry_out_difference(config: DifferenceConfig, directory: RunDirectory, listener: Listener) -> dict[str, Any]:
@@ -51,8 +52,7 @@ def carry_out_difference(config: DifferenceConfig, directory: RunDirectory, list
 
 def _prepare(config: DifferenceConfig, out: Path, listener: Listener) -> Prepared:
     if not config.molecular:
-        listener.say("drawing exact samples of both states")
-        return prepare_analytic(config)
+        return prepare_targets(config, out, say=listener.say, progress=listener.advance)
     listener.say(f"sampling {config.state_a.label} and {config.state_b.label} by molecular dynamics")
     return _molecular().prepare_molecular(config, out, out, listener.advance)
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,15 +19,16 @@ from nessampler.molecular.equilibration import Equilibrated, equilibrated
 from nessampler.molecular.force_field import TorchForceFieldTarget, unsupported_force
 from nessampler.molecular.internal_coordinates import InternalCoordinates
 from nessampler.molecular.panels import ramachandran, torsion_histograms
+from nessampler.molecular.regions import Arc, ArcToArc, Region, RegionTarget, Torsion, walled
 from nessampler.molecular.symmetry import rotor_orders
 from nessampler.molecular.systems import Molecule, check_same_atoms, load_structure, parameterize
 from nessampler.molecular.target import OpenMMTarget, openmm_target
-from nessampler.molecular.topology_tree import ZMatrix
+from nessampler.molecular.topology_tree import ZMatrix, check_same_topology
 from nessampler.runs.config import DifferenceConfig, MolecularState
 from nessampler.runs.page import Panel
 from nessampler.runs.prepared import Prepared
 from nessampler.runs.units import parse
-from nessampler.targets import Tally, carry
+from nessampler.targets import Tally, Target, TransformedTarget, carry
 
 __all__ = ["check_molecular", "prepare_molecular"]
 
@@ -43,10 +45,14 @@ def check_molecular(config: DifferenceConfig, folder: Path) -> tuple[dict[str, M
             if not (folder / file).resolve().is_relative_to(folder.resolve()):
                 raise InputError(f"files must lie in the system's folder, which a run copies: got {file!r}")
         molecules[name] = load_structure(folder / state.structure)
+    check_same_atoms(molecules["a"], molecules["b"])
+    check_same_topology(molecules["a"].topology, molecules["b"].topology)
+    for name, state in zip(STATES, (config.state_a, config.state_b), strict=True):
+        assert isinstance(state, MolecularState)
         systems[name] = parameterize(
             molecules[name], state.force_field, state.options, parse(config.md.hydrogen_mass, "Da"), folder
         )
-    check_same_atoms(molecules["a"], molecules["b"])
+    _regions(config, molecules)
     ZMatrix.from_topology(molecules["a"].topology)
     if config.md.platform != "torch":
         check_platform(config.md.platform)
@@ -92,9 +98,10 @@ def prepare_molecular(
     pool = ContextPool(processes)
     try:
         dynamics = {"a": _dynamics(config, config.md.production_a), "b": _dynamics(config, config.md.production_b)}
+        regions = _regions(config, molecules)
         sampled = sample_end_states(
-            systems,
-            molecules,
+            {s: walled(systems[s], regions[s]) if s in regions else systems[s] for s in STATES},
+            {s: _started(molecules[s], regions[s]) if s in regions else molecules[s] for s in STATES},
             dynamics,
             run_dir / "endstates",
             seed=config.run.seed,
@@ -103,16 +110,19 @@ def prepare_molecular(
             device=config.run.device,
         )
         targets = {s: _target(systems[s], temperature, pool, config.run.device) for s in STATES}
+        frames = {s: _inside(sampled[s].positions, dynamics[s].burn_in, regions.get(s), s.upper()) for s in STATES}
+        turn = _turn(regions)
         # Which torsions are soft is read off frames of the fit block; the other blocks are not looked at.
-        early = np.concatenate(
-            [_early(sampled[s].positions[:, dynamics[s].burn_in :], config.ladder.blocks[0]) for s in STATES]
-        )
-        coordinates = InternalCoordinates.from_topology(molecules["a"].topology, torch.as_tensor(early))
+        early = {s: _early(frames[s][:, dynamics[s].burn_in :], config.ladder.blocks[0]) for s in STATES}
+        if turn is not None:
+            early["b"] = carry(turn, torch.as_tensor(early["b"])).numpy()
+        both = torch.as_tensor(np.concatenate([early[s] for s in STATES]))
+        coordinates = InternalCoordinates.from_topology(molecules["a"].topology, both)
         kept = {
             s: equilibrated(
-                sampled[s].positions,
+                frames[s],
                 dynamics[s].burn_in,
-                _observables(sampled[s].positions, targets[s], coordinates, molecules[s].topology),
+                _observables(frames[s], targets[s], coordinates, molecules[s].topology),
                 s.upper(),
             )
             for s in STATES
@@ -123,25 +133,71 @@ def prepare_molecular(
     device = torch.device(config.run.device)
     samples = [torch.as_tensor(kept[s].positions, dtype=torch.float64, device=device) for s in STATES]
     labels = (config.state_a.label, config.state_b.label)
+    outside = {s: sampled[s].positions.shape[1] - frames[s].shape[1] for s in regions}
+    ends: dict[str, Target] = {s: RegionTarget(targets[s], regions[s]) if s in regions else targets[s] for s in STATES}
+    if turn is not None:
+        ends["b"] = TransformedTarget(ends["b"], turn)
     return Prepared(
-        targets["a"],
-        targets["b"],
+        ends["a"],
+        ends["b"],
         samples[0],
-        samples[1],
+        samples[1] if turn is None else carry(turn, samples[1].flatten(0, 1)).view_as(samples[1]),
         coordinates,
         (_spent(sampled["a"]), _spent(sampled["b"])),
         [flag for s in STATES for flag in kept[s].flags],
-        {f"state_{s}": {**_described(kept[s]), "energies": _backend(targets[s])} for s in STATES},
+        {f"state_{s}": {**_described(kept[s], outside.get(s)), "energies": _backend(targets[s])} for s in STATES},
         panels=lambda: _panels(coordinates, samples, labels),
         close=pool.close,
     )
 
 
+def _regions(config: DifferenceConfig, molecules: Mapping[str, Molecule]) -> dict[str, Region]:
+    """Of the states that have one."""
+    found = {}
+    for name, state in zip(STATES, (config.state_a, config.state_b), strict=True):
+        if isinstance(state, MolecularState) and state.region is not None:
+            torsion = Torsion.of(molecules[name], state.region.torsion)
+            found[name] = Region(torsion, Arc.between(*state.region.between))
+    return found
+
+
+def _turn(regions: Mapping[str, Region]) -> ArcToArc | None:
+    """What brings B into the arc of A: of two arcs of one torsion no conformation, or not every one, is in both."""
+    if len(regions) < 2 or regions["a"].torsion.atoms != regions["b"].torsion.atoms:
+        return None
+    goal, source = regions["a"].arc, regions["b"].arc
+    return None if source.like(goal) else ArcToArc(regions["b"].torsion, source, goal)
+
+
+def _started(molecule: Molecule, region: Region) -> Molecule:
+    """The structure turned into the middle of a region, so that no wall has to push it there."""
+    x = torch.as_tensor(molecule.positions)[None]
+    middle = region.arc.start + region.arc.width / 2
+    return replace(molecule, positions=region.torsion.turned(x, middle - region.torsion.value(x))[0].numpy())
+
+
+def _inside(positions: np.ndarray, burn_in: int, region: Region | None, name: str) -> np.ndarray:
+    """Frames in the region, as many of every replica; those of the burn-in, which are never used, all stay."""
+    if region is None:
+        return positions
+    inside = region.holds(torch.as_tensor(positions, dtype=torch.float64)).numpy()[:, burn_in:]
+    fewest = int(inside.sum(1).min())
+    if fewest < FEWEST_DRAWS:
+        raise InputError(
+            f"every replica needs {FEWEST_DRAWS} frames inside of its region: one of state {name} has {fewest} of "
+            f"{inside.shape[1]}, {region.torsion.name} being outside in the others; sample longer, or take a region "
+            "that holds a minimum of the energy"
+        )
+    kept = [np.concatenate([x[:burn_in], x[burn_in:][now][:fewest]]) for x, now in zip(positions, inside, strict=True)]
+    return np.stack(kept)
+
+
 def _target(
     system: openmm.System, temperature: float, pool: ContextPool, device: str
 ) -> OpenMMTarget | TorchForceFieldTarget:
-    """In torch where a generalized Born force is most of the work, or on a GPU; else OpenMM's processes are as fast."""
-    dear = any("GB" in type(force).__name__ for force in system.getForces())
+    """In torch where generalized Born or custom pair forces are most of the work, or on a GPU; else OpenMM does it."""
+    kinds = {type(force).__name__ for force in system.getForces()}
+    dear = not kinds.isdisjoint({"GBSAOBCForce", "CustomGBForce", "CustomNonbondedForce"})
     if unsupported_force(system) is None and (dear or torch.device(device).type != "cpu"):
         return openmm_target(system, temperature, "torch", device=device)
     reason = unsupported_force(system) or "as fast as torch for forces this cheap"
@@ -192,8 +248,9 @@ def _observables(
     return {name: values.reshape(positions.shape[:2]) for name, values in series.items()}
 
 
-def _described(kept: Equilibrated) -> dict:
+def _described(kept: Equilibrated, outside: int | None) -> dict:
     return {
+        **({} if outside is None else {"frames_outside_region": outside * kept.positions.shape[0]}),
         "replicas": kept.positions.shape[0],
         "frames": kept.positions.shape[0] * kept.positions.shape[1],
         "equilibration_frames": kept.discarded,

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 from torch.distributions.transforms import Transform
 
 from nessampler.errors import InputError
 from nessampler.estimators import Flag
-from nessampler.methods.ends import generator_for
-from nessampler.runs.config import AnalyticState, DifferenceConfig
+from nessampler.runs.config import AnalyticState, DifferenceConfig, TargetState
+from nessampler.runs.density_targets import build_target
 from nessampler.runs.page import Panel
 from nessampler.targets import AnharmonicWell, Tally, Target
 
-__all__ = ["Prepared", "check_analytic", "prepare_analytic"]
+__all__ = ["Prepared", "check_analytic"]
 
 
 @dataclass(frozen=True)
@@ -36,34 +36,27 @@ class Prepared:
     close: Callable[[], None] = lambda: None
 
 
-def check_analytic(config: DifferenceConfig) -> tuple[AnharmonicWell, AnharmonicWell]:
-    """The wells of both states: what can be wrong with them is found here."""
-    a, b = _well(config.state_a), _well(config.state_b)
+def check_analytic(config: DifferenceConfig, folder: Path = Path()) -> tuple[Any, Any]:
+    """The targets of both states, wells or densities by name: what can be wrong with them is found here."""
+    a, b = (_target(s, folder, n) for n, s in (("state_a", config.state_a), ("state_b", config.state_b)))
     if a.event_shape != b.event_shape:
-        raise InputError(
-            "both states must have the same number of coordinates: "
-            f"A has {a.event_shape.numel()}, B has {b.event_shape.numel()}; give both `center` the same length"
+        hint = (
+            "give both `center` the same length"
+            if isinstance(a, AnharmonicWell)
+            else "name two densities of the same variables"
         )
+        raise InputError(f"both states must have the same coordinates: A has {_shape(a)}, B has {_shape(b)}; {hint}")
     return a, b
 
 
-def prepare_analytic(config: DifferenceConfig) -> Prepared:
-    """Two wells with independent, exact samples."""
-    wells = check_analytic(config)
-    draws = [
-        well.sample(n, generator=generator_for(config.run.seed, f"samples {name}"))
-        for well, n, name in zip(wells, (config.samples.a, config.samples.b), "ab", strict=True)
-    ]
-    device = torch.device(config.run.device)
-    endstates = {
-        state: {"replicas": 1, "frames": len(x), "equilibration_frames": 0, "statistical_inefficiency": 1.0}
-        for state, x in zip(("state_a", "state_b"), draws, strict=True)
-    }
-    return Prepared(wells[0], wells[1], draws[0].to(device), draws[1].to(device), endstates=endstates)
-
-
-def _well(state: Any) -> AnharmonicWell:
+def _target(state: object, folder: Path, name: str) -> Target:
+    if isinstance(state, TargetState):
+        return build_target(state.target.name, state.target.parameters, folder, source=f"{name}.target")
     assert isinstance(state, AnalyticState)
     return AnharmonicWell(
         state.center, stiffness=state.stiffness, quartic=state.quartic, skew=state.skew, coupling=state.coupling
     )
+
+
+def _shape(target: Target) -> str:
+    return " × ".join(map(str, target.event_shape))

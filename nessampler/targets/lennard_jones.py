@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from nessampler.errors import InputError
 
-__all__ = ["LennardJonesCluster"]
+__all__ = ["LennardJonesCluster", "PairSums", "pair_sums"]
 
 OVERLAP = 0.01
 """Atoms closer than this part of λ have energy +inf: some 1e24 λ kT, beyond what float32 forces can hold."""
+
+WALKERS_AT_ONCE = 512
+"""So that what one atom's pairs need stays in a core's cache."""
+
+LOOSE = 1.3
+"""Spacing of atoms in `start`, in units of λ; pairs are most content at 1.12 λ."""
 
 
 class LennardJonesCluster:
@@ -38,7 +45,8 @@ class LennardJonesCluster:
     | $\kappa > 0$ | `trap` | kT per squared length |
 
     Shapes: walkers `(n, N, 3)`; pairs are summed in float64, results are in the dtype of the walkers. Where two atoms
-    come closer than $\lambda/100$ the energy is +inf and the score zero.
+    come closer than $\lambda/100$ the energy is +inf and the score zero. The trap alone, $\lambda = 0$ and held at the
+    origin, also has `sample` and `log_z`.
 
     Raises:
         InputError: fewer than two atoms, a negative strength, a trap that is not positive.
@@ -62,6 +70,9 @@ class LennardJonesCluster:
         self.strength, self.trap, self.free_center = float(strength), float(trap), free_center
         self.event_shape = torch.Size([atoms, 3])
         self._pairs = torch.triu_indices(atoms, atoms, offset=1)
+        if strength == 0 and not free_center:
+            self.log_z = 1.5 * atoms * math.log(2 * math.pi / trap)
+            self.sample = self._sample
 
     def energy(self, x: Float[Tensor, "n atoms 3"]) -> Float[Tensor, " n"]:
         """U in kT."""
@@ -80,15 +91,29 @@ class LennardJonesCluster:
         held = self._held(position)
         energy, score = 0.5 * self.trap * held.square().sum((-1, -2)), -self.trap * held
         if self.strength > 0:
-            difference, squared, overlap = self._separations(position)
-            sixth = (self.strength**2 / squared).pow(3)
-            force = (48 * self.strength * sixth * (2 * sixth - 1) / squared)[..., None] * difference
-            first, second = self._pairs.to(x.device)
-            score = score.index_add(1, first, force).index_add(1, second, -force)
-            energy = energy + 8 * self.strength * (sixth * (sixth - 1)).sum(-1)
-            energy = torch.where(overlap, torch.inf, energy)
-            score = torch.where(overlap[:, None, None], 0.0, score)
+            sums = pair_sums(position, position.new_full((len(x),), self.strength))
+            score = torch.where(sums.overlap[:, None, None], 0.0, score + 48 * self.strength * sums.push)
+            pairs = 8 * self.strength * (sums.repulsion - sums.attraction)
+            energy = torch.where(sums.overlap, torch.inf, energy + pairs)
         return energy.to(x), score.to(x)
+
+    def start(self, n: int, *, generator: torch.Generator) -> Float[Tensor, "n atoms 3"]:
+        """Loose random heaps about the origin, float64: where chains may start, since no two atoms touch."""
+        atoms, spacing = self.event_shape[0], LOOSE * self.strength
+        reach = math.ceil((2 * atoms) ** (1 / 3)) + 1
+        axis = torch.arange(-reach, reach + 1, dtype=torch.float64)
+        heaps = []
+        for _ in range(n):
+            sites = torch.cartesian_prod(axis, axis, axis) + torch.rand(3, generator=generator, dtype=torch.float64)
+            near = sites[sites.square().sum(-1).argsort()[: 2 * atoms]]
+            heaps.append(near[torch.randperm(2 * atoms, generator=generator)[:atoms]])
+        noise = torch.randn(n, atoms, 3, generator=generator, dtype=torch.float64)
+        return spacing * (torch.stack(heaps) + 0.02 * noise)
+
+    def _sample(self, n: int, *, generator: torch.Generator) -> Float[Tensor, "n atoms 3"]:
+        """Independent, exact draws of the trap, float64."""
+        noise = torch.randn(n, *self.event_shape, generator=generator, dtype=torch.float64)
+        return noise / math.sqrt(self.trap)
 
     def _held(self, x: Tensor) -> Tensor:
         return x - x.mean(1, keepdim=True) if self.free_center else x
@@ -101,3 +126,58 @@ class LennardJonesCluster:
         close = squared < (OVERLAP * self.strength) ** 2
         # A distance stands in where atoms overlap, so that no gradient meets 0/0.
         return difference, torch.where(close, self.strength**2, squared), close.any(-1)
+
+
+class PairSums(NamedTuple):
+    r"""$S_{12} = \sum_{i<j} (\lambda/r_{ij})^{12}$, $S_6$ likewise, $P_i = \sum_{j \ne i} [2 (\lambda/r_{ij})^{12}
+    - (\lambda/r_{ij})^6]\, (x_i - x_j)/r_{ij}^2$, and which walkers have two atoms on one another.
+
+    Of them are made the energy of all pairs $8\lambda (S_{12} - S_6)$, its slope $8\,(13 S_{12} - 7 S_6)$ in
+    $\lambda$, the forces $48 \lambda P$, and the energy at any other $\lambda'$, where $S_n$ is
+    $(\lambda'/\lambda)^n$ times as large.
+    """
+
+    repulsion: Float[Tensor, " n"]
+    attraction: Float[Tensor, " n"]
+    push: Float[Tensor, "n atoms 3"]
+    overlap: Bool[Tensor, " n"]
+
+
+@torch.no_grad()
+def pair_sums(x: Float[Tensor, "n atoms 3"], strength: Float[Tensor, " n"]) -> PairSums:
+    r"""What all energies and forces of a cluster are made of, each pair visited once, in the dtype of x.
+
+    Args:
+        x: positions.
+        strength: $\lambda > 0$ of each walker.
+
+    Example:
+        >>> sums = pair_sums(torch.tensor([[[0.5, 0.0, 0.0], [-0.5, 0.0, 0.0]]]), torch.tensor([1.0]))
+        >>> sums.repulsion, sums.attraction, sums.push[0, 0]
+        (tensor([1.]), tensor([1.]), tensor([1., 0., 0.]))
+    """
+    parts = [_sums(*part) for part in zip(x.split(WALKERS_AT_ONCE), strength.split(WALKERS_AT_ONCE), strict=True)]
+    return PairSums(*(torch.cat(pieces) for pieces in zip(*parts, strict=True)))
+
+
+def _sums(x: Tensor, strength: Tensor) -> PairSums:
+    position = x.permute(1, 2, 0).contiguous()  # walkers side by side: every operation runs over them
+    push, square = torch.zeros_like(position), strength * strength
+    repulsion, attraction, nearest = (
+        torch.zeros_like(square),
+        torch.zeros_like(square),
+        torch.full_like(square, torch.inf),
+    )
+    for i in range(len(position) - 1):
+        difference = position[i] - position[i + 1 :]
+        squared = (difference * difference).sum(1)
+        nearest = torch.minimum(nearest, squared.amin(0))
+        inverse = torch.maximum(squared, OVERLAP**2 * square).reciprocal()
+        ratio = inverse * square
+        sixth = ratio * ratio * ratio
+        twelfth = sixth * sixth
+        repulsion, attraction = repulsion + twelfth.sum(0), attraction + sixth.sum(0)
+        force = difference.mul_((2 * twelfth - sixth).mul_(inverse)[:, None])
+        push[i] += force.sum(0)
+        push[i + 1 :] -= force
+    return PairSums(repulsion, attraction, push.permute(2, 0, 1), nearest < OVERLAP**2 * square)

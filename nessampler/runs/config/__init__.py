@@ -1,7 +1,7 @@
 """`system.toml`: what a problem is and how much to spend on it, validated; unknown keys are refused."""
 
 from nessampler.runs.config.density import DensityConfig
-from nessampler.runs.config.difference import AnalyticState, DifferenceConfig, MolecularState
+from nessampler.runs.config.difference import AnalyticState, DifferenceConfig, MolecularState, TargetState
 from nessampler.runs.config.reading import Config, load, resolve, write
 
 __all__ = [
@@ -10,6 +10,7 @@ __all__ = [
     "DensityConfig",
     "DifferenceConfig",
     "MolecularState",
+    "TargetState",
     "load",
     "resolve",
     "write",

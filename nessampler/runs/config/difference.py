@@ -8,9 +8,10 @@ import pydantic
 from pydantic import Field, PositiveFloat, PositiveInt
 
 from nessampler.runs.config.common import Problem, Run, Table
+from nessampler.runs.config.density import TargetTable
 from nessampler.runs.units import parse
 
-__all__ = ["AnalyticState", "DifferenceConfig", "MolecularState"]
+__all__ = ["AnalyticState", "DifferenceConfig", "MolecularState", "TargetState"]
 
 
 def _positive(unit: str) -> pydantic.BeforeValidator:
@@ -30,13 +31,21 @@ Rate = Annotated[str, _positive("1/ps")]
 Mass = Annotated[str, _positive("Da")]
 
 
+class Region(Table):
+    """A torsion, phi, psi or four atoms, and the arc that it keeps to: counterclockwise between two angles in rad."""
+
+    torsion: str | list[str]
+    between: tuple[float, float]
+
+
 class MolecularState(Table):
-    """A force field for the molecule. `relative_cost` prices one evaluation when rungs are compared."""
+    """A force field for the molecule, or for a region of it. `relative_cost` prices one evaluation in comparisons."""
 
     label: str
     force_field: Annotated[list[str], Field(min_length=1)]
     structure: str
     options: dict[str, str | int | float | bool] = Field(default_factory=dict)
+    region: Region | None = None
     relative_cost: PositiveFloat = 1.0
 
 
@@ -49,6 +58,14 @@ class AnalyticState(Table):
     quartic: list[float]
     skew: list[float]
     coupling: float
+    relative_cost: PositiveFloat = 1.0
+
+
+class TargetState(Table):
+    """A density by name, sampled exactly where that is known, else by the chains of `[chains]`."""
+
+    label: str
+    target: TargetTable
     relative_cost: PositiveFloat = 1.0
 
 
@@ -67,10 +84,27 @@ class Dynamics(Table):
 
 
 class Samples(Table):
-    """How many independent samples an analytic end state gives."""
+    """How many independent samples an end state gives that can be sampled exactly."""
 
     a: Annotated[int, Field(ge=50)] = 2500
     b: Annotated[int, Field(ge=50)] = 2500
+
+
+class Chains(Table):
+    """Hamiltonian Monte Carlo for densities without exact samples; lengths are trajectories of each chain.
+
+    The leapfrog step is tuned from `step_size` in the first half of the equilibration and frozen there. Chains start
+    where the density itself says, or else in a normal of width `start_scale`.
+    """
+
+    chains: Annotated[int, Field(ge=2)] = 64
+    equilibration: Annotated[int, Field(ge=10)] = 500
+    draws: Annotated[int, Field(ge=8)] = 50
+    interval: PositiveInt = 10
+    leapfrog_steps: PositiveInt = 10
+    step_size: PositiveFloat = 0.1
+    acceptance: Annotated[float, Field(gt=0.2, lt=1)] = 0.8
+    start_scale: PositiveFloat = 1.0
 
 
 class Feat(Table):
@@ -111,10 +145,11 @@ class DifferenceConfig(Problem):
 
     kind: Literal["difference"]
     temperature: Temperature | None = None
-    state_a: MolecularState | AnalyticState
-    state_b: MolecularState | AnalyticState
+    state_a: MolecularState | AnalyticState | TargetState
+    state_b: MolecularState | AnalyticState | TargetState
     md: Dynamics = Dynamics()
     samples: Samples = Samples()
+    chains: Chains | None = None
     ladder: Ladder = Ladder()
     run: DifferenceRun = DifferenceRun()
 
@@ -127,12 +162,14 @@ class DifferenceConfig(Problem):
     def files(self) -> tuple[str, ...]:
         """Names of what may lie beside the file: structures, and force fields that OpenMM does not bring."""
         states = [s for s in (self.state_a, self.state_b) if isinstance(s, MolecularState)]
-        return tuple(dict.fromkeys(name for s in states for name in (s.structure, *s.force_field)))
+        tables = [s.target.parameters for s in (self.state_a, self.state_b) if isinstance(s, TargetState)]
+        data = [table["data"] for table in tables if isinstance(table.get("data"), str)]
+        return tuple(dict.fromkeys([*(name for s in states for name in (s.structure, *s.force_field)), *data]))
 
     @pydantic.model_validator(mode="after")
     def _consistent(self) -> DifferenceConfig:
         if type(self.state_a) is not type(self.state_b):
-            raise ValueError("state_a and state_b must be of one kind: both with force_field, or both analytic")
+            raise ValueError("state_a and state_b must be of one kind: force_field, target, or analytic")
         if self.molecular and self.temperature is None:
             raise ValueError('a molecular system needs a temperature, such as temperature = "300 K"')
         return self

@@ -14,7 +14,7 @@ from pydantic import BaseModel
 
 from nessampler.errors import InputError
 from nessampler.runs.config.density import DensityConfig
-from nessampler.runs.config.difference import AnalyticState, DifferenceConfig, MolecularState
+from nessampler.runs.config.difference import AnalyticState, DifferenceConfig, MolecularState, TargetState
 
 __all__ = ["Config", "load", "resolve", "write"]
 
@@ -23,7 +23,7 @@ KINDS: dict[str, type[DifferenceConfig] | type[DensityConfig]] = {
     "difference": DifferenceConfig,
     "density": DensityConfig,
 }
-STATES = (MolecularState.__name__, AnalyticState.__name__)
+STATES = (MolecularState.__name__, AnalyticState.__name__, TargetState.__name__)
 
 
 def load(path: Path) -> dict[str, Any]:
@@ -120,10 +120,10 @@ def _setting(text: str) -> dict[str, Any]:
 
 def _in_words(error: pydantic.ValidationError, model: type[BaseModel], source: str) -> str:
     details = error.errors()
-    # A state is one of two kinds: report the problems of the kind it looks like.
-    fewest = {k: sum(k in d["loc"] for d in details) for k in STATES}
-    other = max(STATES, key=lambda k: fewest[k]) if all(fewest.values()) else None
-    lines = [_line(d, model) for d in details if other not in d["loc"]]
+    # A state is one of several kinds: report the problems of the kind it looks like, the one with the fewest.
+    tried = [(d["loc"][0], d["loc"][1]) for d in details if len(d["loc"]) > 1 and d["loc"][1] in STATES]
+    looks = {state: min(STATES, key=lambda kind: tried.count((state, kind))) for state, _ in tried}
+    lines = [_line(d, model) for d in details if looks.get(next(iter(d["loc"]), "")) in (None, *d["loc"])]
     return f"{source}: " + "; ".join(dict.fromkeys(lines))
 
 

@@ -1,0 +1,433 @@
+"""Reference ΔF of the systems of alanine dipeptide, by two samplings that share no draw.
+
+    python systems/alanine-solvation/reference.py NAME [--work FOLDER] [--seed N]
+
+NAME is alanine-solvation, alanine-solvation-gbn2, amber96-to-amber14, amber14-to-charmm36 or alanine-basins. FOLDER
+keeps the pilot, which the systems share. README.md records what this prints.
+
+φ and ψ mix in nanoseconds without help, so no chain here waits for them. A bias takes away four fifths, up to 12 kT, of
+a free energy of φ and ψ that pilots know roughly, and every average is weighed back to no bias.
+
+Two force fields:
+1. Chains at mixed energies: slopes integrated, and MBAR.
+2. Other chains at the two ends: BAR of weighted draws.
+
+Two basins of one:
+1. Umbrellas along φ, with the bias: MBAR over the windows.
+2. Other chains under the bias alone.
+
+Errors are the scatter of estimates from eight groups of chains that have no chain in common.
+"""
+
+import argparse
+import math
+import time
+import zlib
+from copy import deepcopy
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import arviz
+import numpy as np
+import openmm
+import torch
+from torch import Tensor
+
+from nessampler.estimators import mbar, statistical_inefficiency
+from nessampler.estimators.integration import GaussRule
+from nessampler.molecular import TorchForceField, load_structure, parameterize
+from nessampler.molecular.force_field.target import thermal_energy
+from nessampler.molecular.regions import Arc, Torsion
+from nessampler.molecular.torch_dynamics import LangevinMiddle, Phase
+from nessampler.runs.config import load
+
+CATALOGUE = Path(__file__).parents[1]
+TEMPERATURE, HYDROGEN_MASS, TIMESTEP, FRICTION, INTERVAL = 300.0, 4.0, 0.002, 2.0, 0.1
+KT = thermal_energy(TEMPERATURE)
+GROUPS = 8  # also the chains of every window of the pilot
+WINDOWS, SPRING, WINDOW_EQUILIBRATION, WINDOW_PRODUCTION = 12, 8.0, 2.0, 8.0  # along either torsion; kT; ps
+GRID, FLATTENED, HIGHEST = 24, 0.8, 12.0  # cells of the bias; the part that it takes away, and of what at most, kT
+NODES = {"amber14-to-charmm36": 5}  # of the path; 3 elsewhere
+CHAINS, EQUILIBRATION, PRODUCTION = 64, 4.0, 24.0  # of a state; ps
+PHI_WINDOWS, PHI_SPRING, BASIN_CHAINS = 24, 20.0, 384
+PDB, EVALUATED = "alanine-dipeptide.pdb", 4096  # conformations at once
+
+
+class State:
+    """A force field for the molecule: the system, and its energies in double precision."""
+
+    def __init__(self, name: str, force_field: list[str], structure: str) -> None:
+        self.molecule = load_structure(CATALOGUE / name / structure)
+        self.system = parameterize(self.molecule, force_field, None, HYDROGEN_MASS, CATALOGUE / name)
+        self.key = "+".join(Path(f).stem for f in force_field)
+        self.torsions = [Torsion.of(self.molecule, which) for which in ("phi", "psi")]
+        masses = [self.system.getParticleMass(i)._value for i in range(self.system.getNumParticles())]
+        self.masses = torch.tensor(masses)
+        self._exact = TorchForceField(self.system)
+
+    def energy(self, x: Tensor) -> Tensor:
+        """kT, of `(chains, draws, atoms, 3)`."""
+        parts = [self._exact.energy(part.double()) for part in x.flatten(0, 1).split(EVALUATED)]
+        return (torch.cat(parts) / KT).view(x.shape[:2])
+
+    def angles(self, x: Tensor) -> Tensor:
+        """φ and ψ, `(2, ...)`."""
+        return torch.stack([t.value(x.double()) for t in self.torsions])
+
+
+class Forces:
+    """What dynamics asks of a force field, for a mixture of two with parameters of each walker."""
+
+    device = torch.device("cpu")
+
+    def __init__(self, parts: list[tuple[TorchForceField, Tensor | float]], parameters: dict[str, Tensor]) -> None:
+        self.parts, self.parameters = parts, parameters
+
+    def forces(self, x: Tensor) -> Tensor:
+        total = torch.zeros_like(x)
+        for field, weight in self.parts:
+            total += weight * field.forces(x, parameters=self.parameters)
+        return total
+
+
+def run(
+    forces: Forces, state: State, phase: Phase, equilibration: float, production: float, generator: Any, what: str
+) -> Tensor:
+    """Draws every INTERVAL, `(walkers, draws, atoms, 3)` in float32."""
+    dynamics = LangevinMiddle(forces, state.masses, TEMPERATURE, timestep=TIMESTEP, friction=FRICTION)  # pyright: ignore[reportArgumentType]
+    stride, draws, began = round(INTERVAL / TIMESTEP), [], time.process_time()
+    phase = dynamics.run(phase, round(equilibration / TIMESTEP), generator=generator)
+    for _ in range(round(production / INTERVAL)):
+        phase = dynamics.run(phase, stride, generator=generator)
+        draws.append(phase.x.float())
+    steps = len(phase.x) * round((equilibration + production) / TIMESTEP)
+    print(f"  {what}: {steps / 1e6:.1f} M steps, {time.process_time() - began:.0f} s of one core", flush=True)
+    return torch.stack(draws, 1)
+
+
+def umbrella_centres() -> Tensor:
+    """`(2, windows)`."""
+    nodes = 2 * math.pi / WINDOWS * torch.arange(WINDOWS, dtype=torch.float64)
+    return torch.cartesian_prod(nodes, nodes).T
+
+
+def spring(torsion: Torsion, strength: float) -> openmm.CustomTorsionForce:
+    """Around a centre, both global parameters: every walker may have its own, or none."""
+    force = openmm.CustomTorsionForce(f"strength*{KT}*(1-cos(theta-centre_{torsion.name}))")
+    force.setName(f"umbrella of {torsion.name}")
+    force.addGlobalParameter("strength", strength)
+    force.addGlobalParameter(f"centre_{torsion.name}", 0.0)
+    force.addTorsion(*torsion.atoms, [])
+    return force
+
+
+class Pilot(NamedTuple):
+    """Draws of amber96 under umbrellas, `(n, atoms, 3)`; their log-weights without; their φ and ψ."""
+
+    x: Tensor
+    log_weight: Tensor
+    angles: Tensor
+
+
+def pilot(work: Path, seed: int) -> Pilot:
+    state = State("alanine-basins", ["amber96.xml"], PDB)
+    file = work / f"umbrellas-{state.key}-{seed}.npz"
+    if not file.exists():
+        np.savez(file, x=umbrellas(state, seed).numpy())
+    x = torch.as_tensor(np.load(file)["x"])[:, 3::4]
+    angles = state.angles(x)
+    return Pilot(x.flatten(0, 1), window_weights(angles).flatten(), angles.flatten(1))
+
+
+def umbrellas(state: State, seed: int) -> Tensor:
+    centres = umbrella_centres().repeat(1, GROUPS)
+    system = deepcopy(state.system)
+    for torsion in state.torsions:
+        system.addForce(spring(torsion, SPRING))
+    parameters = {f"centre_{t.name}": c for t, c in zip(state.torsions, centres, strict=True)}
+    forces = Forces([(TorchForceField(system, dtype=torch.float32, compile=True), 1.0)], parameters)
+    x = torch.as_tensor(state.molecule.positions).expand(centres.shape[1], -1, -1)
+    for torsion, centre in zip(state.torsions, centres, strict=True):
+        x = torsion.turned(x, centre - torsion.value(x))
+    for k in range(400):  # downhill, the largest displacement shrinking from 2 pm
+        push = forces.forces(x)
+        x = x + 0.002 * 0.985**k * push / torch.linalg.vector_norm(push, dim=-1).amax(1)[:, None, None]
+    generator = seeded(f"umbrellas {state.key} {seed}")
+    slow = LangevinMiddle(forces, state.masses, TEMPERATURE, timestep=0.0005, friction=20.0)  # pyright: ignore[reportArgumentType]
+    phase = slow.start(x[0], len(x), generator=generator)
+    phase = slow.run(Phase(x.clone(), phase.v), 500, generator=generator)
+    return run(forces, state, phase, WINDOW_EQUILIBRATION, WINDOW_PRODUCTION, generator, f"pilot, {state.key}")
+
+
+def window_weights(angles: Tensor) -> Tensor:
+    """Log-weights that take the pilot's draws to no umbrella."""
+    shape = (2, *[1] * (angles.ndim - 1))
+    reduced = [SPRING * ((angles - c.view(shape)).cos() - 1).sum(0).flatten() for c in umbrella_centres().T]
+    return unbiased(torch.stack(reduced)).view(angles.shape[1:])
+
+
+def unbiased(log_rho: Tensor) -> Tensor:
+    """MBAR by Newton's method: log-weights of draws of windows, as many of each, from the log of every window's factor.
+
+    Args:
+        log_rho: `(windows, n)`.
+    """
+    windows, n = log_rho.shape
+    f = torch.zeros(windows, dtype=torch.float64)
+    for iteration in range(80):
+        mixed = torch.logsumexp(log_rho + f[:, None], 0)
+        share = (log_rho + f[:, None] - mixed).exp()
+        held = share.sum(1)
+        gradient = held - n / windows
+        if float(gradient.abs().max()) < 1e-7 * n:
+            return -mixed - torch.logsumexp(-mixed, 0)
+        if iteration < 10:
+            f = f - (held * windows / n).log()
+        else:
+            f = f - torch.linalg.pinv(torch.diag(held) - share @ share.T, hermitian=True) @ gradient
+        f = f - f.mean()
+    raise RuntimeError("the windows' free energies did not converge")
+
+
+def cells(angles: Tensor) -> Tensor:
+    """Which node of the bias is the nearest, of `(2, n)`."""
+    row, column = (angles / (2 * math.pi / GRID)).round().long() % GRID
+    return row * GRID + column
+
+
+def free_energy_of_cells(found: Pilot, log_weight: Tensor) -> Tensor:
+    """`(GRID²,)` in kT above the lowest, `HIGHEST` at most: what nobody visited may lie no higher."""
+    weight = torch.zeros(GRID**2, dtype=torch.float64).index_add(0, cells(found.angles), normalised(log_weight).exp())
+    return -(weight / weight.max()).clamp(min=math.exp(-HIGHEST)).log()
+
+
+def flattening(state: State, surface: Tensor) -> openmm.CMAPTorsionForce:
+    """The bias as a map over φ and ψ, kJ/mol."""
+    bias = -FLATTENED * KT * surface.view(GRID, GRID)
+    force = openmm.CMAPTorsionForce()
+    force.setName("flattening")
+    force.addMap(GRID, bias.T.flatten().tolist())  # the first torsion is the fast index
+    force.addTorsion(0, *state.torsions[0].atoms, *state.torsions[1].atoms)
+    return force
+
+
+def starts(found: Pilot, log_probability: Tensor, n: int, generator: torch.Generator) -> Tensor:
+    """Draws of the pilot, as many in every cell as the log-probabilities say: chains need not find the basins."""
+    cell = cells(found.angles)
+    crowd = torch.bincount(cell, minlength=GRID**2).clamp(min=1)
+    weight = (log_probability[cell] - crowd[cell].log()).exp()
+    return found.x[torch.multinomial(weight, n, replacement=True, generator=generator)].double()
+
+
+def seeded(purpose: str) -> torch.Generator:
+    return torch.Generator().manual_seed(zlib.crc32(purpose.encode()))
+
+
+def biased(system: openmm.System, bias: openmm.Force) -> openmm.System:
+    copy = deepcopy(system)
+    copy.addForce(deepcopy(bias))
+    return copy
+
+
+def bias_energy(system: openmm.System, bias: openmm.Force, x: Tensor) -> Tensor:
+    """kT, `(chains, draws)`."""
+    bare = openmm.System()
+    for i in range(system.getNumParticles()):
+        bare.addParticle(system.getParticleMass(i))
+    bare.addForce(deepcopy(bias))
+    field = TorchForceField(bare)
+    return (torch.cat([field.energy(p.double()) for p in x.flatten(0, 1).split(65536)]) / KT).view(x.shape[:2])
+
+
+def r_hat(angles: Tensor) -> float:
+    """The largest over cosines and sines of φ and ψ, `(2, chains, draws)`."""
+    return max(float(arviz.rhat(f(a).numpy())) for a in angles for f in (torch.cos, torch.sin))  # pyright: ignore[reportArgumentType]
+
+
+def weighted_bar(work_a: Tensor, weight_a: Tensor, work_b: Tensor, weight_b: Tensor) -> float:
+    """BAR from U_B - U_A of draws of either end, log-weights summing to one."""
+    delta = 0.0
+    for _ in range(200):
+        log_a = torch.logsumexp((weight_a + torch.nn.functional.logsigmoid(delta - work_a)).flatten(), 0)
+        log_b = torch.logsumexp((weight_b + torch.nn.functional.logsigmoid(work_b - delta)).flatten(), 0)
+        step = float(log_b - log_a)
+        delta += step
+        if abs(step) < 1e-9:
+            break
+    return delta
+
+
+def normalised(log_weight: Tensor) -> Tensor:
+    return log_weight - torch.logsumexp(log_weight.flatten(), 0)
+
+
+def told(what: str, value: float, groups: list[float]) -> None:
+    error = float(np.std(groups, ddof=1)) / math.sqrt(len(groups))
+    print(f"{what}: {value:.4f} ± {error:.4f} kT", flush=True)
+
+
+def between(name: str, a: State, b: State, found: Pilot, seed: int) -> None:
+    """ΔF of two force fields."""
+    thin = slice(None, None, 2)
+    few = Pilot(found.x[thin], found.log_weight[thin], found.angles[:, thin])
+    u_pilot, u_a, u_b = (s.energy(few.x[None])[0] for s in (State("alanine-basins", ["amber96.xml"], PDB), a, b))
+    surfaces = [free_energy_of_cells(few, few.log_weight - (u - u_pilot)) for u in (u_a, u_b)]
+    surface = -torch.logaddexp(-surfaces[0], -surfaces[1])
+    surface = (surface - surface.min()).clamp(max=HIGHEST)
+    bias = flattening(a, surface)
+    fields = [
+        TorchForceField(biased(s.system, bias), dtype=torch.float32, compile=True, chunk_size=CHAINS) for s in (a, b)
+    ]
+    rule = GaussRule(NODES.get(name, 3), (0.0, 1.0))
+    times = torch.tensor([0.0, *rule.nodes, 1.0], dtype=torch.float64)
+    generator = seeded(f"flattened {name} {seed}")
+    begin = torch.cat(
+        [starts(few, -(1 - t) * surfaces[0] - t * surfaces[1] + FLATTENED * surface, CHAINS, generator) for t in times]
+    )
+    forces = Mixed(fields[0], fields[1], times)
+    dynamics = LangevinMiddle(fields[0], a.masses, TEMPERATURE, timestep=TIMESTEP, friction=FRICTION)
+    phase = Phase(begin, dynamics.start(begin[0], len(begin), generator=generator).v)
+    x = run(forces, a, phase, EQUILIBRATION, PRODUCTION, generator, f"flattened, {name}")  # pyright: ignore[reportArgumentType]
+    x = x.unflatten(0, (len(times), CHAINS))
+    u_a, u_b, v = (
+        torch.stack([f(part) for part in x]) for f in (a.energy, b.energy, lambda y: bias_energy(a.system, bias, y))
+    )
+    for k, part in enumerate(x):
+        angles, w = a.angles(part), normalised(v[k])
+        g = max(statistical_inefficiency(f(q).numpy()) for q in angles for f in (torch.cos, torch.sin))
+        right = float(w.exp()[angles[0] > 0].sum())
+        ess = float(1 / (2 * w).exp().sum()) / w.numel()
+        mixing = f"R-hat {r_hat(angles):.3f}, inefficiency {g * INTERVAL:.1f} ps, {ess:.2f} effective"
+        print(f"  t = {times[k]:.3f}: {mixing}; φ > 0 has {right:.4f}", flush=True)
+
+    def estimates(chains: slice) -> tuple[float, float, float]:
+        p, q, w = (s[:, chains] for s in (u_a, u_b, v))
+        slopes = [float((normalised(w[k]).exp() * (q - p)[k]).sum()) for k in range(1, len(times) - 1)]
+        rows = [p, *(p + s * (q - p) + w for s in times[1:-1]), q]
+        energies = torch.stack([r[1:-1].flatten() for r in rows]).numpy()
+        multistate = mbar(energies, [0, *[p[0].numel()] * len(rule.nodes), 0])
+        assert multistate.delta_f is not None
+        ends = weighted_bar((q - p)[0], normalised(w[0]), (q - p)[-1], normalised(w[-1]))
+        return float(np.dot(rule.weights, slopes)), multistate.delta_f, ends
+
+    value, groups = estimates(slice(None)), [estimates(piece) for piece in pieces(CHAINS)]
+    for k, what in enumerate(("mixed energies, integration", "mixed energies, MBAR", "ends, BAR")):
+        told(what, value[k], [g[k] for g in groups])
+
+
+class Mixed:
+    """Forces of states along a path between two force fields, `CHAINS` walkers each."""
+
+    device = torch.device("cpu")
+
+    def __init__(self, a: TorchForceField, b: TorchForceField, times: Tensor) -> None:
+        self.a, self.b, self.t = a, b, times.repeat_interleave(CHAINS)[:, None, None]
+
+    def forces(self, x: Tensor) -> Tensor:
+        first = torch.zeros_like(x)
+        first[:-CHAINS] = self.a.forces(x[:-CHAINS])  # the last state is B alone, the first A alone
+        second = torch.zeros_like(x)
+        second[CHAINS:] = self.b.forces(x[CHAINS:])
+        return (1 - self.t) * first + self.t * second
+
+
+def difference(angles: Tensor, log_weight: Tensor, region: Arc) -> float:
+    """-ln(p_B/p_A), A the region of φ."""
+    weight = normalised(log_weight).exp()
+    inside = float(weight[region.holds(angles[0])].sum())
+    return -math.log((1 - inside) / inside)
+
+
+def along_phi(work: Path, seed: int) -> tuple[Pilot, list[tuple[Tensor, Tensor]]]:
+    """amber96 under umbrellas along φ and the bias of the pilot; φ and ψ with the log-weights of every group."""
+    state, first = State("alanine-basins", ["amber96.xml"], PDB), pilot(work, seed)
+    surface = free_energy_of_cells(first, first.log_weight)
+    bias, phi = flattening(state, surface), state.torsions[0]
+    each = BASIN_CHAINS // PHI_WINDOWS
+    centres = 2 * math.pi / PHI_WINDOWS * torch.arange(PHI_WINDOWS, dtype=torch.float64)
+    file = work / f"along-phi-{state.key}-{seed}.npz"
+    if not file.exists():
+        generator = seeded(f"umbrellas along phi {state.key} {seed}")
+        row = torch.arange(GRID**2) // GRID
+        tilts = [PHI_SPRING * ((row * 2 * math.pi / GRID - centre).cos() - 1) for centre in centres]
+        x = torch.cat([starts(first, (FLATTENED - 1) * surface + tilt, each, generator) for tilt in tilts])
+        strength = torch.full((BASIN_CHAINS,), PHI_SPRING, dtype=torch.float64)
+        forces = Forces(
+            [(tethered(state, bias), 1.0)],
+            {f"centre_{phi.name}": centres.repeat_interleave(each), "strength": strength},
+        )
+        phase = started(x, forces, state, generator)
+        x = run(forces, state, phase, EQUILIBRATION, PRODUCTION / 2, generator, "umbrellas along φ")
+        np.savez(file, x=x.numpy())
+    x = torch.as_tensor(np.load(file)["x"])
+    v, angles = bias_energy(state.system, bias, x), state.angles(x)
+
+    def weights(chains: Tensor) -> Tensor:
+        factors = [PHI_SPRING * ((angles[0, chains] - c).cos() - 1) - v[chains] for c in centres]
+        return unbiased(torch.stack(factors).flatten(1))
+
+    everyone = torch.arange(BASIN_CHAINS).view(PHI_WINDOWS, each)
+    groups = [everyone[:, piece].flatten() for piece in pieces(each)]
+    return (
+        Pilot(x.flatten(0, 1), weights(everyone.flatten()), angles.flatten(1)),
+        [(angles[:, g].flatten(1), weights(g)) for g in groups],
+    )
+
+
+def tethered(state: State, bias: openmm.Force) -> TorchForceField:
+    """With the bias, and a spring along φ that can be switched off."""
+    system = biased(state.system, bias)
+    system.addForce(spring(state.torsions[0], PHI_SPRING))
+    return TorchForceField(system, dtype=torch.float32, compile=True)
+
+
+def basins(state: State, found: Pilot, groups: list[tuple[Tensor, Tensor]], region: Arc, seed: int) -> None:
+    """-ln(p_B/p_A) of one force field, A the region: from umbrellas along φ, and from chains under a bias alone."""
+    value = difference(found.angles, found.log_weight, region)
+    told("umbrellas along φ, MBAR", value, [difference(*group, region) for group in groups])
+    surface = free_energy_of_cells(found, found.log_weight)
+    bias = flattening(state, surface)
+    none = torch.zeros(BASIN_CHAINS, dtype=torch.float64)
+    free = Forces([(tethered(state, bias), 1.0)], {f"centre_{state.torsions[0].name}": none, "strength": none})
+    generator = seeded(f"flattened {state.key} {seed}")
+    phase = started(starts(found, (FLATTENED - 1) * surface, BASIN_CHAINS, generator), free, state, generator)
+    x = run(free, state, phase, 2 * EQUILIBRATION, PRODUCTION, generator, "flattened")
+    v, angles = bias_energy(state.system, bias, x), state.angles(x)
+    g = statistical_inefficiency(region.holds(angles[0]).double().numpy())
+    print(f"  R-hat {r_hat(angles):.3f}, inefficiency {g * INTERVAL:.1f} ps", flush=True)
+    parts = [difference(angles[:, p], v[p], region) for p in pieces(BASIN_CHAINS)]
+    told("flattened", difference(angles, v, region), parts)
+
+
+def started(x: Tensor, forces: Forces, state: State, generator: torch.Generator) -> Phase:
+    """With velocities of their own."""
+    dynamics = LangevinMiddle(forces, state.masses, TEMPERATURE, timestep=TIMESTEP, friction=FRICTION)  # pyright: ignore[reportArgumentType]
+    return Phase(x, dynamics.start(x[0], len(x), generator=generator).v)
+
+
+def pieces(chains: int) -> list[slice]:
+    """Of each group."""
+    each = chains // GROUPS
+    return [slice(k * each, (k + 1) * each) for k in range(GROUPS)]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("name")
+    parser.add_argument("--work", type=Path, default=Path("runs/alanine-references"))
+    parser.add_argument("--seed", type=int, default=0)
+    given = parser.parse_args()
+    torch.set_num_threads(1)
+    given.work.mkdir(parents=True, exist_ok=True)
+    table = load(CATALOGUE / given.name / "system.toml")
+    a, b = (State(given.name, s["force_field"], s["structure"]) for s in (table["state_a"], table["state_b"]))
+    print(f"{given.name}: {a.key} → {b.key}", flush=True)
+    found, groups = along_phi(given.work, given.seed)
+    if "region" in table["state_a"]:
+        basins(a, found, groups, Arc.between(*table["state_a"]["region"]["between"]), given.seed)
+    else:
+        between(given.name, a, b, found, given.seed)
+
+
+if __name__ == "__main__":
+    main()
