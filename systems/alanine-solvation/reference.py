@@ -1,6 +1,6 @@
 """Reference ΔF of the systems of alanine dipeptide, by two samplings that share no draw.
 
-    python systems/alanine-solvation/reference.py NAME [--work FOLDER] [--seed N]
+    python systems/alanine-solvation/reference.py NAME [--work FOLDER] [--seed N] [--production PS]
 
 NAME is alanine-solvation, alanine-solvation-gbn2, amber96-to-amber14, amber14-to-charmm36 or alanine-basins. FOLDER
 keeps the pilot, which the systems share. README.md records what this prints.
@@ -48,7 +48,7 @@ GROUPS = 8  # also the chains of every window of the pilot
 WINDOWS, SPRING, WINDOW_EQUILIBRATION, WINDOW_PRODUCTION = 12, 8.0, 2.0, 8.0  # along either torsion; kT; ps
 GRID, FLATTENED, HIGHEST = 24, 0.8, 12.0  # cells of the bias; the part that it takes away, and of what at most, kT
 NODES = {"amber14-to-charmm36": 5}  # of the path; 3 elsewhere
-CHAINS, EQUILIBRATION, PRODUCTION = 64, 4.0, 24.0  # of a state; ps
+CHAINS, EQUILIBRATION = 64, 4.0  # of a state; ps
 PHI_WINDOWS, PHI_SPRING, BASIN_CHAINS = 24, 20.0, 384
 PDB, EVALUATED = "alanine-dipeptide.pdb", 4096  # conformations at once
 
@@ -266,7 +266,7 @@ def told(what: str, value: float, groups: list[float]) -> None:
     print(f"{what}: {value:.4f} ± {error:.4f} kT", flush=True)
 
 
-def between(name: str, a: State, b: State, found: Pilot, seed: int) -> None:
+def between(name: str, a: State, b: State, found: Pilot, seed: int, production: float) -> None:
     """ΔF of two force fields."""
     thin = slice(None, None, 2)
     few = Pilot(found.x[thin], found.log_weight[thin], found.angles[:, thin])
@@ -287,7 +287,7 @@ def between(name: str, a: State, b: State, found: Pilot, seed: int) -> None:
     forces = Mixed(fields[0], fields[1], times)
     dynamics = LangevinMiddle(fields[0], a.masses, TEMPERATURE, timestep=TIMESTEP, friction=FRICTION)
     phase = Phase(begin, dynamics.start(begin[0], len(begin), generator=generator).v)
-    x = run(forces, a, phase, EQUILIBRATION, PRODUCTION, generator, f"flattened, {name}")  # pyright: ignore[reportArgumentType]
+    x = run(forces, a, phase, EQUILIBRATION, production, generator, f"flattened, {name}")  # pyright: ignore[reportArgumentType]
     x = x.unflatten(0, (len(times), CHAINS))
     u_a, u_b, v = (
         torch.stack([f(part) for part in x]) for f in (a.energy, b.energy, lambda y: bias_energy(a.system, bias, y))
@@ -338,14 +338,14 @@ def difference(angles: Tensor, log_weight: Tensor, region: Arc) -> float:
     return -math.log((1 - inside) / inside)
 
 
-def along_phi(work: Path, seed: int) -> tuple[Pilot, list[tuple[Tensor, Tensor]]]:
+def along_phi(work: Path, seed: int, production: float) -> tuple[Pilot, list[tuple[Tensor, Tensor]]]:
     """amber96 under umbrellas along φ and the bias of the pilot; φ and ψ with the log-weights of every group."""
     state, first = State("alanine-basins", ["amber96.xml"], PDB), pilot(work, seed)
     surface = free_energy_of_cells(first, first.log_weight)
     bias, phi = flattening(state, surface), state.torsions[0]
     each = BASIN_CHAINS // PHI_WINDOWS
     centres = 2 * math.pi / PHI_WINDOWS * torch.arange(PHI_WINDOWS, dtype=torch.float64)
-    file = work / f"along-phi-{state.key}-{seed}.npz"
+    file = work / f"along-phi-{state.key}-{seed}-{production:g}ps.npz"
     if not file.exists():
         generator = seeded(f"umbrellas along phi {state.key} {seed}")
         row = torch.arange(GRID**2) // GRID
@@ -357,7 +357,7 @@ def along_phi(work: Path, seed: int) -> tuple[Pilot, list[tuple[Tensor, Tensor]]
             {f"centre_{phi.name}": centres.repeat_interleave(each), "strength": strength},
         )
         phase = started(x, forces, state, generator)
-        x = run(forces, state, phase, EQUILIBRATION, PRODUCTION / 2, generator, "umbrellas along φ")
+        x = run(forces, state, phase, EQUILIBRATION, production / 2, generator, "umbrellas along φ")
         np.savez(file, x=x.numpy())
     x = torch.as_tensor(np.load(file)["x"])
     v, angles = bias_energy(state.system, bias, x), state.angles(x)
@@ -381,7 +381,9 @@ def tethered(state: State, bias: openmm.Force) -> TorchForceField:
     return TorchForceField(system, dtype=torch.float32, compile=True)
 
 
-def basins(state: State, found: Pilot, groups: list[tuple[Tensor, Tensor]], region: Arc, seed: int) -> None:
+def basins(
+    state: State, found: Pilot, groups: list[tuple[Tensor, Tensor]], region: Arc, seed: int, production: float
+) -> None:
     """-ln(p_B/p_A) of one force field, A the region: from umbrellas along φ, and from chains under a bias alone."""
     value = difference(found.angles, found.log_weight, region)
     told("umbrellas along φ, MBAR", value, [difference(*group, region) for group in groups])
@@ -391,7 +393,7 @@ def basins(state: State, found: Pilot, groups: list[tuple[Tensor, Tensor]], regi
     free = Forces([(tethered(state, bias), 1.0)], {f"centre_{state.torsions[0].name}": none, "strength": none})
     generator = seeded(f"flattened {state.key} {seed}")
     phase = started(starts(found, (FLATTENED - 1) * surface, BASIN_CHAINS, generator), free, state, generator)
-    x = run(free, state, phase, 2 * EQUILIBRATION, PRODUCTION, generator, "flattened")
+    x = run(free, state, phase, 2 * EQUILIBRATION, production, generator, "flattened")
     v, angles = bias_energy(state.system, bias, x), state.angles(x)
     g = statistical_inefficiency(region.holds(angles[0]).double().numpy())
     print(f"  R-hat {r_hat(angles):.3f}, inefficiency {g * INTERVAL:.1f} ps", flush=True)
@@ -416,17 +418,18 @@ def main() -> None:
     parser.add_argument("name")
     parser.add_argument("--work", type=Path, default=Path("runs/alanine-references"))
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--production", type=float, default=96.0, help="ps of every chain; half under umbrellas")
     given = parser.parse_args()
     torch.set_num_threads(1)
     given.work.mkdir(parents=True, exist_ok=True)
     table = load(CATALOGUE / given.name / "system.toml")
     a, b = (State(given.name, s["force_field"], s["structure"]) for s in (table["state_a"], table["state_b"]))
     print(f"{given.name}: {a.key} → {b.key}", flush=True)
-    found, groups = along_phi(given.work, given.seed)
+    found, groups = along_phi(given.work, given.seed, given.production)
     if "region" in table["state_a"]:
-        basins(a, found, groups, Arc.between(*table["state_a"]["region"]["between"]), given.seed)
+        basins(a, found, groups, Arc.between(*table["state_a"]["region"]["between"]), given.seed, given.production)
     else:
-        between(given.name, a, b, found, given.seed)
+        between(given.name, a, b, found, given.seed, given.production)
 
 
 if __name__ == "__main__":
