@@ -37,6 +37,12 @@ def dipeptide(*files: str) -> Case:
     return Case(f"alanine dipeptide, {', '.join(files)}", system, molecule.positions)
 
 
+def tetraalanine() -> Case:
+    molecule = load_structure(catalogue.root() / "tetraalanine-solvation" / "tetraalanine.pdb")
+    system = parameterize(molecule, ["amber14-all.xml", "implicit/obc2.xml"])
+    return Case("tetra-alanine, amber14-all.xml, implicit/obc2.xml", system, molecule.positions)
+
+
 def from_openmmtools(name: str, title: str, **options: object) -> Case:
     from openmmtools import testsystems
 
@@ -50,6 +56,7 @@ CASES: dict[str, Callable[[], Case]] = {
     "dipeptide-obc2": lambda: dipeptide("amber96.xml", "amber96_obc.xml"),
     "dipeptide-custom-obc2": lambda: dipeptide("amber14-all.xml", "implicit/obc2.xml"),
     "dipeptide-gbn2": lambda: dipeptide("amber14-all.xml", "implicit/gbn2.xml"),
+    "tetraalanine-obc2": tetraalanine,
     "water-60": lambda: from_openmmtools("WaterCluster", "20 waters", n_waters=20, constrained=False),
     "host-guest": lambda: from_openmmtools("HostGuestImplicitOBC2", "CB7:B2, GBSAOBC", constraints=None),
     "lysozyme": lambda: from_openmmtools("LysozymeImplicit", "T4 lysozyme, GB", constraints=None),
