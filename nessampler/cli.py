@@ -76,12 +76,14 @@ def list_systems() -> None:
 
 
 def _reference(entry: Mapping[str, Any]) -> str:
+    from nessampler.runs._words import plus_minus
+
     reference = entry.get("reference")
     if not reference:
         return "none"
     quantity = "log Z" if entry.get("kind") == "density" else "ΔF"
-    error = f"± {reference['std_error']:.3f}" if reference["std_error"] else "(exact)"
-    return f"{quantity} = {reference['value']:.3f} {error}"
+    value = plus_minus(reference) if reference["std_error"] else f"{reference['value']:.3f} (exact)"
+    return f"{quantity} = {value}"
 
 
 @app.command()
