@@ -25,8 +25,9 @@ from nessampler import training
 from nessampler.runs import catalogue
 from nessampler.runs.config import load, resolve
 from nessampler.runs.directory import RunDirectory
-from nessampler.runs.prepared import Prepared, check_analytic
+from nessampler.runs.prepared import Prepared
 from nessampler.runs.result import to_dict
+from nessampler.runs.target_problem import named_targets
 
 SYSTEM = "anharmonic-wells"
 # Enough for every stage to do something.
@@ -110,7 +111,7 @@ def feat(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def reference() -> float:
-    a, b = check_analytic(resolve(load(catalogue.root() / SYSTEM / "system.toml")))
+    a, b = named_targets(resolve(load(catalogue.root() / SYSTEM / "system.toml")))
     return a.log_z - b.log_z
 
 

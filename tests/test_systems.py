@@ -18,7 +18,7 @@ from nessampler.molecular.systems import check_same_atoms, load_structure, param
 from nessampler.runs import catalogue
 from nessampler.runs.config import DifferenceConfig, load, resolve
 from nessampler.runs.molecular_problem import check_molecular
-from nessampler.runs.prepared import check_analytic
+from nessampler.runs.target_problem import named_targets
 
 PRESETS = ("smoke", "quick", "full")
 DIFFERENCES = [n for n in catalogue.names() if load(catalogue.root() / n / "system.toml")["kind"] == "difference"]
@@ -46,7 +46,7 @@ def test_every_system_is_valid_in_every_preset(name: str, preset: str) -> None:
     if config.molecular:
         check_molecular(config, catalogue.root() / name)
     else:
-        check_analytic(config)
+        named_targets(config)
 
 
 @pytest.mark.parametrize("name", MOLECULES)
@@ -62,7 +62,7 @@ def test_both_states_of_a_molecule_have_the_same_atoms(name: str) -> None:
 
 def test_the_reference_of_the_wells_is_the_quadrature() -> None:
     config = resolved("anharmonic-wells")
-    a, b = check_analytic(config)
+    a, b = named_targets(config)
     assert config.reference is not None
     assert config.reference.value == pytest.approx(a.log_z - b.log_z, abs=1e-10)
     assert config.reference.std_error == 0
@@ -70,7 +70,7 @@ def test_the_reference_of_the_wells_is_the_quadrature() -> None:
 
 def test_the_reference_of_the_wells_is_the_sum_over_a_grid() -> None:
     config, log_z = resolved("anharmonic-wells"), []
-    for well in check_analytic(config):
+    for well in named_targets(config):
         reach = 9 / well.stiffness.sqrt()
         axes = [torch.linspace(-float(r), float(r), 101, dtype=torch.float64) for r in reach]
         cell = sum(float((axis[1] - axis[0]).log()) for axis in axes)
@@ -83,7 +83,7 @@ def test_the_reference_of_the_wells_is_the_sum_over_a_grid() -> None:
 
 def test_plain_bar_struggles_between_the_wells() -> None:
     """The system is of use only while it is hard: few samples of A lie where B has its own."""
-    a, b = check_analytic(resolved("anharmonic-wells"))
+    a, b = named_targets(resolved("anharmonic-wells"))
     x = a.sample(4000, generator=torch.Generator().manual_seed(0))
     log_weight = a.energy(x) - b.energy(x)
     weight = (log_weight - log_weight.max()).exp()

@@ -12,7 +12,7 @@ from nessampler.estimators.free_energy import Flag, FreeEnergy
 from nessampler.estimators.integration import GaussRule, thermodynamic_integration
 from nessampler.estimators.multistate import mbar
 from nessampler.estimators.second_law import Bounds, bounds
-from nessampler.estimators.works import Work, WorkSource, statistical_inefficiency
+from nessampler.estimators.works import Work, WorkSource, r_hat, statistical_inefficiency
 
 __all__ = [
     "Bounds",
@@ -27,6 +27,7 @@ __all__ = [
     "mbar",
     "overlap",
     "pareto_k",
+    "r_hat",
     "statistical_inefficiency",
     "thermodynamic_integration",
 ]

@@ -18,6 +18,7 @@ __all__ = [
     "WorkSource",
     "checked_work",
     "effective_fraction",
+    "r_hat",
     "scaled_weights",
     "statistical_inefficiency",
 ]
@@ -120,3 +121,22 @@ def statistical_inefficiency(series: Float[np.ndarray, "chains draws"]) -> float
     ends = np.flatnonzero((correlation <= 0) & (lags > 10))
     stop = ends[0] if len(ends) else len(lags)
     return float(np.clip(1 + 2 * (correlation * (1 - lags / draws))[:stop].sum(), 1.0, series.size))
+
+
+def r_hat(series: Float[np.ndarray, "chains draws"]) -> float:
+    """Rank-normalised split R-hat, by ArviZ: 1 of a constant series, inf where each chain keeps a value of its own.
+
+    References: Vehtari et al., Rank-normalization, folding, and localization: an improved R-hat, 2021,
+        arXiv:1903.08008.
+
+    >>> x = np.random.default_rng(0).normal(size=(4, 500))
+    >>> r_hat(x) < 1.01, r_hat(x + np.arange(4)[:, None]) > 1.5, r_hat(np.zeros((4, 500)))
+    (True, True, 1.0)
+    """
+    import arviz  # takes a second to import
+
+    if np.ptp(series) == 0:
+        return 1.0
+    with np.errstate(divide="ignore", invalid="ignore"):
+        value = float(arviz.rhat(np.ascontiguousarray(series)))
+    return value if np.isfinite(value) else float("inf")

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 
-from nessampler.estimators import Flag, statistical_inefficiency
+from nessampler.estimators import Flag, r_hat, statistical_inefficiency
 
 __all__ = ["Equilibrated", "equilibrated"]
 
@@ -83,13 +83,13 @@ def equilibrated(
         flags.append(
             Flag("single_replica", f"state {state}: one replica has nothing to agree with; sample with two or more")
         )
-    r_hat = {name: _r_hat(series) for name, series in kept.items()} if len(positions) > 1 else {}
-    worst = max(r_hat, key=lambda name: r_hat[name], default=None)
-    if worst is not None and r_hat[worst] > LARGEST_R_HAT:
+    r_hats = {name: r_hat(series) for name, series in kept.items()} if len(positions) > 1 else {}
+    worst = max(r_hats, key=lambda name: r_hats[name], default=None)
+    if worst is not None and r_hats[worst] > LARGEST_R_HAT:
         flags.append(
             Flag(
                 "replicas_disagree",
-                f"state {state}: R-hat of {worst} is {r_hat[worst]:.2f}, above {LARGEST_R_HAT}: the replicas have not "
+                f"state {state}: R-hat of {worst} is {r_hats[worst]:.2f}, above {LARGEST_R_HAT}: the replicas have not "
                 "seen the same states; sample longer or with more replicas",
             )
         )
@@ -98,7 +98,7 @@ def equilibrated(
         burn_in + start,
         inefficiency[slowest],
         slowest,
-        r_hat[worst] if worst is not None else None,
+        r_hats[worst] if worst is not None else None,
         tuple(flags),
     )
 
@@ -108,13 +108,3 @@ def _equilibration(chain: Float[np.ndarray, " frames"]) -> int:
     from pymbar.timeseries import detect_equilibration
 
     return int(detect_equilibration(chain, nskip=max(1, len(chain) // 50))[0])
-
-
-def _r_hat(series: Float[np.ndarray, "replicas frames"]) -> float:
-    import arviz
-
-    if np.ptp(series) == 0:
-        return 1.0
-    with np.errstate(divide="ignore", invalid="ignore"):
-        value = float(arviz.rhat(series))
-    return value if np.isfinite(value) else float("inf")  # each replica stuck at a value of its own

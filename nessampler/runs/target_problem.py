@@ -13,16 +13,17 @@ from jaxtyping import Float
 from torch import Tensor
 
 from nessampler.errors import InputError
-from nessampler.estimators import Flag, statistical_inefficiency
+from nessampler.estimators import Flag, r_hat, statistical_inefficiency
 from nessampler.kernels import HMC
 from nessampler.methods.ends import SMALLEST_BLOCK, generator_for
 from nessampler.paths import ScheduledPath
-from nessampler.runs.config import DifferenceConfig
+from nessampler.runs.config import AnalyticState, DifferenceConfig, TargetState
 from nessampler.runs.config.difference import Chains
-from nessampler.runs.prepared import Prepared, check_analytic
-from nessampler.targets import Counted, Tally, Target
+from nessampler.runs.density_targets import build_target
+from nessampler.runs.prepared import Prepared
+from nessampler.targets import AnharmonicWell, Counted, Tally, Target
 
-__all__ = ["check_targets", "prepare_targets"]
+__all__ = ["check_targets", "named_targets", "prepare_targets"]
 
 Array = np.ndarray
 LARGEST_R_HAT = 1.1  # as of molecular replicas
@@ -43,9 +44,22 @@ class _End:
     flags: tuple[Flag, ...] = ()
 
 
+def named_targets(config: DifferenceConfig, folder: Path = Path()) -> tuple[Any, Any]:
+    """The targets of both states, wells or densities by name: what can be wrong with them is found here."""
+    a, b = (_target(s, folder, n) for n, s in (("state_a", config.state_a), ("state_b", config.state_b)))
+    if a.event_shape != b.event_shape:
+        hint = (
+            "give both `center` the same length"
+            if isinstance(a, AnharmonicWell)
+            else "name two densities of the same variables"
+        )
+        raise InputError(f"both states must have the same coordinates: A has {_shape(a)}, B has {_shape(b)}; {hint}")
+    return a, b
+
+
 def check_targets(config: DifferenceConfig, folder: Path) -> tuple[Target, Target]:
     """Both densities: everything that can be wrong is found here, before any sampling."""
-    targets = check_analytic(config, folder)
+    targets = named_targets(config, folder)
     for name, target, n in zip("AB", targets, (config.samples.a, config.samples.b), strict=True):
         if hasattr(target, "sample"):
             chains, draws, what = 1, n, f"samples.{name.lower()} = {n}"
@@ -161,7 +175,7 @@ def _judged(x: Tensor, energy: Tensor, settled: dict[str, float], settings: Chai
     """Do the chains agree, and how many independent draws are there of the slowest observable?"""
     watched = _observables(x, energy)
     inefficiency = {k: statistical_inefficiency(v) for k, v in watched.items()}
-    r_hats = {k: _r_hat(v) for k, v in watched.items()}
+    r_hats = {k: r_hat(v) for k, v in watched.items()}
     slowest, worst = max(inefficiency, key=inefficiency.__getitem__), max(r_hats, key=r_hats.__getitem__)
     independent = energy.numel() / inefficiency[slowest]
     flags = []
@@ -201,11 +215,14 @@ def _observables(
     return {name: series.cpu().numpy() for name, series in found.items()}
 
 
-def _r_hat(series: Float[Array, "chains draws"]) -> float:
-    import arviz  # takes a second to import
+def _target(state: object, folder: Path, name: str) -> Target:
+    if isinstance(state, TargetState):
+        return build_target(state.target.name, state.target.parameters, folder, source=f"{name}.target")
+    assert isinstance(state, AnalyticState)
+    return AnharmonicWell(
+        state.center, stiffness=state.stiffness, quartic=state.quartic, skew=state.skew, coupling=state.coupling
+    )
 
-    if np.ptp(series) == 0:
-        return 1.0
-    with np.errstate(divide="ignore", invalid="ignore"):
-        value = float(arviz.rhat(np.ascontiguousarray(series)))
-    return value if np.isfinite(value) else float("inf")  # each chain stuck at a value of its own
+
+def _shape(target: Target) -> str:
+    return " × ".join(map(str, target.event_shape))

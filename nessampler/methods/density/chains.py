@@ -6,13 +6,12 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from nessampler.errors import InputError
-from nessampler.estimators import Flag
+from nessampler.estimators import Flag, r_hat
 from nessampler.kernels import HMC, SpectralMass, Walkers
 from nessampler.methods.density.tuning import Hamiltonian, spectral
 from nessampler.paths import AnnealingPath
@@ -118,7 +117,8 @@ def long_chains(
             traces.append(torch.stack(slow))
         if progress:
             progress(step + 1, steps)
-    return Chains(walkers.x, _rhat(torch.stack(traces).cpu().numpy()), steps)
+    worst = max(r_hat(trace.T) for trace in torch.stack(traces, 1).cpu().numpy())
+    return Chains(walkers.x, worst, steps)
 
 
 def _tuned(
@@ -131,10 +131,3 @@ def _tuned(
         assert walkers.acceptance is not None  # Metropolis
         size *= float(torch.exp((1.5 * (walkers.acceptance.mean() - mover.acceptance)).clamp(-0.7, 0.4)))
     return walkers, size
-
-
-def _rhat(traces: np.ndarray) -> float:
-    """Of `(draws, quantities, chains)`."""
-    import arviz  # takes a second to import
-
-    return max(float(arviz.rhat(np.ascontiguousarray(trace.T))) for trace in np.moveaxis(traces, 1, 0))
