@@ -15,12 +15,13 @@ from nessampler.errors import InputError
 from nessampler.targets.covariance_mixture import CovarianceMixture
 from nessampler.targets.mixture import GaussianMixture
 
-__all__ = ["ComponentPairs", "independent_plan", "optimal_plan", "pair_components"]
+__all__ = ["ComponentPairs", "Mixture", "independent_plan", "optimal_plan", "pair_components"]
 
 LIGHTEST = 1e-9
 """Pairs of less weight are left out."""
 
 Mixture = GaussianMixture | CovarianceMixture
+"""Components of independent or of correlated coordinates."""
 
 
 @dataclass(frozen=True)

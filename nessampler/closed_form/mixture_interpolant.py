@@ -90,7 +90,7 @@ class MixtureFields(nn.Module):
             raise InputError(f"strength must be positive: got {strength}; 1.0 suits most ends")
         self.strength = strength
         for name, value in vars(pairs).items():
-            self.register_buffer(name, value)
+            self.register_buffer(name, value.clone())
         self.register_buffer("noise", noise.to(ends[0]))
 
     def forward(self, t: Float[Tensor, " n"], x: Float[Tensor, "n d"]) -> Evaluated:
@@ -100,7 +100,21 @@ class MixtureFields(nn.Module):
 
     def energy(self, t: Float[Tensor, " n"], x: Float[Tensor, "n d"]) -> Float[Tensor, " n"]:
         """Minus the logarithm of the density of $I_t$, which is normalised."""
-        return -torch.cat([log_density for log_density, _, _ in self._parts(t, x)]).to(x)
+        return -torch.cat([torch.logsumexp(log_p, -1) for log_p, _, _ in self._parts(t, x)]).to(x)
+
+    def log_posterior(self, t: Float[Tensor, " n"], x: Float[Tensor, "n d"]) -> Float[Tensor, "n pairs"]:
+        r"""$\log r_p(t, x)$, float64: which pair a walker belongs to."""
+        return torch.cat([torch.log_softmax(log_p, -1) for log_p, _, _ in self._parts(t, x)])
+
+    def sample(self, t: float, n: int, *, generator: torch.Generator) -> Float[Tensor, "n d"]:
+        """Independent draws of $I_t$, in float64."""
+        at = self._at(torch.tensor([t], dtype=torch.float64, device=self.travel.device))
+        pair = torch.multinomial(self.weight, n, replacement=True, generator=generator)
+        noise = torch.randn(n, self.travel.shape[1], generator=generator, dtype=torch.float64, device=generator.device)
+        if self.noise.ndim == 1:
+            return at.mean[0, pair] + at.variance[0, pair].sqrt() * noise
+        factor = torch.linalg.cholesky(at.variance[0])
+        return at.mean[0, pair] + torch.einsum("nij,nj->ni", factor[pair], noise)
 
     def variance(self, t: float | Float[Tensor, " n"]) -> Float[Tensor, "*n d"]:
         r"""Geometric mean over the pairs of the diagonal of $V_p$, `(d,)` for a number and `(n, d)` for times.
@@ -119,15 +133,15 @@ class MixtureFields(nn.Module):
         return LinearInterpolant(factor, self.strength)
 
     def _parts(self, t: Tensor, x: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-        """Log-densities, velocities and scores, some walkers at a time."""
+        """Log-densities of the pairs, velocities and scores, some walkers at a time."""
         t, x, method = t.double(), x.double(), self._method()
         together = len(t) > 0 and bool((t == t[0]).all())
         size = max(1, CHUNK // self.travel.numel())
         for time, rows in zip(t.split(size), x.split(size), strict=True):
             # Walkers of one time are columns of one product; those of many times have products of their own.
             at = self._at(time[:1] if together else time)
-            log_density, velocity, score = method(at, rows[None] if together else rows[:, None])
-            yield log_density.flatten(), velocity.flatten(0, 1), score.flatten(0, 1)
+            found = method(at, rows[None] if together else rows[:, None])
+            yield tuple(value.flatten(0, 1) for value in found)  # pyright: ignore[reportReturnType]
 
     def _method(self) -> Callable[[_At, Tensor], tuple[Tensor, Tensor, Tensor]]:
         if self.noise.ndim == 2:
@@ -165,7 +179,7 @@ class MixtureFields(nn.Module):
         r = torch.softmax(log_p, -1)[..., None]
         pull = mean_image / at.variance[:, None]
         velocity = (r * (at.travel + at.rate[:, None] * pull)).sum(-2)
-        return torch.logsumexp(log_p, -1), velocity, -(r * pull).sum(-2)
+        return log_p, velocity, -(r * pull).sum(-2)
 
 
 class _At(NamedTuple):
@@ -186,10 +200,9 @@ def _independent(at: _At, x: Float[Tensor, "t m d"]) -> tuple[Tensor, Tensor, Te
     pull, gain = mean * precision, at.rate * precision
     offset = at.log_weight - 0.5 * (mean * pull + (2 * torch.pi * at.variance).log()).sum(-1)
     log_p = offset[:, None] + y @ pull.mT - 0.5 * y.square() @ precision.mT
-    log_density = torch.logsumexp(log_p, -1, keepdim=True)
-    r = torch.exp(log_p - log_density)
+    r = torch.softmax(log_p, -1)
     velocity = r @ (at.travel - gain * mean) + y * (r @ gain)
-    return log_density, velocity, r @ pull - y * (r @ precision)
+    return log_p, velocity, r @ pull - y * (r @ precision)
 
 
 def _correlated(at: _At, x: Float[Tensor, "t m d"]) -> tuple[Tensor, Tensor, Tensor]:
@@ -202,4 +215,4 @@ def _correlated(at: _At, x: Float[Tensor, "t m d"]) -> tuple[Tensor, Tensor, Ten
     log_p = (at.log_weight - log_det)[..., None] - 0.5 * white.square().sum(-2)  # (t, p, m)
     r = torch.softmax(log_p, 1)[:, :, None]
     velocity = (r * (at.travel[:, :, None] + at.rate @ pull)).sum(1).mT
-    return torch.logsumexp(log_p, 1), velocity, -(r * pull).sum(1).mT
+    return log_p.mT, velocity, -(r * pull).sum(1).mT

@@ -1,0 +1,169 @@
+"""Candidates from Gaussian mixtures fitted to both ends: component by component in one step, or along their fields."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from nessampler.closed_form.component_pairs import Mixture, pair_components
+from nessampler.closed_form.fit_mixture import CovarianceKind, fit_gaussian_mixture
+from nessampler.closed_form.mixture_interpolant import MixtureFields
+from nessampler.closed_form.mixture_map import MixtureMap
+from nessampler.closed_form.score_polish import PolishKind, polished
+from nessampler.closed_form.work_times import equal_work_times
+from nessampler.errors import InputError
+from nessampler.kernels import BranchingMap, Langevin
+from nessampler.methods.ends import Ends, generator_for
+from nessampler.methods.ledger import CountedFields
+from nessampler.methods.stage import Candidate, Stage
+from nessampler.methods.transport import Transport
+from nessampler.paths import EndpointPath
+from nessampler.targets import Target, energy_and_score
+
+__all__ = ["FEWEST_SAMPLES", "along_mixtures", "between_components", "fit_end", "mixture_candidates"]
+
+FEWEST_SAMPLES = 100  # of either end: fewer do not tell one mode from two
+LARGEST_FULL = 64  # coordinates, above which full covariances are not tried
+DIFFUSIONS = (1.0, 3.0, 10.0)  # eps in units of the variance within components
+
+
+def mixture_candidates(stage: Stage) -> Iterator[Candidate]:
+    """The mixture map, then the fields of the mixture interpolant; none where samples are few or show one mode each."""
+    fitted = _fitted(stage)
+    if fitted is None:
+        return
+    yield between_components(stage.ends, fitted), None
+    base = fitted.fields
+    fields = CountedFields(base)
+    with stage.ledger.charge("fields", "training", fields):
+        transport = _tuned(stage, fields, base)
+    yield transport, fields
+
+
+@dataclass(frozen=True)
+class FittedMixtures:
+    """Mixtures of both ends, paired."""
+
+    a: Mixture
+    b: Mixture
+    circular: Bool[Tensor, " d"]
+
+    @property
+    def branches(self) -> MixtureMap:
+        """The maps between paired components."""
+        return MixtureMap(pair_components(self.a, self.b, circular=self.circular))
+
+    @property
+    def fields(self) -> MixtureFields:
+        """The fields between paired components."""
+        return MixtureFields(pair_components(self.a, self.b, circular=self.circular))
+
+
+def fit_end(
+    target: Target,
+    x: Float[Tensor, "n d"],
+    held_out: Float[Tensor, "m d"],
+    *,
+    circular: Bool[Tensor, " d"] | None = None,
+    generator: torch.Generator,
+) -> Mixture:
+    """A mixture of samples, its moments polished by the scores where that raises the likelihood of held-out samples.
+
+    Costs one gradient per sample. Circular coordinates are cut where the fewest samples are.
+
+    Raises:
+        InputError: fewer than a hundred samples.
+    """
+    if len(x) < FEWEST_SAMPLES:
+        raise InputError(
+            f"a mixture needs at least {FEWEST_SAMPLES} samples to be told from one Gaussian: got {len(x)}; "
+            "sample longer, or use method='map'"
+        )
+    circular = torch.zeros(x.shape[1], dtype=torch.bool) if circular is None else circular
+    energy, score = energy_and_score(target, x)
+    x, held_out = (_lifted(y, x, circular) for y in (x, held_out))
+    correlated = x.shape[1] <= LARGEST_FULL and not bool(circular.any())
+    kinds: tuple[CovarianceKind, ...] = ("isotropic", "diagonal", "shrunk", "full")
+    rough = fit_gaussian_mixture(x, kinds=kinds if correlated else kinds[:2], generator=generator)
+    found = [rough]
+    polishes: tuple[PolishKind, ...] = ("isotropic", "diagonal", "full")
+    for kind in polishes if correlated else polishes[:2]:
+        try:
+            found.append(polished(rough, x, score, energy, kind=kind))
+        except InputError:  # too few samples of some component for this kind
+            continue
+    return min(found, key=lambda mixture: float(mixture.energy(held_out).mean()))
+
+
+def between_components(ends: Ends, fitted: FittedMixtures) -> Transport:
+    """One step from component to component."""
+    branches = fitted.branches
+    return Transport(
+        "fields",
+        f"component to component, {len(fitted.a.means)} to {len(fitted.b.means)}",
+        BranchingMap(branches),
+        EndpointPath(ends.a, ends.b),
+        (0.0, 1.0),
+        state={f"mixture.{k}": v for k, v in branches.state_dict().items()},
+    )
+
+
+def along_mixtures(
+    ends: Ends, fields: MixtureFields | CountedFields, base: MixtureFields, times: tuple[float, ...], factor: float
+) -> Transport:
+    """Langevin steps along the fields of the mixture interpolant, epsilon in units of the variance within components."""
+
+    def diffusion(t: float) -> Tensor:
+        return factor * base.variance(t)
+
+    return Transport(
+        "fields",
+        f"fields of {len(base.weight)} pairs of components, {len(times) - 1} steps, ε = {factor:g} × variance within",
+        Langevin(fields, diffusion),
+        EndpointPath(ends.a, ends.b),
+        times,
+        state={f"mixture_fields.{k}": v for k, v in base.state_dict().items()},
+    )
+
+
+def _fitted(stage: Stage) -> FittedMixtures | None:
+    """Mixtures of both ends, unless there are too few samples or nothing but single components."""
+    if min(len(stage.fit.flat_a), len(stage.fit.flat_b)) < FEWEST_SAMPLES:
+        return None
+    circular, found = stage.ends.circular, []
+    with stage.ledger.charge("fields", "training"):
+        for name, target in (("a", stage.ends.a), ("b", stage.ends.b)):
+            x, held = (getattr(block, f"flat_{name}") for block in (stage.fit, stage.select))
+            generator = generator_for(stage.seed, f"mixture of {name}")
+            found.append(fit_end(target, x, held, circular=circular, generator=generator))
+    a, b = found
+    if len(a.means) == len(b.means) == 1:
+        stage.say("fields: one component at each end, so no mixture")
+        return None
+    stage.say(f"fields: mixtures of {len(a.means)} and {len(b.means)} components")
+    return FittedMixtures(a, b, circular)
+
+
+def _tuned(stage: Stage, fields: CountedFields, base: MixtureFields) -> Transport:
+    """Times where work is spread evenly, then the diffusion with the smallest BAR error of pilot walkers."""
+    generator = generator_for(stage.seed, "times of mixture fields")
+    times = equal_work_times(fields, base, stage.effort.fields_steps, generator=generator)
+    pilot, generator = stage.fit.thinned(stage.effort.tuning_samples), generator_for(stage.seed, "tune mixture fields")
+    candidates = (along_mixtures(stage.ends, fields, base, times, factor) for factor in DIFFUSIONS)
+    return min(candidates, key=lambda candidate: candidate.pilot_error(pilot, generator=generator))
+
+
+def _lifted(y: Tensor, x: Tensor, circular: Tensor) -> Tensor:
+    """y with its circular coordinates in the turn that starts in the largest gap between those of x."""
+    lifted = y.clone()
+    for k in circular.nonzero()[:, 0].tolist():
+        angles = torch.remainder(x[:, k], 2 * torch.pi).sort().values
+        gaps = torch.cat([angles[1:], angles[:1] + 2 * torch.pi]) - angles
+        widest = int(gaps.argmax())
+        cut = float(angles[widest] + 0.5 * gaps[widest])
+        lifted[:, k] = torch.remainder(y[:, k] - cut, 2 * torch.pi) + cut
+    return lifted
