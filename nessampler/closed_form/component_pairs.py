@@ -33,7 +33,7 @@ class ComponentPairs:
     | $\pi_{ij}$ | `weight` | `(p,)`, of sum one; its marginals are the weights of the mixtures |
     | $\mu_i$ | `mean_a` | `(p, d)` |
     | $\nu_j - \mu_i$ | `travel` | `(p, d)`; circular coordinates take the shorter way round |
-    | $\Sigma_i, \Sigma_j$ | `covariance_a`, `covariance_b` | `(p, d)` where coordinates are independent, else `(p, d, d)` |
+    | $\Sigma_i, \Sigma_j$ | `covariance_a`, `covariance_b` | `(p, d)`, or `(p, d, d)` where coordinates correlate |
     | | `circular` | `(d,)`: coordinates of period 2π |
     """
 
@@ -150,7 +150,9 @@ def _covariances(mixture: Mixture, full: bool) -> Tensor:
 def _check_marginals(plan: Tensor, a: Mixture, b: Mixture) -> None:
     shape = (len(a.means), len(b.means))
     if tuple(plan.shape) != shape or bool((plan < 0).any()):
-        raise InputError(f"a plan must be {shape} and not negative: got {tuple(plan.shape)}, {float(plan.min())} at least")
+        raise InputError(
+            f"a plan must be {shape} and not negative: got {tuple(plan.shape)}, {float(plan.min())} at least"
+        )
     for name, mixture, marginal in (("A", a, plan.sum(1)), ("B", b, plan.sum(0))):
         off = float((marginal - mixture.weights.double()).abs().max())
         if off > 1e-6:

@@ -55,7 +55,7 @@ class MixtureFields(nn.Module):
 
     Example:
         >>> from nessampler.closed_form.component_pairs import pair_components
-        >>> from nessampler.targets import GaussianMixture
+        >>> from nessampler.targets.mixture import GaussianMixture
         >>> a = GaussianMixture(torch.tensor([[-9.0], [9.0]]), torch.ones(2))
         >>> b = GaussianMixture(torch.tensor([[-7.0], [11.0]]), torch.ones(2))
         >>> MixtureFields(pair_components(a, b))(torch.tensor([0.0]), torch.tensor([[8.0]]))

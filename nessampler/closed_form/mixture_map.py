@@ -28,7 +28,7 @@ class MixtureMap(nn.Module):
 
     Example:
         >>> from nessampler.closed_form.component_pairs import pair_components
-        >>> from nessampler.targets import GaussianMixture
+        >>> from nessampler.targets.mixture import GaussianMixture
         >>> a = GaussianMixture(torch.tensor([[-9.0], [9.0]]).double(), torch.ones(2))
         >>> b = GaussianMixture(torch.tensor([[0.0]]).double(), torch.tensor([2.0]))
         >>> branches = MixtureMap(pair_components(a, b))

@@ -42,9 +42,9 @@ def polished(
     Gaussians, $c_k = -\Sigma_k^{-1}(x - \mu_k)$ at the solution: both regressions are exact, and so are means and
     covariances, from any samples. Elsewhere the moments are those of EM with less noise.
 
-    Weights are averages of $r_k$, of variance $1/n_k$ in the logarithm, combined with what the energies say, $\log w_k +
-    \langle -U - \log\hat p\,\rangle_k$, of the variance of the bracket over $n_k$: by inverse variances. The bracket is
-    constant for a mixture of Gaussians.
+    Weights are averages of $r_k$, of variance $1/n_k$ in the logarithm, combined by inverse variances with what the
+    energies say, $\log w_k + \langle -U - \log\hat p\,\rangle_k$, of the variance of the bracket over $n_k$. The bracket
+    is the same everywhere for a mixture of Gaussians.
 
     Args:
         mixture: where to start, such as `fit_gaussian_mixture(x)`.
@@ -54,8 +54,8 @@ def polished(
         sweeps: how many.
 
     Raises:
-        InputError: shapes that do not belong together, values that are not finite, or `full` with fewer than 2 d samples
-            in a component.
+        InputError: shapes that do not belong together, values that are not finite, or `full` with fewer than 2 d
+            samples in a component.
 
     References:
         Assaraf & Caffarel, Zero-variance principle for Monte Carlo algorithms, 1999, Phys. Rev. Lett. 83, 4682;

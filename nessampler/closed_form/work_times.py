@@ -29,7 +29,7 @@ def equal_work_times(
 
     Example:
         >>> from nessampler.closed_form.component_pairs import pair_components
-        >>> from nessampler.targets import GaussianMixture
+        >>> from nessampler.targets.mixture import GaussianMixture
         >>> a = GaussianMixture(torch.zeros(1, 1).double(), torch.tensor([0.1]))
         >>> b = GaussianMixture(torch.zeros(1, 1).double(), torch.tensor([1.0]))
         >>> fields = MixtureFields(pair_components(a, b))

@@ -34,7 +34,8 @@ class Branches(Protocol):
 class BranchingMap:
     r"""One step over [0, 1] along a bijection that is drawn from $p_0(k|x)$; backwards from $p_1(k|x')$.
 
-    $$x' = f_k(x), \qquad \log\frac{B}{F} = \log p_1(k|x') - \log p_0(k|x) + \log\left|\det \frac{\partial f_k}{\partial x}\right|$$
+    $$x' = f_k(x), \qquad
+      \log\frac{B}{F} = \log p_1(k|x') - \log p_0(k|x) + \log\left|\det \frac{\partial f_k}{\partial x}\right|$$
 
     A walker and its branch are the state of the path, so weights are exact whatever the probabilities: branches may
     overlap, and may disagree about which of them a walker came by.

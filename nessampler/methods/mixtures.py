@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
+from torch.distributions.transforms import Transform
 
 from nessampler.closed_form.component_pairs import Mixture, pair_components
 from nessampler.closed_form.fit_mixture import CovarianceKind, fit_gaussian_mixture
@@ -17,14 +18,23 @@ from nessampler.closed_form.score_polish import PolishKind, polished
 from nessampler.closed_form.work_times import equal_work_times
 from nessampler.errors import InputError
 from nessampler.kernels import BranchingMap, Langevin
-from nessampler.methods.ends import Ends, generator_for
+from nessampler.methods.ends import Block, generator_for
 from nessampler.methods.ledger import CountedFields
 from nessampler.methods.stage import Candidate, Stage
+from nessampler.methods.standardised import StandardisedEnds
 from nessampler.methods.transport import Transport
 from nessampler.paths import EndpointPath
-from nessampler.targets import Target, energy_and_score
+from nessampler.targets import Target, carry, energy_and_score
 
-__all__ = ["FEWEST_SAMPLES", "along_mixtures", "between_components", "fit_end", "mixture_candidates"]
+__all__ = [
+    "FEWEST_SAMPLES",
+    "FittedMixtures",
+    "Frame",
+    "along_mixtures",
+    "between_components",
+    "fit_end",
+    "mixture_candidates",
+]
 
 FEWEST_SAMPLES = 100  # of either end: fewer do not tell one mode from two
 LARGEST_FULL = 64  # coordinates, above which full covariances are not tried
@@ -33,15 +43,47 @@ DIFFUSIONS = (1.0, 3.0, 10.0)  # eps in units of the variance within components
 
 def mixture_candidates(stage: Stage) -> Iterator[Candidate]:
     """The mixture map, then the fields of the mixture interpolant; none where samples are few or show one mode each."""
-    fitted = _fitted(stage)
+    if min(len(stage.fit.flat_a), len(stage.fit.flat_b)) < FEWEST_SAMPLES:
+        return
+    frame = Frame.of(stage)
+    fitted = _fitted(stage, frame)
     if fitted is None:
         return
-    yield between_components(stage.ends, fitted), None
+    yield between_components(frame, fitted), None
     base = fitted.fields
     fields = CountedFields(base)
     with stage.ledger.charge("fields", "training", fields):
-        transport = _tuned(stage, fields, base)
+        transport = _tuned(stage, frame, fields, base)
     yield transport, fields
+
+
+@dataclass(frozen=True)
+class Frame:
+    """The coordinates in which mixtures are fitted, and how samples of either end come to them."""
+
+    path: EndpointPath
+    circular: Bool[Tensor, " d"]
+    encode_a: Transform | None = None
+    encode_b: Transform | None = None
+
+    @classmethod
+    def of(cls, stage: Stage) -> Frame:
+        """Coordinates as they are; where some are circular, the others mapped and standardised given these.
+
+        Whitening all at once would give modes of independent coordinates correlations; given the circular coordinates
+        there is, as a rule, one mode left.
+        """
+        circular = stage.ends.circular
+        if not bool(circular.any()):
+            return cls(EndpointPath(stage.ends.a, stage.ends.b), circular)
+        ends = StandardisedEnds(stage, stage.mapping)
+        return cls(ends.path, circular, ends.encode_a, ends.encode_b)
+
+    def encoded(self, block: Block) -> tuple[Tensor, Tensor]:
+        """All samples of A and of B."""
+        encoders = (self.encode_a, self.encode_b)
+        a, b = (x if f is None else carry(f, x) for x, f in zip((block.flat_a, block.flat_b), encoders, strict=True))
+        return a, b
 
 
 @dataclass(frozen=True)
@@ -99,23 +141,25 @@ def fit_end(
     return min(found, key=lambda mixture: float(mixture.energy(held_out).mean()))
 
 
-def between_components(ends: Ends, fitted: FittedMixtures) -> Transport:
+def between_components(frame: Frame, fitted: FittedMixtures) -> Transport:
     """One step from component to component."""
     branches = fitted.branches
     return Transport(
         "fields",
         f"component to component, {len(fitted.a.means)} to {len(fitted.b.means)}",
         BranchingMap(branches),
-        EndpointPath(ends.a, ends.b),
+        frame.path,
         (0.0, 1.0),
-        state={f"mixture.{k}": v for k, v in branches.state_dict().items()},
+        frame.encode_a,
+        frame.encode_b,
+        {f"mixture.{k}": v for k, v in branches.state_dict().items()},
     )
 
 
 def along_mixtures(
-    ends: Ends, fields: MixtureFields | CountedFields, base: MixtureFields, times: tuple[float, ...], factor: float
+    frame: Frame, fields: MixtureFields | CountedFields, base: MixtureFields, times: tuple[float, ...], factor: float
 ) -> Transport:
-    """Langevin steps along the fields of the mixture interpolant, epsilon in units of the variance within components."""
+    """Langevin steps along the mixture interpolant, `factor` being ε in units of the variance within components."""
 
     def diffusion(t: float) -> Tensor:
         return factor * base.variance(t)
@@ -124,36 +168,36 @@ def along_mixtures(
         "fields",
         f"fields of {len(base.weight)} pairs of components, {len(times) - 1} steps, ε = {factor:g} × variance within",
         Langevin(fields, diffusion),
-        EndpointPath(ends.a, ends.b),
+        frame.path,
         times,
-        state={f"mixture_fields.{k}": v for k, v in base.state_dict().items()},
+        frame.encode_a,
+        frame.encode_b,
+        {f"mixture_fields.{k}": v for k, v in base.state_dict().items()},
     )
 
 
-def _fitted(stage: Stage) -> FittedMixtures | None:
-    """Mixtures of both ends, unless there are too few samples or nothing but single components."""
-    if min(len(stage.fit.flat_a), len(stage.fit.flat_b)) < FEWEST_SAMPLES:
-        return None
-    circular, found = stage.ends.circular, []
+def _fitted(stage: Stage, frame: Frame) -> FittedMixtures | None:
+    """Mixtures of both ends, unless both are single components."""
+    samples, held_out = frame.encoded(stage.fit), frame.encoded(stage.select)
+    found: list[Mixture] = []
     with stage.ledger.charge("fields", "training"):
-        for name, target in (("a", stage.ends.a), ("b", stage.ends.b)):
-            x, held = (getattr(block, f"flat_{name}") for block in (stage.fit, stage.select))
+        for name, target, x, held in zip("ab", (frame.path.start, frame.path.end), samples, held_out, strict=True):
             generator = generator_for(stage.seed, f"mixture of {name}")
-            found.append(fit_end(target, x, held, circular=circular, generator=generator))
+            found.append(fit_end(target, x, held, circular=frame.circular, generator=generator))
     a, b = found
     if len(a.means) == len(b.means) == 1:
         stage.say("fields: one component at each end, so no mixture")
         return None
     stage.say(f"fields: mixtures of {len(a.means)} and {len(b.means)} components")
-    return FittedMixtures(a, b, circular)
+    return FittedMixtures(a, b, frame.circular)
 
 
-def _tuned(stage: Stage, fields: CountedFields, base: MixtureFields) -> Transport:
+def _tuned(stage: Stage, frame: Frame, fields: CountedFields, base: MixtureFields) -> Transport:
     """Times where work is spread evenly, then the diffusion with the smallest BAR error of pilot walkers."""
     generator = generator_for(stage.seed, "times of mixture fields")
     times = equal_work_times(fields, base, stage.effort.fields_steps, generator=generator)
     pilot, generator = stage.fit.thinned(stage.effort.tuning_samples), generator_for(stage.seed, "tune mixture fields")
-    candidates = (along_mixtures(stage.ends, fields, base, times, factor) for factor in DIFFUSIONS)
+    candidates = (along_mixtures(frame, fields, base, times, factor) for factor in DIFFUSIONS)
     return min(candidates, key=lambda candidate: candidate.pilot_error(pilot, generator=generator))
 
 
