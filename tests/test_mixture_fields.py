@@ -13,7 +13,7 @@ from nessampler.closed_form.mixture_interpolant import MixtureFields
 from nessampler.closed_form.mixture_map import MixtureMap
 from nessampler.closed_form.work_times import equal_work_times
 from nessampler.errors import InputError
-from nessampler.kernels import BranchingMap, Branches, Kernel, Langevin
+from nessampler.kernels import Branches, BranchingMap, Kernel, Langevin
 from nessampler.paths import EndpointPath
 from nessampler.simulate import simulate
 from nessampler.targets import AnharmonicWell

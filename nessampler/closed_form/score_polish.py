@@ -12,13 +12,14 @@ from nessampler.errors import InputError
 from nessampler.targets.covariance_mixture import CovarianceMixture
 from nessampler.targets.mixture import GaussianMixture
 
-__all__ = ["PolishKind", "polished"]
+__all__ = ["PolishKind", "merged", "polished"]
 
 PolishKind = Literal["isotropic", "diagonal", "full"]
 
-FEWEST = 4.0  # samples of a component that is touched
+FEWEST = {"isotropic": 1.5, "diagonal": 3.0, "full": 3.0}  # samples of a component that is touched
 SEEN = 1e-8  # responsibility below which a sample has nothing to say about a component
 WITHIN = 4.0  # factor within which a variance stays of what the samples alone say
+SETTLED = 1e-12  # relative change of the moments at which sweeps end
 RIDGE = 0.1  # of the mean square of the scores, when a full matrix is regressed
 
 
@@ -43,15 +44,15 @@ def polished(
     covariances, from any samples. Elsewhere the moments are those of EM with less noise.
 
     Weights are averages of $r_k$, of variance $1/n_k$ in the logarithm, combined by inverse variances with what the
-    energies say, $\log w_k + \langle -U - \log\hat p\,\rangle_k$, of the variance of the bracket over $n_k$. The bracket
-    is the same everywhere for a mixture of Gaussians.
+    energies say, $\log w_k + \langle -U - \log\hat p\,\rangle_k$, of the variance of the bracket over $n_k$. For a
+    mixture of Gaussians the bracket is the same everywhere.
 
     Args:
         mixture: where to start, such as `fit_gaussian_mixture(x)`.
         x: samples.
         score, energy: of the density there.
         kind: what the components share: one variance for all coordinates, one each, or a covariance.
-        sweeps: how many.
+        sweeps: how many at most.
 
     Raises:
         InputError: shapes that do not belong together, values that are not finite, or `full` with fewer than 2 d
@@ -76,8 +77,49 @@ def polished(
     x, score, energy = x.double(), score.double(), energy.double()
     means, covariances, weights = mixture.means.double(), _covariances(mixture, kind), mixture.weights.double()
     for _ in range(sweeps):
+        before = means, covariances
         means, covariances, weights = _sweep(_mixture(means, covariances, weights), x, score, energy, kind)
+        if _settled(before[0], means, covariances) and _settled(before[1], covariances, covariances):
+            break
     return _mixture(means, covariances, weights)
+
+
+def merged(mixture: GaussianMixture | CovarianceMixture, largest: float = 2.0) -> GaussianMixture | None:
+    r"""The mixture with its two most alike components made one of independent coordinates; None where none are alike.
+
+    Alike is a small symmetric Kullback–Leibler divergence, $\tfrac12\sum_c\{v_1/v_2 + v_2/v_1 - 2 +
+    (\mu_1 - \mu_2)^2 (1/v_1 + 1/v_2)\}$, of the marginal variances: below `largest`. EM splits a mode when it sees too
+    many components, and polishing brings the halves together slowly.
+
+    Example:
+        >>> twice = GaussianMixture(torch.tensor([[0.0], [0.1], [9.0]]).double(), torch.ones(3))
+        >>> merged(twice).means[:, 0].tolist(), merged(merged(twice)) is None
+        ([9.0, 0.05], True)
+    """
+    if len(mixture.means) < 2:
+        return None
+    means, v, weights = mixture.means.double(), _variances(mixture), mixture.weights.double()
+    spread = (v[:, None] / v + v / v[:, None] - 2).sum(-1)
+    apart = (means[:, None] - means).square() * (1 / v[:, None] + 1 / v)
+    divergence = 0.5 * (spread + apart.sum(-1)) + torch.diag(torch.full_like(weights, torch.inf))
+    i, j = divmod(int(divergence.argmin()), len(means))
+    if not float(divergence[i, j]) < largest:
+        return None
+    share = weights[[i, j]] / weights[[i, j]].sum()
+    mean = share @ means[[i, j]]
+    variance = share @ (v[[i, j]] + (means[[i, j]] - mean).square())
+    kept = [k for k in range(len(means)) if k not in (i, j)]
+    return GaussianMixture(
+        torch.cat([means[kept], mean[None]]),
+        torch.cat([v[kept], variance[None]]).sqrt(),
+        torch.cat([weights[kept], weights[[i, j]].sum()[None]]),
+    )
+
+
+def _settled(before: Tensor, after: Tensor, covariances: Tensor) -> bool:
+    """Whether a sweep changed nothing but roundings, in units of the components' sizes."""
+    size = covariances.abs().amax().clamp(min=1e-300)
+    return bool((after - before).abs().amax() < SETTLED * size)
 
 
 def _sweep(
@@ -94,7 +136,7 @@ def _sweep(
     for k in range(len(means)):
         mine = r[:, k] > SEEN
         w = r[mine, k] / r[mine, k].sum()
-        if 1 / float(w.square().sum()) < FEWEST:
+        if 1 / float(w.square().sum()) < FEWEST[kind]:
             continue
         new_means[k], new_covariances[k] = _MOMENTS[kind](x[mine], beyond[mine] - pulls[k][mine], w, covariances[k])
         level[k] = w @ excess[mine]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 
 import torch
@@ -11,10 +12,10 @@ from torch import Tensor
 from torch.distributions.transforms import Transform
 
 from nessampler.closed_form.component_pairs import Mixture, pair_components
-from nessampler.closed_form.fit_mixture import CovarianceKind, fit_gaussian_mixture
+from nessampler.closed_form.fit_mixture import fit_gaussian_mixture
 from nessampler.closed_form.mixture_interpolant import MixtureFields
 from nessampler.closed_form.mixture_map import MixtureMap
-from nessampler.closed_form.score_polish import PolishKind, polished
+from nessampler.closed_form.score_polish import PolishKind, merged, polished
 from nessampler.closed_form.work_times import equal_work_times
 from nessampler.errors import InputError
 from nessampler.kernels import BranchingMap, Langevin
@@ -37,7 +38,7 @@ __all__ = [
 ]
 
 FEWEST_SAMPLES = 100  # of either end: fewer do not tell one mode from two
-LARGEST_FULL = 64  # coordinates, above which full covariances are not tried
+LARGEST_FULL = 64  # coordinates, above which correlations within components are not tried
 DIFFUSIONS = (1.0, 3.0, 10.0)  # eps in units of the variance within components
 
 
@@ -113,9 +114,10 @@ def fit_end(
     circular: Bool[Tensor, " d"] | None = None,
     generator: torch.Generator,
 ) -> Mixture:
-    """A mixture of samples, its moments polished by the scores where that raises the likelihood of held-out samples.
+    r"""A mixture of samples, its moments polished by the scores where that pays on held-out samples.
 
-    Costs one gradient per sample. Circular coordinates are cut where the fewest samples are.
+    What is compared is the variance of $U - \hat U$: that which a path picks up at this end. Costs one gradient for
+    every sample and one energy for every held-out one. Circular coordinates are cut where the fewest samples are.
 
     Raises:
         InputError: fewer than a hundred samples.
@@ -127,18 +129,40 @@ def fit_end(
         )
     circular = torch.zeros(x.shape[1], dtype=torch.bool) if circular is None else circular
     energy, score = energy_and_score(target, x)
+    held_energy = target.energy(held_out).double()
     x, held_out = (_lifted(y, x, circular) for y in (x, held_out))
-    correlated = x.shape[1] <= LARGEST_FULL and not bool(circular.any())
-    kinds: tuple[CovarianceKind, ...] = ("isotropic", "diagonal", "shrunk", "full")
-    rough = fit_gaussian_mixture(x, kinds=kinds if correlated else kinds[:2], generator=generator)
-    found = [rough]
-    polishes: tuple[PolishKind, ...] = ("isotropic", "diagonal", "full")
-    for kind in polishes if correlated else polishes[:2]:
+
+    def polish(rough: Mixture, kind: PolishKind) -> Mixture:
+        return polished(rough, x, score, energy, kind=kind)
+
+    def misfit(mixture: Mixture) -> float:
+        return float((held_energy - mixture.energy(held_out)).var())
+
+    rough: list[Mixture] = [fit_gaussian_mixture(x, kinds=("isotropic", "diagonal"), generator=generator)]
+    kinds: tuple[PolishKind, ...] = ("isotropic", "diagonal")
+    enough = x.shape[1] <= LARGEST_FULL and len(x) >= x.shape[1] * len(rough[0].means)
+    if enough and not bool(circular.any()):
+        rough.append(fit_gaussian_mixture(x, kinds=("shrunk", "full"), generator=generator))
+        kinds = ("isotropic", "diagonal", "full")
+    found: dict[PolishKind | None, Mixture] = {None: min(rough, key=misfit)}
+    for kind in kinds:
+        with suppress(InputError):  # too few samples of some component for this kind
+            found[kind] = min((polish(mixture, kind) for mixture in rough), key=misfit)
+    best = min(found, key=lambda kind: misfit(found[kind]))
+    return found[best] if best is None else _simplified(found[best], misfit, lambda mixture: polish(mixture, best))
+
+
+def _simplified(mixture: Mixture, misfit: Callable[[Mixture], float], polish: Callable[[Mixture], Mixture]) -> Mixture:
+    """Components made one for as long as that does not fit worse."""
+    while (fewer := merged(mixture)) is not None:
         try:
-            found.append(polished(rough, x, score, energy, kind=kind))
-        except InputError:  # too few samples of some component for this kind
-            continue
-    return min(found, key=lambda mixture: float(mixture.energy(held_out).mean()))
+            fewer = polish(fewer)
+        except InputError:
+            break
+        if misfit(fewer) > misfit(mixture):
+            break
+        mixture = fewer
+    return mixture
 
 
 def between_components(frame: Frame, fitted: FittedMixtures) -> Transport:
