@@ -16,7 +16,7 @@ from nessampler.errors import InputError
 from nessampler.kernels import Branches, BranchingMap, Kernel, Langevin
 from nessampler.paths import EndpointPath
 from nessampler.simulate import simulate
-from nessampler.targets import AnharmonicWell
+from nessampler.targets import AnharmonicWell, energy_and_score
 from nessampler.targets.covariance_mixture import CovarianceMixture
 from nessampler.targets.mixture import GaussianMixture
 
@@ -90,6 +90,35 @@ def test_fields_are_conditional_expectations_by_quadrature(t, independent):
         here = fields(time[:1], torch.tensor([[x]], dtype=torch.float64))
         assert abs(float(here.velocity) - float(posterior @ interpolant.velocity(time, x_a, x_b, z))) < 1e-7
         assert abs(float(here.score) + float(posterior @ z) / spread) < 1e-7
+
+
+@pytest.mark.parametrize("independent", [True, False])
+@pytest.mark.parametrize("t", [0.05, 0.6])
+def test_regression_targets_average_to_the_exact_fields_of_ends_that_are_no_mixtures(t, independent):
+    """By quadrature over both ends in one dimension, with mixtures that fit neither."""
+    wells = (
+        AnharmonicWell([0.3], stiffness=[1.0], quartic=[0.5], skew=[1.5], coupling=0.0),
+        AnharmonicWell([1.0], stiffness=[2.0], quartic=[0.1], skew=[-1.0], coupling=0.0),
+    )
+    a, b = (GaussianMixture(0.8 * m.means, m.scales, m.weights) for m in (_mixture(2, 1, 53), _mixture(3, 1, 54)))
+    fields = MixtureFields(pair_components(a, b, independent_plan(a, b) if independent else None), strength=1.5)
+    interpolant, grid = fields.interpolant, torch.linspace(-7, 7, 351, dtype=torch.float64)
+    x_a, x_b = (v.reshape(-1, 1) for v in torch.meshgrid(grid, grid, indexing="ij"))
+    (u_a, s_a), (u_b, s_b) = (energy_and_score(w, x) for w, x in zip(wells, (x_a, x_b), strict=True))
+    pairing = fields.pairing(x_a, x_b)
+    if independent:
+        torch.testing.assert_close(pairing, torch.ones_like(pairing))
+    time = torch.full((len(x_a),), t, dtype=torch.float64)
+    spread = (interpolant.gamma(time[:1]) * interpolant.noise[0]).unsqueeze(-1)
+    for x in (-0.5, 1.2):
+        z = (x - (1 - t) * x_a - t * x_b) / spread
+        posterior = torch.softmax(pairing.log() - u_a - u_b - 0.5 * z.square().squeeze(-1), 0)
+        targets = fields.targets(time, torch.full_like(x_a, x), x_a, x_b, s_a, s_b)
+        exact = [posterior @ interpolant.velocity(time, x_a, x_b, z), -(posterior @ z) / spread.squeeze(-1)]
+        torch.testing.assert_close(posterior @ targets.velocity, exact[0], rtol=0, atol=1e-7)
+        torch.testing.assert_close(posterior @ targets.score, exact[1], rtol=0, atol=1e-7)
+        here = fields(time[:1], torch.tensor([[x]], dtype=torch.float64))
+        assert abs(float(here.velocity) - float(exact[0])) > 0.01  # the mixtures alone are wrong
 
 
 def _circular_fields() -> MixtureFields:

@@ -132,6 +132,67 @@ class MixtureFields(nn.Module):
         factor = self.noise.sqrt() if self.noise.ndim == 1 else torch.linalg.cholesky(self.noise)
         return LinearInterpolant(factor, self.strength)
 
+    def targets(
+        self,
+        t: Float[Tensor, " n"],
+        x: Float[Tensor, "n d"],
+        x_a: Float[Tensor, "n d"],
+        x_b: Float[Tensor, "n d"],
+        score_a: Float[Tensor, "n d"],
+        score_b: Float[Tensor, "n d"],
+    ) -> Evaluated:
+        r"""Regression targets for velocity and score at $x = I_t$, bounded at both ends.
+
+        `GaussianFields.targets` for every pair, averaged over the pairs that $x_a$ and $x_b$ may belong to:
+
+        $$T_b = \sum_p q_p\,\{b_p(x) - \Sigma_i[1 + k_p(1-t)]\,r_a + \Sigma_j[1 - k_p t]\,r_b\}, \qquad
+          T_s = \sum_p q_p\,\Big\{s_p(x) + \frac{(1-t)\,\Sigma_i r_a + t\,\Sigma_j r_b}{V_p}\Big\}$$
+
+        with $q_p \propto \pi_p\,\mathcal N(x_a; \mu_i, \Sigma_i)\,\mathcal N(x_b; \nu_j, \Sigma_j)$, $k_p = C_p/V_p$, and
+        $r$ what the score of an end has beyond that of its *mixture*. Their conditional means are the exact fields
+        between the true ends, paired with density $\rho_A \rho_B\, g$, $g = \sum_p \pi_p \mathcal N_i \mathcal N_j /
+        \hat\rho_A \hat\rho_B$ (`pairing`). An independent plan has $g = 1$: then pairs may be drawn at random. For
+        ends that are the mixtures what noise is left is the choice between pairs: nothing where these are apart.
+
+        Raises:
+            InputError: circular or correlated coordinates.
+        """
+        if self.noise.ndim == 2 or bool(self.circular.any()):
+            raise InputError(
+                "regression targets are for mixtures of independent coordinates that are not circular: got others; "
+                "fit with kinds=('diagonal',)"
+            )
+        at, (q, (hat_a, hat_b)) = self._at(t.double()), self._belonging(x_a.double(), x_b.double())
+        k, time = at.rate / at.variance, t.double().view(-1, 1, 1)
+        r_a, r_b = (score_a.double() - hat_a)[:, None], (score_b.double() - hat_b)[:, None]
+        deviation = x.double()[:, None] - at.mean
+        pushed_a, pushed_b = self.covariance_a * r_a, self.covariance_b * r_b
+        velocity = self.travel + k * deviation - (1 + k * (1 - time)) * pushed_a + (1 - k * time) * pushed_b
+        score = ((1 - time) * pushed_a + time * pushed_b - deviation) / at.variance
+        mean = [(q[..., None] * value).sum(1).to(x) for value in (velocity, score)]
+        return Evaluated(*mean)
+
+    def pairing(self, x_a: Float[Tensor, "n d"], x_b: Float[Tensor, "n d"]) -> Float[Tensor, " n"]:
+        r"""$g(x_a, x_b)$: how much likelier the plan is than chance to pair these samples, float64."""
+        (log_a, log_b), zero = self._components(x_a.double(), x_b.double()), self.weight.log()
+        both = torch.logsumexp(log_a + log_b + zero, 1)
+        return torch.exp(both - torch.logsumexp(log_a + zero, 1) - torch.logsumexp(log_b + zero, 1))
+
+    def _belonging(self, x_a: Tensor, x_b: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        """The posterior of the pairs given both ends, and the scores of both mixtures."""
+        log_a, log_b = self._components(x_a, x_b)
+        q = torch.softmax(log_a + log_b + self.weight.log(), 1)
+        zeros, ones = torch.zeros(len(x_a)).to(x_a), torch.ones(len(x_b)).to(x_b)
+        return q, (self(zeros, x_a).score, self(ones, x_b).score)
+
+    def _components(self, x_a: Tensor, x_b: Tensor) -> tuple[Tensor, Tensor]:
+        """log N of the pairs' components at both ends, (n, p) each."""
+        found = []
+        for x, mean, v in ((x_a, self.mean_a, self.covariance_a), (x_b, self.mean_a + self.travel, self.covariance_b)):
+            square = (x[:, None] - mean).square() / v
+            found.append(-0.5 * (square + (2 * math.pi * v).log()).sum(-1))
+        return found[0], found[1]
+
     def _parts(self, t: Tensor, x: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         """Log-densities of the pairs, velocities and scores, some walkers at a time."""
         t, x, method = t.double(), x.double(), self._method()
