@@ -148,7 +148,8 @@ class MixtureFields(nn.Module):
         $$T_b = \sum_p q_p\,\{b_p(x) - \Sigma_i[1 + k_p(1-t)]\,r_a + \Sigma_j[1 - k_p t]\,r_b\}, \qquad
           T_s = \sum_p q_p\,\Big\{s_p(x) + \frac{(1-t)\,\Sigma_i r_a + t\,\Sigma_j r_b}{V_p}\Big\}$$
 
-        with $q_p \propto \pi_p\,\mathcal N(x_a; \mu_i, \Sigma_i)\,\mathcal N(x_b; \nu_j, \Sigma_j)$, $k_p = C_p/V_p$, and
+        with $q_p \propto \pi_p\,\mathcal N(x_a; \mu_i, \Sigma_i)\,\mathcal N(x_b; \nu_j, \Sigma_j)$,
+        $k_p = C_p/V_p$, and
         $r$ what the score of an end has beyond that of its *mixture*. Their conditional means are the exact fields
         between the true ends, paired with density $\rho_A \rho_B\, g$, $g = \sum_p \pi_p \mathcal N_i \mathcal N_j /
         \hat\rho_A \hat\rho_B$ (`pairing`). An independent plan has $g = 1$: then pairs may be drawn at random. For
