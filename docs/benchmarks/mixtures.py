@@ -54,12 +54,12 @@ ALONG = {"method": "fields", "structure": only(1)}
 
 
 def run(
-    ends: tuple[Target, Target], steps: int, seed: int, samples: int = SAMPLES, **options: Any
+    ends: tuple[Target, Target], effort: Effort, seed: int, samples: int = SAMPLES, **options: Any
 ) -> tuple[Difference, float]:
     """The result, and the core-seconds it took, sampling of the ends included."""
     began = time.process_time()
     x = [ends[k].sample(samples, generator=generator_for(seed, f"samples {name}")) for k, name in enumerate("ab")]
-    result = free_energy(*ends, *x, seed=seed, effort=Effort(fields_steps=steps), **options)
+    result = free_energy(*ends, *x, seed=seed, effort=effort, **options)
     return result, time.process_time() - began
 
 
@@ -88,7 +88,7 @@ def main() -> None:
         ends, steps, reference = SYSTEMS[name]
         for options in (MAP, COMPONENTS, ALONG):
             for seed in asked.seeds:
-                result, seconds = run(ends, steps, seed, **options)
+                result, seconds = run(ends, Effort(fields_steps=steps), seed, **options)
                 estimate, works = result.delta_f, result.rung.works
                 shown = "no overlap"
                 if estimate.std_error is not None:
