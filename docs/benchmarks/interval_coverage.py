@@ -2,8 +2,8 @@
 
     python docs/benchmarks/interval_coverage.py --fits 0 1 2 3 4 --out runs/coverage.jsonl
 
-A fit has samples of its own; so has each of the 40 blocks that are carried along it, by walkers of their own. Fits that are
-in the file are not repeated. Prints a Markdown table.
+A fit has samples of its own; so has each of the 40 blocks that are carried along it, by walkers of their own. Fits that
+are in the file are not repeated. Prints a Markdown table.
 """
 
 import argparse
