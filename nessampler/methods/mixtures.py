@@ -9,6 +9,7 @@ from jaxtyping import Bool
 from torch import Tensor
 from torch.distributions.transforms import Transform
 
+from nessampler.closed_form.affine import fit_map
 from nessampler.closed_form.component_pairs import Mixture, pair_components
 from nessampler.closed_form.fit_mixture import fit_gaussian_mixture
 from nessampler.closed_form.fit_mixture_with_scores import FEWEST_SAMPLES, fit_mixture_with_scores, lifted
@@ -32,6 +33,7 @@ __all__ = [
     "mixture_candidates",
 ]
 
+SHRINK = 0.25  # of correlations between coordinates that follow the circular ones
 DIFFUSIONS = (1.0, 3.0, 10.0)  # eps in units of the variance within components
 
 
@@ -79,7 +81,7 @@ class Frame:
 
     @classmethod
     def of(cls, stage: Stage) -> Frame:
-        """Coordinates as they are; where some are circular, the others mapped and standardised given these.
+        """Coordinates as they are; where some are circular, the others standardised given these, at both ends.
 
         Whitening all at once would give modes of independent coordinates correlations; given the circular coordinates
         there is, as a rule, one mode left.
@@ -87,7 +89,10 @@ class Frame:
         circular = stage.ends.circular
         if not bool(circular.any()):
             return cls(EndpointPath(stage.ends.a, stage.ends.b), circular)
-        ends = StandardisedEnds(stage, stage.mapping)
+        conditional = fit_map(
+            stage.fit.flat_a, stage.fit.flat_b, circular, scale="full", shrink=SHRINK, conditional=True
+        )
+        ends = StandardisedEnds(stage, conditional)
         return cls(ends.path, circular, ends.encode_a, ends.encode_b)
 
     def encoded(self, block: Block) -> tuple[Tensor, Tensor]:
