@@ -93,6 +93,6 @@ def lifted(y: Float[Tensor, "m d"], x: Float[Tensor, "n d"], circular: Bool[Tens
         angles = torch.remainder(x[:, k], 2 * torch.pi).sort().values
         gaps = torch.cat([angles[1:], angles[:1] + 2 * torch.pi]) - angles
         widest = int(gaps.argmax())
-        cut = float(angles[widest] + 0.5 * gaps[widest])
+        cut = float(torch.remainder(angles[widest] + 0.5 * gaps[widest] + torch.pi, 2 * torch.pi)) - torch.pi
         found[:, k] = torch.remainder(y[:, k] - cut, 2 * torch.pi) + cut
     return found
