@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Bool, Float
-from scipy.stats import norm
 from scipy.stats import t as student_t
 
 from nessampler.errors import InputError
@@ -17,6 +16,9 @@ __all__ = ["SteinCheck", "stein_check"]
 LEVEL = 0.001
 GROSS = 0.5  # of the effect sizes below, each 0 for samples of the density and 1 where it is plainly another one
 CENTRED = 1e-6
+FEWEST_BATCHES = 4
+MOST_BATCHES = 64
+BATCH = 10  # in units of the statistical inefficiency
 
 
 @dataclass(frozen=True)
@@ -55,10 +57,10 @@ class SteinCheck:
     def describe(self, name: str) -> str:
         """What was found, and what to look at."""
         return (
-            f"samples of {name} do not satisfy Stein's identity of its density (p = {self.p:.1e}): their temperature is "
-            f"{self.temperature:.3f} ± {self.temperature_error:.3f} times that of the density, and the mean force along "
-            f"coordinate {self.coordinate} is {self.force:.2f} of its root mean square; check that they were sampled in "
-            "this state, at its temperature, at equilibrium and with a time step that is short enough"
+            f"samples of {name} do not satisfy Stein's identity of its density (p = {self.p:.1e}): by the virial their "
+            f"temperature is {self.temperature:.3f} ± {self.temperature_error:.3f} times that of the density, the mean "
+            f"force along coordinate {self.coordinate} is {self.force:.2f} of its root mean square; check that they were "
+            "sampled in this state, at its temperature, at equilibrium and with a time step that is short enough"
         )
 
 
@@ -78,8 +80,9 @@ def stein_check(
     $\sin x_i\, e_i$ on a circle), and $x - m$ (the virial as a whole, which measures the temperature). The centre m of
     each half of the draws is the mean of the *other* half, so that it is independent of what it is multiplied with.
 
-    Half of the 0.1 % level goes to the virial as a whole and half is shared by all others. Errors use the statistical
-    inefficiency of each term; limits are Student's, with Johnson's correction for skewness.
+    Half of the 0.1 % level goes to the virial as a whole and half is shared by all others. Errors come from the
+    statistical inefficiency of each term or from batches, whichever is larger; limits are Student's, with Johnson's
+    correction for skewness.
 
     | symbol | argument | |
     |---|---|---|
@@ -90,7 +93,8 @@ def stein_check(
 
     Particles whose centre of mass never moves are taken as what they are: a density without these directions.
 
-    Not for a density that is cut off where it is not small, such as a box or half of a well: there E is a boundary term.
+    Not for a density that is cut off where it is not small, such as a box or half of a well: there E is not zero but a
+    term of the boundary.
 
     Raises:
         InputError: shapes that differ, fewer than eight samples, numbers that are not finite.
@@ -154,19 +158,34 @@ def _free(x: np.ndarray, score: np.ndarray) -> tuple[np.ndarray, float]:
 
 
 def _p_value(series: np.ndarray, correlated: bool) -> float:
-    """Two-sided, of mean zero; 1 for a series that is zero throughout."""
+    """Two-sided, of mean zero; 1 for a series that is zero throughout, or too short to tell."""
     mean, deviation = float(series.mean()), float(series.std())
     if deviation <= 1e-12 * max(1.0, abs(mean)):
         return 1.0 if abs(mean) <= 1e-9 else 0.0
-    effective = series.size / (statistical_inefficiency(series) if correlated else 1.0)
-    if effective < 3:
+    effective, freedom = _effective(series) if correlated else (float(series.size), series.size - 1)
+    if freedom < FEWEST_BATCHES:
         return 1.0
     skew = float(((series - mean) ** 3).mean()) / deviation**3
     z = mean / deviation
     # Johnson's expansion holds for moderate deviations; a large one needs no correction.
     corrected = z + skew / (6 * effective) + skew * z * z / 3 if abs(skew * z) < 1 else z
-    t = corrected * np.sqrt(effective - 1)
-    return 2 * float(max(student_t.sf(abs(t), effective - 1), norm.sf(min(abs(t), 37.0))))
+    return 2 * float(student_t.sf(abs(corrected) * np.sqrt(effective - 1), freedom))
+
+
+def _effective(series: np.ndarray) -> tuple[float, int]:
+    """How many independent draws a correlated series is worth, and the degrees of freedom of that number.
+
+    An inefficiency from a short series is too small at times, and limits far out in the tail would believe it. So
+    means over batches of ten times that length have a say: the fewer there are, the wider are Student's limits.
+    """
+    draws = series.shape[1]
+    g = statistical_inefficiency(series)
+    length = min(draws, max(round(BATCH * g), -(-series.size // MOST_BATCHES)))
+    batches = series[:, : draws // length * length].reshape(-1, length).mean(1)
+    if len(batches) < 2 or batches.var() == 0:
+        return 0.0, 0
+    from_batches = len(batches) * float(series.var() / batches.var(ddof=1))
+    return min(series.size / g, from_batches), len(batches) - 1
 
 
 def _checked(x: np.ndarray, score: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

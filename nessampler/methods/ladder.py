@@ -16,9 +16,10 @@ from nessampler.methods.transport import Transport
 
 __all__ = ["MARGIN", "RUNGS", "Ladder", "Method"]
 
-Method = Literal["plain", "map", "fields", "switching", "feat", "auto"]
-RUNGS = ("plain", "map", "fields", "switching", "feat")
-STANDS_ON = {"fields": ("map",), "switching": ("map",), "feat": ("map",)}
+Method = Literal["plain", "map", "fields", "switching", "feat", "tfep", "auto"]
+RUNGS = ("plain", "map", "fields", "switching", "feat", "tfep")
+STANDS_ON = {"fields": ("map",), "switching": ("map",), "feat": ("map",), "tfep": ("map",)}
+ON_REQUEST = ("tfep",)  # rungs for comparison, which auto does not climb
 MARGIN = 0.8  # a rung must lower variance x cost below this fraction: pilot errors are themselves uncertain
 PATIENCE = 2  # rungs in a row that do not pay, after which nothing dearer is tried
 
@@ -55,7 +56,7 @@ class Ladder:
     def _climb_while_it_pays(self) -> str:
         pilots, best, misses = self._stage.below, "plain", 0
         for name in RUNGS[1:]:
-            if not self._build(name):
+            if name in ON_REQUEST or not self._build(name):
                 continue
             pays = pilots[name].merit < MARGIN * pilots[best].merit
             best, misses = (name, 0) if pays else (best, misses + 1)

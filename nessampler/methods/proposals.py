@@ -34,7 +34,7 @@ class Chain:
         evaluations: walkers carried by the transport, in either direction.
     """
 
-    x: Float[Tensor, "chains draws *event"]
+    x: Float[Tensor, " chains draws *event"]
     acceptance: float
     local_acceptance: float | None
     evaluations: int
@@ -43,8 +43,8 @@ class Chain:
 @torch.no_grad()
 def independence_chain(
     transport: Transport,
-    samples_a: Float[Tensor, "n *event"],
-    start: Float[Tensor, "chains *event"],
+    samples_a: Float[Tensor, " n *event"],
+    start: Float[Tensor, " chains *event"],
     *,
     local: Local | None = None,
     generator: torch.Generator,
@@ -64,7 +64,7 @@ def independence_chain(
     Without noise in the transport this is plain independence Metropolis.
 
     Args:
-        transport: of a `free_energy` result (`result.rung.pilot.transport`), frozen; fitted on other samples than these.
+        transport: of a `free_energy` result (`result.rung.pilot.transport`), fitted on other samples than these.
         samples_a: fresh equilibrium samples of A in the transport's outer coordinates, *independent* of one another and
             used once each: correlated ones must be spaced by their correlation time first.
         start: where the chains begin; samples of B need no burn-in.

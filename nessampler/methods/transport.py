@@ -37,10 +37,11 @@ class Transport:
     """Kernel, path and times, and the bijections that bring samples of either end to the path's coordinates.
 
     Attributes:
-        name: the rung: plain, map, switching or feat.
+        name: the rung.
         description: what it does, for a table.
         encode_a, encode_b: applied to samples of A and B first; None leaves them alone.
         state: tensors that, with the code, make the transport again; saved with a run.
+        work_error: what works may be wrong by, in kT, where a step is integrated and not exact; added to the error.
     """
 
     name: str
@@ -51,6 +52,7 @@ class Transport:
     encode_a: Transform | None = None
     encode_b: Transform | None = None
     state: Mapping[str, Tensor] = field(default_factory=dict)
+    work_error: float = 0.0
 
     def works(
         self, block: Block, *, generator: torch.Generator, progress: Progress | None = None, chunk_size: int = 4096

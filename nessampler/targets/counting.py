@@ -25,6 +25,9 @@ class Tally:
     def __sub__(self, other: Tally) -> Tally:
         return Tally(self.energy - other.energy, self.gradient - other.gradient)
 
+    def __add__(self, other: Tally) -> Tally:
+        return Tally(self.energy + other.energy, self.gradient + other.gradient)
+
     def copy(self) -> Tally:
         """The count as it is now."""
         return Tally(self.energy, self.gradient)

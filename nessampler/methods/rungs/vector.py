@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from nessampler.methods.analytic import fields_rung
 from nessampler.methods.ends import generator_for
 from nessampler.methods.feat import feat_rung
+from nessampler.methods.flow_matching import flow_matching_rung
 from nessampler.methods.maps import candidate_maps, mapped
 from nessampler.methods.stage import Candidate, Rungs, Stage
 from nessampler.methods.switching import tuned_switching
@@ -32,4 +33,10 @@ def _switching(stage: Stage) -> Iterator[Candidate]:
     yield transport, None
 
 
-VECTOR_RUNGS: Rungs = {"map": _maps, "fields": fields_rung, "switching": _switching, "feat": feat_rung}
+VECTOR_RUNGS: Rungs = {
+    "map": _maps,
+    "fields": fields_rung,
+    "switching": _switching,
+    "feat": feat_rung,
+    "tfep": flow_matching_rung,
+}
