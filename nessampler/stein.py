@@ -59,8 +59,8 @@ class SteinCheck:
         return (
             f"samples of {name} do not satisfy Stein's identity of its density (p = {self.p:.1e}): by the virial their "
             f"temperature is {self.temperature:.3f} ± {self.temperature_error:.3f} times that of the density, the mean "
-            f"force along coordinate {self.coordinate} is {self.force:.2f} of its root mean square; check that they were "
-            "sampled in this state, at its temperature, at equilibrium and with a time step that is short enough"
+            f"force along coordinate {self.coordinate} is {self.force:.2f} of its root mean square; check that they "
+            "were sampled in this state, at its temperature, at equilibrium and with a time step that is short enough"
         )
 
 
