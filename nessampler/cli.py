@@ -92,7 +92,7 @@ def run(
     method: Annotated[
         str | None,
         typer.Option(
-            help="Of a difference: plain, map, fields, switching, feat, tfep; of a density: ais, smc, lsq, nets; or auto."
+            help="Of a difference: plain, map, fields, switching, feat, tfep; of a density: ais, smc, lsq, nets; auto."
         ),
     ] = None,
     preset: Annotated[str | None, typer.Option(help="smoke, quick or full.")] = None,
