@@ -78,7 +78,7 @@ def stein_check(
     for samples of the density and every smooth field f that does not carry anything over an edge of the support. Here
     f is, in turn, $e_i$ (forces balance), $(x_i - m_i)\, e_i$ (the virial of each coordinate; $\cos x_i\, e_i$ and
     $\sin x_i\, e_i$ on a circle), and $x - m$ (the virial as a whole, which measures the temperature). The centre m of
-    each half of the draws is the mean of the *other* half, so that it is independent of what it is multiplied with.
+    each half of the chains (or draws) is the mean of the *other* half, independent of what it is multiplied with.
 
     Half of the 0.1 % level goes to the virial as a whole and half is shared by all others. Errors come from the
     statistical inefficiency of each term or from batches, whichever is larger; limits are Student's, with Johnson's
@@ -138,11 +138,13 @@ def _virials(x: np.ndarray, score: np.ndarray, wraps: np.ndarray, free: float) -
 
 
 def _other_half(x: np.ndarray) -> np.ndarray:
-    """For each draw, the mean of the half of the draws that it is not in."""
-    half = x.shape[1] // 2
-    first, second = x[:, :half].mean((0, 1)), x[:, half:].mean((0, 1))
+    """For each draw, the mean of the half of the chains, or of the draws of a single one, that it is not in."""
+    if len(x) == 1:
+        return np.swapaxes(_other_half(np.swapaxes(x, 0, 1)), 0, 1)
+    half = len(x) // 2
+    first, second = x[:half].mean((0, 1)), x[half:].mean((0, 1))
     centre = np.empty_like(x)
-    centre[:, :half], centre[:, half:] = second, first
+    centre[:half], centre[half:] = second, first
     return centre
 
 

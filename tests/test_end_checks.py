@@ -208,3 +208,11 @@ def test_too_few_samples_for_a_map_are_named() -> None:
     effort = ns.Effort(blocks=(0.02, 0.49, 0.49), feat=Training(0))
     with pytest.raises(InputError, match="the fit block of A has 8 of 400"):
         ns.free_energy(a, b, a.sample(400, generator=g), b.sample(400, generator=g), method="map", effort=effort)
+
+
+def test_single_draws_of_many_chains_are_enough(wells: Wells) -> None:
+    a, b = draws(wells, 1500)
+    blocks = (1 / 3, 1 / 3, 1 / 3)
+    three = [x.reshape(500, 3, 3) for x in (a, b)]
+    assert codes(*wells, *three, effort=ns.Effort(blocks=blocks)) == []
+    assert codes(*wells, three[0], three[1] + 0.2, effort=ns.Effort(blocks=blocks)) == ["not_samples_of_b"]

@@ -28,7 +28,7 @@ def check_end_states(ends: Ends, fit: Block, *, seed: int = 0) -> tuple[Flag, ..
             round; samples that have nothing to do with their state.
     """
     few = fit.thinned(MOST_SAMPLES)
-    samples = {"A": few.a, "B": few.b}
+    samples = {"A": few.a[:MOST_SAMPLES], "B": few.b[:MOST_SAMPLES]}
     targets = {"A": ends.a, "B": ends.b}
     found = {name: _check(targets[name], samples[name], name, ends, few.correlated, seed) for name in samples}
     wrong = {name: check for name, check in found.items() if check is not None and not check.fits}
@@ -58,7 +58,8 @@ def _check(target: Target, x: Tensor, name: str, ends: Ends, correlated: bool, s
         )
     if not bool(torch.isfinite(energy).all() & torch.isfinite(score).all()) or _cut_off(target, flat, seed):
         return None
-    shape = (*x.shape[:2], -1)
+    # Single draws of many chains are independent.
+    shape, correlated = ((*x.shape[:2], -1), correlated) if x.shape[1] > 1 else ((1, len(flat), -1), False)
     pieces = [value.detach().double().reshape(shape).cpu().numpy() for value in (x, score)]
     return stein_check(*pieces, circular=ends.circular.cpu().numpy(), correlated=correlated)
 
