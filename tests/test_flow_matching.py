@@ -136,6 +136,25 @@ def test_the_error_of_the_integration_falls_with_the_tolerance(wells: Wells) -> 
     assert errors[0] > 10 * errors[1] > 100 * errors[2] > 0
 
 
+def test_works_that_are_infinite_either_way_have_not_changed() -> None:
+    class Cut(AnharmonicWell):
+        def energy(self, x: Tensor) -> Tensor:
+            return torch.where(x[:, 0] > self.edge, torch.inf, super().energy(x))
+
+    def transport(edge: float, tolerance: float) -> Transport:
+        ends = [Cut([0.0], stiffness=[1.0], quartic=[0.0], skew=[0.0], coupling=0.0) for _ in "ab"]
+        ends[0].edge, ends[1].edge = 0.0, edge
+        push = OdeMap(lambda t, x: (torch.ones_like(x), x.new_zeros(len(x))), tolerance)
+        return Transport("tfep", "", Map(push), EndpointPath(*ends), (0.0, 1.0))
+
+    x = -torch.arange(1.0, 9.0, dtype=torch.float64).view(1, 8, 1) / 4
+    probes = Block(x, x, False)
+    works = transport(0.5, 1e-4).works(probes, generator=torch.Generator())
+    assert math.inf in works.forward
+    assert map_error(transport(0.5, 1e-4), transport(0.5, 1e-6), probes) < 1e-3
+    assert map_error(transport(0.5, 1e-4), transport(0.3, 1e-6), probes) == math.inf
+
+
 def test_the_velocity_of_least_loss_is_the_conditional_mean() -> None:
     # Between N(0, 1) and N(2, 9): E[x_b - x_a | I_t = x] in closed form.
     g = torch.Generator().manual_seed(0)

@@ -53,11 +53,15 @@ def flow_matching_rung(stage: Stage) -> Iterator[Candidate]:
 
 
 def map_error(transport: Transport, stricter: Transport, probes: Block) -> float:
-    """Root mean square change of a few samples' works under a stricter integration, in kT; +inf if one escapes."""
+    """Root mean square change of a few samples' works under a stricter integration, in kT.
+
+    Works that are +inf either way have not changed; one that is so only one way makes the error +inf.
+    """
     generator = torch.Generator()  # maps draw nothing
     ours, theirs = (t.works(probes, generator=generator) for t in (transport, stricter))
-    differences = np.concatenate([(a - b).ravel() for a, b in zip(ours, theirs, strict=True)])
-    return math.sqrt(float((differences**2).mean())) if np.isfinite(differences).all() else math.inf
+    one, other = (np.concatenate([work.ravel() for work in pair]) for pair in (ours, theirs))
+    change = np.subtract(one, other, out=np.zeros_like(one), where=one != other)
+    return math.sqrt(float((change**2).mean()))
 
 
 def _network(stage: Stage, ends: StandardisedEnds) -> VelocityNetwork:
