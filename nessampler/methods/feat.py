@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from nessampler.closed_form.gaussian_interpolant import GaussianFields
 from nessampler.methods.ends import generator_for
@@ -16,7 +16,7 @@ from nessampler.objectives.interpolant import InterpolantObjective, PairBatch
 from nessampler.targets import energy_and_score
 from nessampler.training import fit, pairs
 
-__all__ = ["feat_rung"]
+__all__ = ["feat_rung", "train_fields"]
 
 
 def feat_rung(stage: Stage) -> Iterator[Candidate]:
@@ -56,12 +56,28 @@ def _network(stage: Stage, ends: StandardisedEnds, base: GaussianFields) -> Resi
 
 
 def _train(stage: Stage, ends: StandardisedEnds, network: ResidualFields, base: GaussianFields) -> list[dict]:
-    """Regress on the fit block; stop where the select block's loss no longer falls."""
-    training, seed = stage.effort.feat, stage.seed
     objective = InterpolantObjective(network, base.interpolant, base.variance, control=base, reference=base)
-    generator = generator_for(seed, "training batches")
-    batches = _pairs(ends, ends.u_a, ends.u_b, training.batch_size, generator)
-    held_out = next(_pairs(ends, ends.held_a, ends.held_b, 4096, generator_for(seed, "validation batch")))
+
+    def batches(held_out: bool, size: int, generator: torch.Generator) -> Iterator[PairBatch]:
+        u_a, u_b = (ends.held_a, ends.held_b) if held_out else (ends.u_a, ends.u_b)
+        return _pairs(ends, u_a, u_b, size, generator)
+
+    return train_fields(stage, network, objective, batches)
+
+
+def train_fields(
+    stage: Stage,
+    network: nn.Module,
+    objective: InterpolantObjective,
+    batches: Callable[[bool, int, torch.Generator], Iterator[PairBatch]],
+) -> list[dict]:
+    """Regress on the fit block; stop where the select block's loss no longer falls.
+
+    Args:
+        batches: of the select block where the first argument is true, of a size, from a generator.
+    """
+    training, generator = stage.effort.feat, generator_for(stage.seed, "training batches")
+    held_out = next(batches(True, 4096, generator_for(stage.seed, "validation batch")))
 
     def progress(done: int, total: int) -> None:
         if done % max(1, total // 5) == 0:
@@ -70,7 +86,7 @@ def _train(stage: Stage, ends: StandardisedEnds, network: ResidualFields, base: 
     return fit(
         network,
         objective,
-        batches,
+        batches(False, training.batch_size, generator),
         steps=training.steps,
         learning_rate=training.learning_rate,
         generator=generator,
