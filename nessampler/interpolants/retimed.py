@@ -47,7 +47,7 @@ class Retimed:
         pieces = len(knots) - 1
         left = (t * pieces).long().clamp(max=pieces - 1)
         rate = (knots[left + 1] - knots[left]) * pieces
-        at = self.schedule(knots[left] + rate * (t - left / pieces))
+        at = self.schedule(torch.lerp(knots[left], knots[left + 1], t * pieces - left))  # exact at knots
         return Coefficients(
             at.alpha, at.beta, at.gamma_square, rate * at.alpha_rate, rate * at.beta_rate, rate * at.gamma_product
         )
