@@ -15,7 +15,7 @@ from nessampler.interpolants import LinearInterpolant
 from nessampler.kernels import Langevin
 from nessampler.methods.path_refinement import record_paths, refine
 from nessampler.objectives.action_matching import ActionMatchingObjective
-from nessampler.objectives.path_variance import Paths, PathVarianceObjective
+from nessampler.objectives.path_variance import Paths, PathVarianceObjective, log_cosh
 from nessampler.objectives.rollout import interpolant_rollout
 from nessampler.paths import EndpointPath
 from nessampler.simulate import simulate
@@ -244,3 +244,15 @@ def test_action_on_an_interpolant_is_least_at_the_gradient_field_that_carries_it
     curvature = torch.stack([torch.autograd.grad(g, network.theta, retain_graph=True)[0] for g in gradient])
     least = network.theta - torch.linalg.solve(curvature, gradient)
     torch.testing.assert_close(least.detach(), torch.ones(2).double(), rtol=0, atol=0.05)
+
+
+def test_robust_penalty_has_the_same_zero_and_counts_far_paths_by_their_distance():
+    paths = record_paths(_kernel(EXACT), PATH, _grid(8), *_draws(20, 95), generator=_generator(97))
+    robust = PathVarianceObjective(EXACT, EXACT.variance, penalty=log_cosh)
+    spread = float(PathVarianceObjective(EXACT, EXACT.variance)(paths))
+    assert 0.5 * spread < float(robust(paths)) < spread * 39 / 40 + 0.1
+    far = paths._replace(energy_a=paths.energy_a + 1000.0 * (torch.arange(40) == 0))
+    assert float(robust(far)) - float(robust(paths)) == pytest.approx(2000 / 40, rel=0.05)
+    same = paths._replace(energy_a=robust.log_weight(paths).neg() + paths.energy_a)
+    assert float(robust(same)) == pytest.approx(0, abs=1e-12)
+    assert float(robust(paths._replace(energy_a=paths.energy_a + 7))) == pytest.approx(float(robust(paths)))

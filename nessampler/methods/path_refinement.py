@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from nessampler.kernels import Langevin
-from nessampler.objectives.path_variance import Paths, PathVarianceObjective
+from nessampler.objectives.path_variance import Paths, PathVarianceObjective, log_cosh
 from nessampler.paths import Path
 from nessampler.training import Row, fit
 
@@ -58,7 +58,7 @@ def refine(
     walkers: int = 128,
     reuse: int = 10,
 ) -> list[Row]:
-    """Fit `fields`, which `kernel` moves with, to the variance of its path weights; held-out paths pick the best.
+    """Fit `fields`, which `kernel` moves with, to the spread of its path weights; held-out paths pick the best.
 
     Every `reuse` gradient steps, `walkers` new paths of either direction are recorded with the fields as they are. A
     gradient step costs the fields at every time of every path, and a path two energies. The held-out paths are
@@ -67,7 +67,7 @@ def refine(
     Returns:
         Rows of the training curve, as of `fit`.
     """
-    objective = PathVarianceObjective(fields, kernel.diffusion)
+    objective = PathVarianceObjective(fields, kernel.diffusion, penalty=log_cosh)
 
     def batches() -> Iterator[Paths]:
         while True:

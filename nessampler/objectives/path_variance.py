@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -12,7 +14,7 @@ from nessampler.errors import InputError
 from nessampler.fields import Fields
 from nessampler.objectives._langevin_pair import Diffusion, path_log_ratio
 
-__all__ = ["PathVarianceObjective", "Paths"]
+__all__ = ["PathVarianceObjective", "Paths", "log_cosh"]
 
 
 class Paths(NamedTuple):
@@ -56,8 +58,10 @@ class PathVarianceObjective(nn.Module):
     |---|---|---|
     | $b, s$ | `fields` | `(t: (n,), x)` to both |
     | $\varepsilon$ | `diffusion` | a number, one per coordinate, or a function of an interval's midpoint |
+    | $\rho$ | `penalty` | None: the variance, divided by $n - 1$; else the mean of $\rho(\log w - \mathrm{median})$ |
 
-    Divided by $n - 1$, unbiased.
+    A variance belongs to its tails: a handful of bad paths, which BAR hardly looks at, pull all the rest. `log_cosh`
+    counts a far path by its distance instead, and has the same zero.
 
     Raises:
         InputError: no diffusion at all, fields without velocity, or fewer than two paths with density.
@@ -75,16 +79,21 @@ class PathVarianceObjective(nn.Module):
         0.0
     """
 
-    def __init__(self, fields: Fields, diffusion: Diffusion) -> None:
+    def __init__(
+        self, fields: Fields, diffusion: Diffusion, *, penalty: Callable[[Tensor], Tensor] | None = None
+    ) -> None:
         super().__init__()
-        self.fields, self.diffusion = fields, diffusion
+        self.fields, self.diffusion, self.penalty = fields, diffusion, penalty
 
     def forward(self, batch: Paths) -> Float[Tensor, ""]:
         """The loss of a batch of paths."""
         alive = torch.isfinite(batch.energy_a) & torch.isfinite(batch.energy_b)
         if int(alive.sum()) < 2:
             raise InputError(f"a variance needs two paths with density: got {int(alive.sum())}; use more walkers")
-        return self.log_weight(batch.select(alive.nonzero().squeeze(-1))).var()
+        log_weight = self.log_weight(batch.select(alive.nonzero().squeeze(-1)))
+        if self.penalty is None:
+            return log_weight.var()
+        return self.penalty(log_weight - log_weight.detach().median()).mean()
 
     def log_weight(self, batch: Paths) -> Float[Tensor, " n"]:
         """Of every path, float64."""
@@ -95,3 +104,13 @@ class PathVarianceObjective(nn.Module):
         velocity, score = (v.view(batch.x.shape) for v in (found.velocity, found.score))
         ratio = path_log_ratio(batch.times, batch.x, velocity, score, self.diffusion)
         return (batch.energy_a - batch.energy_b).to(torch.float64) + ratio
+
+
+def log_cosh(deviation: Tensor) -> Tensor:
+    r"""$2 \log\cosh d$: $d^2$ near zero, $2|d|$ far out.
+
+    Example:
+        >>> log_cosh(torch.tensor([0.0, 100.0]))
+        tensor([  0.0000, 198.6137])
+    """
+    return 2 * (nn.functional.softplus(2 * deviation) - deviation - math.log(2))
