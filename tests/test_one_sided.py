@@ -19,7 +19,7 @@ WELLS = (
     AnharmonicWell([-0.4, 0.3], stiffness=[1.6, 1.0], quartic=[0.05, 0.1], skew=[-0.4, 0.5], coupling=-0.4),
 )
 QUICK = ns.Effort(
-    fields_steps=24, feat=Training(steps=120, batch_size=256, width=32, depth=2, sampling_steps=24, learning_rate=1e-2)
+    fields_steps=16, feat=Training(steps=80, batch_size=256, width=24, depth=2, sampling_steps=16, learning_rate=1e-2)
 )
 
 
@@ -64,7 +64,7 @@ def test_difference_of_two_states_is_that_of_their_absolute_free_energies():
 
 def test_units_of_a_coordinate_shift_log_z_by_their_logarithm():
     x = _draws(WELLS[1], 600, 6)
-    scale = AffineTransform(torch.tensor([1.0, 0.0]).double(), torch.tensor(10.0).double(), event_dim=1)
+    scale = AffineTransform(torch.tensor([1.0, 0.0]).double(), torch.full((2,), 10.0).double(), event_dim=1)
 
     class Scaled:
         event_shape = torch.Size([2])

@@ -124,8 +124,8 @@ def test_refinement_narrows_the_works_of_fresh_walkers_in_both_directions():
         x_a,
         x_b,
         held_out,
-        steps=120,
-        learning_rate=0.05,
+        steps=60,
+        learning_rate=0.1,
         generator=_generator(15),
         walkers=40,
     )
@@ -178,8 +178,8 @@ def test_refinement_narrows_the_works_between_ends_that_are_not_gaussian():
         x_a,
         x_b,
         held_out,
-        steps=150,
-        learning_rate=0.05,
+        steps=80,
+        learning_rate=0.1,
         generator=_generator(60),
         walkers=60,
     )
