@@ -115,6 +115,8 @@ class Feat(Table):
     sampling_steps: PositiveInt = 64
     width: PositiveInt = 128
     depth: PositiveInt = 3
+    informed: bool = False
+    refine_steps: Annotated[int, Field(ge=0)] = 0
 
 
 class Ladder(Table):
