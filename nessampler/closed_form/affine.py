@@ -13,7 +13,7 @@ from torch.distributions.transforms import Transform
 from nessampler.closed_form._covariance import with_correlations_times
 from nessampler.errors import InputError
 
-__all__ = ["ConditionalAffine", "fit_map", "fit_standardizer"]
+__all__ = ["ConditionalAffine", "fit_map", "fit_standardizer", "optimal_transport"]
 
 Scale = Literal["none", "diagonal", "full"]
 
@@ -105,7 +105,7 @@ def fit_map(
     elif scale == "diagonal":
         matrix = residual_b.std(0) / residual_a.std(0)
     else:
-        matrix = _optimal_transport(_covariance(residual_a, shrink), _covariance(residual_b, shrink))
+        matrix = optimal_transport(_covariance(residual_a, shrink), _covariance(residual_b, shrink))
     return ConditionalAffine(matrix, mean_a, mean_b, circular)
 
 
@@ -144,7 +144,8 @@ def _power(matrix: Tensor, exponent: float) -> Tensor:
     return (vectors * values.clamp_min(1e-12 * float(values.max())) ** exponent) @ vectors.T
 
 
-def _optimal_transport(a: Tensor, b: Tensor) -> Tensor:
+def optimal_transport(a: Float[Tensor, "d d"], b: Float[Tensor, "d d"]) -> Float[Tensor, "d d"]:
+    """The symmetric M with M A Mᵀ = B: the optimal transport between Gaussians of these covariances."""
     root, inverse_root = _power(a, 0.5), _power(a, -0.5)
     return inverse_root @ _power(root @ b @ root, 0.5) @ inverse_root
 

@@ -1,5 +1,6 @@
 """Kernels move walkers over an interval of time and report the log ratio of the backward and forward densities."""
 
+from nessampler.kernels.branching import Branches, BranchingMap
 from nessampler.kernels.compose import Compose
 from nessampler.kernels.flow import Flow, Identity, Map, VelocityField
 from nessampler.kernels.hmc import HMC
@@ -11,6 +12,8 @@ from nessampler.kernels.random_walk import RandomWalk
 
 __all__ = [
     "HMC",
+    "Branches",
+    "BranchingMap",
     "Compose",
     "DenseMass",
     "DiagonalMass",
