@@ -105,13 +105,15 @@ class LatticeNetwork(nn.Module):
         """The network that equals a drift solved in closed form in a `LatticeDictionary`.
 
         Raises:
-            InputError: a drift in another dictionary.
+            InputError: a drift in another dictionary, or in one with phases.
         """
         known = drift.dictionary
         if not isinstance(known, LatticeDictionary):
             raise InputError(
                 f"a lattice network starts from a drift in a LatticeDictionary: got {type(known).__name__}"
             )
+        if known.phases is not None:
+            raise InputError("a lattice network is odd in the field: it cannot start from a drift whose sines have phases")
         coefficients = drift.coefficients.reshape(len(drift.times), len(known.outer), -1)
         return cls(known.shape, known.inner, known.outer, known.weights, drift.times, coefficients)
 
