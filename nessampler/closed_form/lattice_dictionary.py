@@ -104,6 +104,12 @@ class LatticeDictionary:
         pieces = [self._velocity(block, theta) for block in x.split(self._block())]
         return torch.cat([v for v, _ in pieces]), torch.cat([d for _, d in pieces])
 
+    def fields(self, x: Float[Tensor, " n *event"]) -> Float[Tensor, "n p *event"]:
+        r"""Every $\varphi_i(x)$ by itself."""
+        features = torch.cat([x.flatten(1)[:, None], torch.sin(self._inside(x))], 1).unflatten(2, self.shape)
+        modes = torch.fft.rfftn(features, dim=self._axes).unsqueeze(1) * self._kernel.unsqueeze(1).to(x)
+        return torch.fft.irfftn(modes, s=self.shape, dim=self._axes).flatten(1, 2)
+
     def spread(self, x: Float[Tensor, " n *event"]) -> Float[Tensor, " inner"]:
         """Standard deviation of every smeared field over sites and walkers, to scale `weights` by."""
         blocks = [self._filtered(block, self.inner, self._smear).to(torch.float64) for block in x.split(self._block())]

@@ -11,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from nessampler.closed_form.hartley import shell_spectrum
+from nessampler.closed_form.lattice_dictionary import LatticeDictionary
 from nessampler.closed_form.least_squares_drift import SolvedDrift, solve_drift
 from nessampler.kernels import HMC, Compose, Kernel, RandomWalk, SpectralMass, VelocityField
 from nessampler.methods.density.dictionaries import lattice_sines
@@ -20,7 +21,7 @@ from nessampler.methods.lattice_ends import AlignedEnds
 from nessampler.methods.transport import Transport
 from nessampler.paths import LinearPath
 
-__all__ = ["BilledField", "carried", "drifted", "solved_drift", "trajectories", "tuned_moves"]
+__all__ = ["BilledField", "carried", "drifted", "sines_for", "solved_drift", "trajectories", "tuned_moves"]
 
 LEAPFROGS = 3
 ACCEPTANCE = 0.8
@@ -63,11 +64,15 @@ def trajectories(ends: AlignedEnds, moves: HMC, steps: int) -> Transport:
     return Transport("switching", what, moves, ends.path, _even_times(steps), ends.encode_a)
 
 
+def sines_for(ends: AlignedEnds, most: int, *, generator: torch.Generator) -> LatticeDictionary:
+    """Sines as wide as both ends, odd where both are even; fewer of them for fewer samples to solve on."""
+    features = max(1, min(most, int(FIELDS_PER_PILOT * len(ends.a) / OUTER) - 1))
+    return lattice_sines(features, even=ends.even)(torch.cat([ends.a, ends.b]), generator)
+
+
 def solved_drift(ends: AlignedEnds, moves: HMC, steps: int, *, generator: torch.Generator) -> SolvedDrift:
-    """The drift by least squares, on A's fit block as it travels; fewer features for fewer fields to fit them on."""
-    features = max(1, min(FEATURES, int(FIELDS_PER_PILOT * len(ends.a) / OUTER) - 1))
-    make = lattice_sines(features, even=ends.even)
-    dictionary = make(torch.cat([ends.a, ends.b]), generator)
+    """The drift by least squares, on A's fit block as it travels."""
+    dictionary = sines_for(ends, FEATURES, generator=generator)
     return solve_drift(ends.path, dictionary, _even_times(steps), ends.a, relax=moves, generator=generator)
 
 

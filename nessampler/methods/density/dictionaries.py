@@ -58,7 +58,7 @@ def lattice_sines(
     inner: tuple[float, ...] = (math.inf, 1.0, 0.3, 0.1),
     outer: tuple[float, ...] = (math.inf, 1.0, 0.1),
     even: bool = True,
-) -> Factory:
+) -> Callable[[Tensor, torch.Generator], LatticeDictionary]:
     """Sines of random sums of smeared fields; each term of a sum has unit variance over the walkers, on average.
 
     The widths are those of walkers of *both* ends: scaled to the base alone, sines miss the long waves of an ordered
