@@ -1,4 +1,4 @@
-"""The velocity of an interpolant between two sets of fields, by least squares in a dictionary: no energies, no training."""
+"""The velocity of an interpolant between two sets of fields, by least squares in a dictionary: no energies needed."""
 
 from __future__ import annotations
 

@@ -83,7 +83,7 @@ class ModeEnds:
         self._mapped, self._b = carry(transform, stage.fit.flat_a), stage.fit.flat_b
 
     def gaussian_fields(self) -> GaussianFields:
-        """Fields between the free fields with the ends' means and spectra: diagonal, one variance per shell of waves."""
+        """Fields between the free fields with the ends' means and spectra: diagonal, a variance per shell of waves."""
         means = [_mean_mode(x) for x in (self._mapped, self._b)]
         return GaussianFields(*means, *(torch.diag(shell_spectrum(x)) for x in (self._mapped, self._b)))
 

@@ -1,4 +1,4 @@
-"""The learned rung on a lattice: a network that starts as a drift in closed form and lowers the variance of its works."""
+"""The learned rung on a lattice: a network that starts as a closed-form drift and lowers the variance of its works."""
 
 from __future__ import annotations
 

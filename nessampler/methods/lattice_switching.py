@@ -1,4 +1,4 @@
-"""Along the couplings of a lattice: trajectories that know the spectrum, and a drift in closed form that carries them."""
+"""Along the couplings of a lattice: trajectories that know the spectrum, and a drift in closed form to carry them."""
 
 from __future__ import annotations
 

@@ -37,7 +37,7 @@ class LatticeNetwork(nn.Module):
     | $W$ | `weights` | `(inner, features)`, initial |
     | | `times` | knots of $\theta$, increasing |
     | $\theta^0$ | `coefficients` | `(times, outer, 1 + features)`; zero where None |
-    | $p_j$ | `phases` | initial phases $\sin(S_j * \varphi + p_j)$, for actions that are not even in φ; none where None |
+    | $p_j$ | `phases` | initial phases $\sin(S_j * \varphi + p_j)$, for actions not even in φ; none where None |
 
     Parameters are float64, since closed-form coefficients may cancel one another; arithmetic is in the dtype of x.
 

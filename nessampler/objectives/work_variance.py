@@ -29,7 +29,8 @@ class EndBatch(NamedTuple):
 class WorkVariance(nn.Module):
     r"""$\mathrm{var}\, W_F + \mathrm{var}\, W_R$ of the flow $\dot x = b(t, x)$, forward from A and back from B:
 
-    $$W_F = U_B(x_1) - U_A(x_0) - \int_0^1 \nabla\cdot b\,dt, \qquad W_R = U_A(x_0) - U_B(x_1) + \int_0^1 \nabla\cdot b\,dt$$
+    $$W_F = U_B(x_1) - U_A(x_0) - \int_0^1 \nabla\cdot b\,dt, \qquad
+      W_R = U_A(x_0) - U_B(x_1) + \int_0^1 \nabla\cdot b\,dt$$
 
     Zero where the flow carries one density into the other. The variances do not feel a constant in the works, so that
     nothing is gained by a log-determinant that the discrete steps get wrong by a constant: the mean works, whose sum is

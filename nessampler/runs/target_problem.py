@@ -130,8 +130,8 @@ def _chains(
     """A leapfrog step tuned in the first half of the equilibration, then draws at a distance.
 
     Every trajectory takes a random part of the step: in a stiff corner, where none of the full size is accepted, a
-    chain would stay, and come there too rarely. Where the density names a `mirror`, an involution that keeps volumes and
-    leads where trajectories do not, such as the reversal of a magnet, every trajectory begins with that proposal.
+    chain would stay, and come there too rarely. Where the density names a `mirror`, an involution that keeps
+    volumes and leads where trajectories do not, such as a magnet's reversal, every trajectory begins with that proposal.
     """
     generator = generator_for(seed, f"chains {name.lower()}", device)
     counted = Counted(target)

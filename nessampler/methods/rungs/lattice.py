@@ -68,8 +68,11 @@ def _tensors(transform: Transform) -> dict[str, Tensor]:
 
 
 def _fields(stage: Stage) -> Iterator[Candidate]:
-    """Interpolants in closed form, two energies at any number of steps: the free fields' with the ends' means and spectra,
-    mode by mode, and the flow of a velocity solved on pairs of samples."""
+    """Interpolants in closed form, two energies at any number of steps.
+
+    That of the free fields with the ends' means and spectra, mode by mode; and the flow of a velocity that was solved
+    on pairs of samples.
+    """
     yield _free_fields(stage)
     yield _velocity(stage)
 
