@@ -131,7 +131,7 @@ def _chains(
 
     Every trajectory takes a random part of the step: in a stiff corner, where none of the full size is accepted, a
     chain would stay, and come there too rarely. Where the density names a `mirror`, an involution that keeps
-    volumes and leads where trajectories do not, such as a magnet's reversal, every trajectory begins with that proposal.
+    volumes and leads where trajectories do not, such as a magnet's reversal, each trajectory begins with that proposal.
     """
     generator = generator_for(seed, f"chains {name.lower()}", device)
     counted = Counted(target)

@@ -9,8 +9,8 @@ All umbrellas are $U + \kappa (M - c)^2$ with one κ. Two rows of centres lead t
 - *folded*: from c = +0.3 to 0.6. U is even, so that the umbrella at −c has the free energy of that at c.
 
 Chains of every umbrella move by HMC with a mass near the lattice's spectrum, and begin every trajectory with the
-proposal $\varphi \to -\varphi$, which Metropolis accepts as the bias allows. Where a sample lies matters to MBAR through
-the biases alone, which depend on M. Draws are thinned by the worst statistical inefficiency of all umbrellas.
+proposal $\varphi \to -\varphi$, which Metropolis accepts as the bias allows. MBAR sees the biases alone, which
+depend on M. Draws are thinned by the worst statistical inefficiency of all umbrellas.
 """
 
 from __future__ import annotations
@@ -97,7 +97,8 @@ def main() -> None:
     print(mbar(energies, [kept.shape[1]] * len(centers)))
     print(
         f"{args.row} row of {args.windows} umbrellas, seed {args.seed}: {kept.shape[1]} draws of each, "
-        f"g {inefficiency:.2f}, R-hat {disagreement:.3f}, {gradients / 1e6:.2f}M gradients, {time.process_time() - clock:.0f} core-seconds"
+        f"g {inefficiency:.2f}, R-hat {disagreement:.3f}, {gradients / 1e6:.2f}M gradients, "
+        f"{time.process_time() - clock:.0f} core-seconds"
     )
     for center, row in zip(centers[[0, -1]], m[[0, -1]], strict=True):
         print(f"c = {center:+.2f}: <M> {row.mean():+.3f}, P(M > 0) {np.mean(row > 0):.3f}")
