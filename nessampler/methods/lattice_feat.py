@@ -18,7 +18,7 @@ from nessampler.training import fit
 __all__ = ["train_on_works"]
 
 BATCH = 64  # of either end
-FLOW_STEPS = 3  # of order 4, in training: its variance is what counts, and the error of a step is nearly a constant
+FLOW_STEPS = 2  # of order 4, in training: its variance is what counts, and the error of a step is nearly a constant
 HELD_OUT = 128
 
 

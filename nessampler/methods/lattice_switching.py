@@ -29,6 +29,7 @@ TUNING_ROUNDS = 5
 FEATURES = 32
 OUTER = 3  # smearings after the sines, of `lattice_sines`
 FIELDS_PER_PILOT = 0.25
+TOLERANCE = 2e-3  # of log Z, for integrated log-determinants; what is measured enters the error
 
 Say = Callable[[str], None]
 
@@ -81,7 +82,9 @@ def drifted(
 ) -> Transport:
     """The drift's flow, and one trajectory after every step to mend what it misses."""
     x = ends.a[:pilots]
-    flow, error = fine_enough(field, moves, ends.path, _even_times(steps), x, generator=generator, say=say)
+    flow, error = fine_enough(
+        field, moves, ends.path, _even_times(steps), x, tolerance=TOLERANCE, generator=generator, say=say
+    )
     what = f"drift in closed form, {steps} steps of its flow and of {LEAPFROGS} leapfrogs"
     kernel = Compose(flow, moves)
     return Transport(
@@ -102,7 +105,9 @@ def carried(
 ) -> Transport:
     """The flow of a drift alone: energies at both ends only, however many steps it takes."""
     x, still = ends.a[:pilots], _standing_still(ends.path)
-    flow, error = fine_enough(field, still, ends.path, _even_times(steps), x, generator=generator, say=say)
+    flow, error = fine_enough(
+        field, still, ends.path, _even_times(steps), x, tolerance=TOLERANCE, generator=generator, say=say
+    )
     what = f"{what}, {steps * flow.substeps} steps of order {flow.order}"
     return Transport(name, what, flow, ends.path, _even_times(steps), ends.encode_a, systematic=error.bound)
 

@@ -37,9 +37,9 @@ from nessampler.targets.umbrella import Umbrella
 
 __all__ = ["LATTICE_RUNGS", "on_a_lattice"]
 
-FLOW_STEPS = 4
+FLOW_STEPS = 4  # of order 4, for a flow without trajectories
 VELOCITY_FEATURES, VELOCITY_KNOTS = 16, 6
-DIFFUSIONS = (0.05, 0.15, 0.5, 1.5)  # eps in units of the path's variance, mode by mode
+DIFFUSIONS = (0.05, 0.3)  # eps in units of the path's variance, mode by mode
 
 
 def on_a_lattice(target: Target) -> bool:
