@@ -31,6 +31,7 @@ from nessampler.targets.phi4 import FreeField, Phi4, lattice_momenta
 
 LEAPFROGS = 6
 ACCEPTANCE = 0.85
+SOFTEST = 0.02  # of the mass, for the longest wave: the magnetisation is what has to move
 ROWS = {"straight": (-0.3, 0.6), "folded": (0.3, 0.6)}
 
 
@@ -58,7 +59,7 @@ def sample(args: argparse.Namespace, centers: np.ndarray) -> tuple[np.ndarray, f
     target = Counted(Windows(magnet, args.stiffness, each))
     path = ScheduledPath([target], lambda t: torch.ones_like(t)[:, None], target, target)
     x = FreeField.massive(args.size, mass_squared=1.0).sample(len(each), generator=generator).float()
-    mass, h, draws = SpectralMass(2 * (lattice_momenta(args.size, 2) + 0.25)), 0.3, []
+    mass, h, draws = SpectralMass(2 * (lattice_momenta(args.size, 2) + SOFTEST)), 0.3, []
     walkers = HMC(path, h, LEAPFROGS, mass).start(1.0, x)
     for k in range(args.equilibration + args.draws * args.interval):
         part = float(torch.empty(()).uniform_(0.6, 1.0, generator=generator))
