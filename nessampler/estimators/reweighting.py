@@ -23,9 +23,9 @@ def mixture_weights(
 
     $$w_n \propto \frac{e^{-U(x_n)}}{\sum_k N_k\, e^{F_k - U_k(x_n)}}, \qquad \sum_n w_n = 1$$
 
-    The free energies may come from anywhere: MBAR's own make these the weights of MBAR, and those of a transport between
-    the states are as much sharper as the transport is. An energy that all states and the target share drops out, so
-    that of biased states the biases alone are needed, with the target's energy 0.
+    The free energies may come from anywhere: MBAR's own make these the weights of MBAR, and those of a transport
+    between the states are as much sharper as the transport is. An energy that all states and the target share drops
+    out, so that of biased states the biases alone are needed, with the target's energy 0.
 
     | symbol | argument | |
     |---|---|---|

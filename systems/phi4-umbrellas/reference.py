@@ -29,7 +29,7 @@ from nessampler.paths import ScheduledPath
 from nessampler.targets import Counted
 from nessampler.targets.phi4 import FreeField, Phi4, lattice_momenta
 
-LEAPFROGS = 6
+LEAPFROGS = 12
 ACCEPTANCE = 0.85
 SOFTEST = 0.02  # of the mass, for the longest wave: the magnetisation is what has to move
 ROWS = {"straight": (-0.3, 0.6), "folded": (0.3, 0.6)}
@@ -81,10 +81,10 @@ def main() -> None:
     parser.add_argument("--stiffness", type=float, default=5.0)
     parser.add_argument("--row", choices=ROWS, default="straight")
     parser.add_argument("--windows", type=int, default=10)
-    parser.add_argument("--chains", type=int, default=64, help="of each umbrella")
-    parser.add_argument("--equilibration", type=int, default=100, help="trajectories")
+    parser.add_argument("--chains", type=int, default=40, help="of each umbrella")
+    parser.add_argument("--equilibration", type=int, default=120, help="trajectories")
     parser.add_argument("--draws", type=int, default=50)
-    parser.add_argument("--interval", type=int, default=4, help="trajectories between draws")
+    parser.add_argument("--interval", type=int, default=5, help="trajectories between draws")
     parser.add_argument("--seed", type=int, default=1)
     args = parser.parse_args()
     torch.set_num_threads(1)
