@@ -182,7 +182,7 @@ def test_tfep_gives_the_difference_and_says_how_exact_it_is(wells: Wells) -> Non
     assert error is not None
     assert result.delta_f.delta_f is not None
     assert abs(result.delta_f.delta_f - (wells[0].log_z - wells[1].log_z)) < 4 * error < 0.2
-    wrong_by = result.rung.pilot.transport.work_error
+    wrong_by = result.rung.pilot.transport.systematic
     assert 0 < wrong_by < 1e-3
     statistical = bar(*result.rung.works).std_error
     assert statistical is not None

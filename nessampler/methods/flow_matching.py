@@ -119,7 +119,7 @@ def _accurate(stage: Stage, ends: StandardisedEnds, network: VelocityNetwork) ->
     assert transport is not None
     state = {f"tfep.{k}": v for k, v in network.state_dict().items()}
     what = f"{transport.description}, works exact to {error:.0e} kT"
-    return replace(transport, description=what, state=state, work_error=error)
+    return replace(transport, description=what, state=state, systematic=error)
 
 
 def _transport(ends: StandardisedEnds, network: VelocityNetwork, tolerance: float) -> Transport:

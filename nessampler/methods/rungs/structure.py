@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch.distributions.transforms import ReshapeTransform, Transform
 
+from nessampler.methods.rungs.lattice import LATTICE_RUNGS, on_a_lattice
 from nessampler.methods.rungs.vector import VECTOR_RUNGS
 from nessampler.methods.stage import Rungs
 from nessampler.targets import Target
@@ -28,7 +29,9 @@ class Structure:
 
 
 def structure_of(a: Target, b: Target) -> Structure:
-    """Vectors, unless the densities are known to be of something else; other shapes are read entry after entry."""
+    """Vectors, unless the densities are known to be of fields on a lattice; other shapes are read entry after entry."""
+    if on_a_lattice(a) and on_a_lattice(b):
+        return Structure(LATTICE_RUNGS)
     shape = a.event_shape
     flat = None if len(shape) == 1 else ReshapeTransform(shape, torch.Size([shape.numel()]))
     return Structure(VECTOR_RUNGS, flat)
