@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch.distributions.transforms import ReshapeTransform, Transform
 
+from nessampler.methods.rungs.cluster import CLUSTER_RUNGS, is_cluster
 from nessampler.methods.rungs.vector import VECTOR_RUNGS
 from nessampler.methods.stage import Rungs
 from nessampler.targets import Target
@@ -29,6 +30,8 @@ class Structure:
 
 def structure_of(a: Target, b: Target) -> Structure:
     """Vectors, unless the densities are known to be of something else; other shapes are read entry after entry."""
+    if is_cluster(a, b):
+        return Structure(CLUSTER_RUNGS)
     shape = a.event_shape
     flat = None if len(shape) == 1 else ReshapeTransform(shape, torch.Size([shape.numel()]))
     return Structure(VECTOR_RUNGS, flat)
