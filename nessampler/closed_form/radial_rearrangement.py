@@ -17,7 +17,7 @@ __all__ = ["RadialRearrangement"]
 
 
 class RadialRearrangement(Transform):
-    r"""Each atom along its own radius, so that $x \sim e^{-\kappa |x|^2/2}$ becomes $y \sim e^{-V(y)}$, V of a `PowerGas`:
+    r"""Each atom along its own radius, from $x \sim e^{-\kappa |x|^2/2}$ to $y \sim e^{-V(y)}$, V of a `PowerGas`:
 
     $$P(\tfrac3p, (|y|/R)^p) = P(\tfrac32, \tfrac\kappa2 |x|^2), \qquad
       \log\Big|\det\frac{\partial y}{\partial x}\Big| = V(y) - \tfrac\kappa2 |x|^2 + \log\frac{Z_V}{Z_\kappa}$$
@@ -74,9 +74,7 @@ class RadialRearrangement(Transform):
         half = _same_tail(3 / p, 1.5, moved)
         return _scaled(y, np.sqrt(2 * half / self.trap))
 
-    def log_abs_det_jacobian(
-        self, x: Float[Tensor, "n atoms 3"], y: Float[Tensor, "n atoms 3"]
-    ) -> Float[Tensor, " n"]:
+    def log_abs_det_jacobian(self, x: Float[Tensor, "n atoms 3"], y: Float[Tensor, "n atoms 3"]) -> Float[Tensor, " n"]:
         """One number for all atoms of a walker."""
         return self.gas.energy(y) - 0.5 * self.trap * x.square().sum((-1, -2)) + self._log_z
 

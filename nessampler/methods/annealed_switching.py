@@ -18,7 +18,7 @@ from nessampler.targets import Counted
 
 __all__ = ["CountedInterior", "annealed_switching", "place_times"]
 
-LEAPFROGS = 5
+LEAPFROGS = 8
 SHORTER = 0.8
 """Of the step that a single leapfrog step is tuned to: trajectories of several want a higher acceptance."""
 
@@ -89,8 +89,8 @@ def annealed_switching(
         what: describes steps and leapfrogs for a table.
 
     References:
-        Neal, Annealed importance sampling, 2001, Stat. Comput. 11, 125; Crooks, Path-ensemble averages in systems driven
-        far from equilibrium, 2000, Phys. Rev. E 61, 2361 (both directions).
+        Neal, Annealed importance sampling, 2001, Stat. Comput. 11, 125; Crooks, Path-ensemble averages in systems
+        driven far from equilibrium, 2000, Phys. Rev. E 61, 2361 (both directions).
     """
     times = found.spaced(steps)
     kernel = HMC(path, _Shortened(found.step_sizes), leapfrogs)

@@ -17,7 +17,7 @@ CLOSEST = 0.01
 """Distances below this part of λ are taken for it: some 1e24 kT at t = 1, where a cluster says +inf."""
 
 AWAY = 1e6  # squared distance of an atom from itself
-PAIRS_AT_ONCE = 2**16  # what stays in a core's cache
+PAIRS_AT_ONCE = 2**15  # what stays in a core's cache
 
 
 class SoftCorePath:
@@ -46,8 +46,8 @@ class SoftCorePath:
         InputError: a cluster without interaction or with a free centre; another number of atoms; no softness.
 
     References:
-        Beutler et al., Avoiding singularities and numerical instabilities in free energy calculations based on molecular
-        simulations, 1994, Chem. Phys. Lett. 222, 529 (soft cores).
+        Beutler et al., Avoiding singularities and numerical instabilities in free energy calculations based on
+        molecular simulations, 1994, Chem. Phys. Lett. 222, 529 (soft cores).
 
     Example:
         >>> path = SoftCorePath(PowerGas(2, radius=1.0), LennardJonesCluster(2))
