@@ -34,7 +34,9 @@ def rotation_onto(
 
     Example:
         >>> x = torch.randn(1, 5, 3, generator=torch.Generator().manual_seed(0))
-        >>> bool((-x @ rotation_onto(x, -x) - x).norm() < 1e-5), bool((-x @ rotation_onto(x, -x, mirrors=False) - x).norm() > 1)
+        >>> mirrored = -x @ rotation_onto(x, -x)
+        >>> turned = -x @ rotation_onto(x, -x, mirrors=False)
+        >>> bool((mirrored - x).norm() < 1e-5), bool((turned - x).norm() > 1)
         (True, True)
     """
     _check(x, y)

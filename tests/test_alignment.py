@@ -56,13 +56,27 @@ def test_the_relabelling_is_the_best_of_all():
         assert float((x[k] - y[k, order[k]]).square().sum()) == pytest.approx(cost, rel=1e-12)
 
 
-def test_an_image_of_a_cluster_is_found_again_from_several_orientations():
+ORDER = torch.tensor([3, 0, 5, 1, 4, 2])
+
+
+def test_a_relabelled_and_slightly_turned_copy_is_found_again():
     x = clouds(5, 6, 7)
+    skew = torch.tensor([[0.0, 0.1, -0.05], [-0.1, 0.0, 0.15], [0.05, -0.15, 0.0]]).double()
     x = x - x.mean(1, keepdim=True)  # which alignment would keep
-    y = (x @ turns(5, 8, mirrored=True))[:, torch.tensor([3, 0, 5, 1, 4, 2])]
-    distance = [(Aligned(starts=s)(x, y) - x).square().sum((1, 2)) for s in (1, 60)]
-    assert float(distance[1].max()) < 1e-12
-    assert float(distance[0].max()) > 1e-3  # one start alone may get stuck, which is what the others are for
+    found = Aligned()(x, (x @ torch.matrix_exp(skew))[:, ORDER])
+    assert torch.allclose(found, x, atol=1e-10)
+
+
+def test_more_starts_come_closer_and_find_a_mirror_image():
+    x = clouds(5, 6, 7)
+    x = x - x.mean(1, keepdim=True)
+    y = (x @ turns(5, 8, mirrored=True))[:, ORDER]
+    one, many = ((Aligned(starts=s)(x, y) - x).square().sum((1, 2)) for s in (1, 60))
+    assert bool((many <= one).all())
+    assert float(many.min()) < 1e-12
+    assert float(one.min()) > 1  # the first labelling decides
+    unmirrored = (Aligned(starts=60, mirrors=False)(x, y) - x).square().sum((1, 2))
+    assert float(unmirrored.min()) > 0.1
 
 
 def test_alignment_never_moves_partners_apart_and_keeps_every_distance():
