@@ -10,6 +10,7 @@ from nessampler.closed_form.pair_dictionary import PairDictionary
 from nessampler.closed_form.radial_rearrangement import RadialRearrangement
 from nessampler.kernels import Map
 from nessampler.methods.annealed_switching import CountedInterior, annealed_switching, place_times
+from nessampler.methods.cluster_feat import ClusterEnds, cluster_feat, cluster_fields
 from nessampler.methods.ends import Ends, generator_for
 from nessampler.methods.escorted_switching import escorted_switching
 from nessampler.methods.stage import Candidate, Rungs, Stage
@@ -109,4 +110,13 @@ def _cluster(ends: Ends) -> LennardJonesCluster:
     return target
 
 
-CLUSTER_RUNGS: Rungs = {"map": _maps, "switching": _switching}
+def _fields(stage: Stage) -> Iterator[Candidate]:
+    yield cluster_fields(ClusterEnds(stage, stage.mapping))
+
+
+def _feat(stage: Stage) -> Iterator[Candidate]:
+    if stage.effort.feat.steps > 0:
+        yield cluster_feat(ClusterEnds(stage, stage.mapping))
+
+
+CLUSTER_RUNGS: Rungs = {"map": _maps, "fields": _fields, "switching": _switching, "feat": _feat}
