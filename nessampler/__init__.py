@@ -12,7 +12,7 @@ from nessampler.methods.density.one_call import sample
 from nessampler.methods.density.result import Sampled
 from nessampler.methods.density.sample import DensityEffort
 from nessampler.methods.difference import Difference, free_energy
-from nessampler.methods.ladder import Effort
+from nessampler.methods.effort import Effort
 from nessampler.paths import Path
 from nessampler.simulate import Ensemble, simulate
 from nessampler.targets import Target

@@ -18,10 +18,11 @@ from nessampler.estimators import Flag, FreeEnergy
 from nessampler.fields import Evaluated
 from nessampler.kernels import Langevin, Walkers
 from nessampler.methods import difference
+from nessampler.methods.effort import Training
 from nessampler.methods.ends import Block, split_by_time
-from nessampler.methods.feat import Training
-from nessampler.methods.ladder import Method
+from nessampler.methods.ladder import RUNGS, Method
 from nessampler.methods.ledger import Prices
+from nessampler.methods.rungs import VECTOR_RUNGS, Structure
 from nessampler.methods.verdict import judge
 from nessampler.networks.mlp import ResidualFields
 from nessampler.targets import AnharmonicWell, Gaussian
@@ -165,9 +166,20 @@ def test_every_method_reports_the_rungs_below_it(wells: Wells) -> None:
 
 
 def test_auto_reports_every_rung_and_climbs_only_the_chosen(auto: ns.Difference) -> None:
-    assert [r.name for r in auto.rungs] == ["plain", "map", "switching", "feat"]
+    names = [r.name for r in auto.rungs]
+    assert names == list(RUNGS[: len(names)])
     for rung in auto.rungs:
         assert rung.block == ("evaluate" if rung.name in ("plain", "map", auto.chosen) else "select")
+
+
+def test_auto_stops_after_two_rungs_that_do_not_pay(wells: Wells) -> None:
+    twins = climbed((wells[0], wells[0]))  # plain BAR has no variance at all
+    assert [r.name for r in twins.rungs] == ["plain", "map", "fields"]
+
+
+def test_a_method_without_a_rung_is_refused(wells: Wells) -> None:
+    with pytest.raises(InputError, match="fields has nothing to offer"):
+        climbed(wells, "fields", structure=Structure({"map": VECTOR_RUNGS["map"]}))
 
 
 # --- the bill ----------------------------------------------------------------------------------------------------
@@ -250,15 +262,15 @@ def test_the_seed_settles_the_result(wells: Wells, auto: ns.Difference) -> None:
     assert again.delta_f == auto.delta_f
     assert all(torch.equal(again.state[k], auto.state[k]) for k in auto.state)
     assert again.evaluations == auto.evaluations
-    feat = {
-        name: next(r for r in result.rungs if r.name == "feat") for name, result in (("one", auto), ("other", other))
+    walked = {
+        name: next(r for r in result.rungs if r.name == "fields") for name, result in (("one", auto), ("other", other))
     }
-    assert not np.array_equal(feat["one"].works.forward, feat["other"].works.forward)
+    assert not np.array_equal(walked["one"].works.forward, walked["other"].works.forward)
 
 
 def test_streams_of_a_rung_do_not_depend_on_the_rungs_beside_it(wells: Wells, auto: ns.Difference) -> None:
-    alone = climbed(wells, "switching")
-    beside = next(r for r in auto.rungs if r.name == "switching")
+    alone = climbed(wells, "fields")
+    beside = next(r for r in auto.rungs if r.name == "fields")
     assert np.array_equal(alone.rung.pilot.works.forward, beside.pilot.works.forward)
 
 

@@ -10,14 +10,17 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.distributions.transforms import ReshapeTransform, Transform
+from torch.distributions.transforms import Transform
 
 from nessampler.diagnostics import disagreement
 from nessampler.errors import InputError
 from nessampler.estimators import Bounds, Flag, FreeEnergy, bar, bounds, jarzynski, pareto_k
+from nessampler.methods.effort import Effort
 from nessampler.methods.ends import Ends, generator_for, split_by_time
-from nessampler.methods.ladder import MARGIN, RUNGS, Effort, Ladder, Method, Pilot
+from nessampler.methods.ladder import MARGIN, RUNGS, Ladder, Method
 from nessampler.methods.ledger import Ledger
+from nessampler.methods.rungs import Structure, structure_of
+from nessampler.methods.stage import Pilot, Stage
 from nessampler.methods.transport import Works
 from nessampler.methods.verdict import Verdict, judge
 from nessampler.targets import Tally, Target, carry
@@ -92,6 +95,7 @@ def free_energy(
     *,
     method: Method = "auto",
     coordinates: Transform | None = None,
+    structure: Structure | None = None,
     seed: int = 0,
     effort: Effort | None = None,
     endstate_evaluations: tuple[Tally | int, Tally | int] = (0, 0),
@@ -108,9 +112,10 @@ def free_energy(
         target_a, target_b: densities with one event shape; energies in kT.
         samples_a, samples_b: `(n, *event)` of independent samples, or `(chains, draws, *event)` of time-ordered,
             correlated ones, float64 best. The counts may differ.
-        method: plain, map, switching, feat, or auto, which climbs while pilots on the select block say it pays.
+        method: plain, map, fields, switching, feat, or auto, which climbs while pilots on the select block say it pays.
         coordinates: a bijection from samples to a vector in which maps work well; its attribute `circular`, if any,
-            marks the circular coordinates. By default the entries of a sample, one after the other.
+            marks the circular coordinates. By default those of the structure.
+        structure: how rungs are built for this kind of walker; by default recognised from the targets, else vectors.
         seed: the same seed gives the same result.
         effort: what to spend on it.
         endstate_evaluations: what the samples of A and B cost, for the ledger: a `Tally`, or the number of gradients.
@@ -136,18 +141,16 @@ def free_energy(
     """
     effort = effort or Effort()
     chains_a, chains_b, correlated = _checked_samples(target_a, samples_a, samples_b)
-    if coordinates is None and len(target_a.event_shape) != 1:
-        # Maps and fields are of vectors: particles and lattices are seen as one, entry after entry.
-        coordinates = ReshapeTransform(target_a.event_shape, torch.Size([target_a.event_shape.numel()]))
+    structure = structure_of(target_a, target_b) if structure is None else structure
+    coordinates = structure.coordinates if coordinates is None else coordinates
     ends = Ends.of(target_a, target_b, coordinates)
     if coordinates is not None:
         chains_a, chains_b = carry(coordinates, chains_a), carry(coordinates, chains_b)
     fit, select, evaluate = split_by_time(chains_a, chains_b, effort.blocks, correlated)
     spent_a, spent_b = (n if isinstance(n, Tally) else Tally(gradient=n) for n in endstate_evaluations)
     ledger = Ledger(ends.counted, (spent_a, spent_b))
-    ladder = Ladder(
-        ends, fit, select, len(evaluate), effort=effort, ledger=ledger, seed=seed, say=say, checkpoint=checkpoint
-    )
+    stage = Stage(ends, fit, select, effort, ledger, seed, say, checkpoint)
+    ladder = Ladder(stage, structure.rungs, len(evaluate))
     pilots, chosen = ladder.climb(method)
     rungs = []
     for name in (n for n in RUNGS if n in pilots):
@@ -158,7 +161,7 @@ def free_energy(
             with ledger.charge(name, "sampling", pilot.network):
                 works = pilot.transport.works(evaluate, generator=generator_for(seed, f"evaluate {name}"))
         rungs.append(_rung(pilot, works, climbed, ledger, pilots, chosen, seed))
-    return _result(method, rungs, chosen, ledger, ladder, pilots, endstate_flags, seed)
+    return _result(method, rungs, chosen, stage, endstate_flags)
 
 
 def _rung(
@@ -196,15 +199,9 @@ def _note(name: str, pilots: Mapping[str, Pilot], chosen: str) -> str:
 
 
 def _result(
-    method: Method,
-    rungs: Sequence[RungResult],
-    chosen: str,
-    ledger: Ledger,
-    ladder: Ladder,
-    pilots: Mapping[str, Pilot],
-    endstate_flags: Sequence[Flag],
-    seed: int,
+    method: Method, rungs: Sequence[RungResult], chosen: str, stage: Stage, endstate_flags: Sequence[Flag]
 ) -> Difference:
+    ledger, seed = stage.ledger, stage.seed
     by_name = {r.name: r for r in rungs}
     forward, reverse = by_name[chosen].works
     estimators = {
@@ -214,7 +211,7 @@ def _result(
         "plain_bar": by_name["plain"].estimate,
     }
     flags = (*by_name[chosen].estimate.flags, *disagreement(forward, reverse, seed=seed), *endstate_flags)
-    state = {k: v for p in pilots.values() for k, v in p.transport.state.items()}
+    state = {k: v for p in stage.below.values() for k, v in p.transport.state.items()}
     return Difference(
         method=method,
         delta_f=by_name[chosen].estimate,
@@ -225,7 +222,7 @@ def _result(
         flags=flags,
         evaluations=ledger.evaluations(),
         seconds={stage: ledger.seconds(stage=stage) for stage in ("training", "sampling")},
-        metrics=ladder.metrics,
+        metrics=stage.metrics,
         state=state,
     )
 

@@ -1,175 +1,92 @@
-"""The ladder: plain, map, switching, FEAT; each rung fitted on the fit block, chosen on the select block."""
+"""The ladder: rungs from plain to learned, each fitted on the fit block, chosen on the select block."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import replace
 from typing import Literal, get_args
-
-from torch.distributions.transforms import Transform
 
 from nessampler.errors import InputError
 from nessampler.estimators import FreeEnergy, bar
-from nessampler.kernels import Map
-from nessampler.methods.ends import Block, Ends, generator_for
-from nessampler.methods.feat import Training, feat_transports
-from nessampler.methods.ledger import CountsEvaluations, Ledger, Prices
+from nessampler.methods.ends import generator_for
+from nessampler.methods.ledger import CountsEvaluations
 from nessampler.methods.plain import plain
-from nessampler.methods.switching import tuned_switching
-from nessampler.methods.targeted_fep import candidate_maps, mapped
-from nessampler.methods.transport import Transport, Works
+from nessampler.methods.stage import Pilot, Rungs, Stage
+from nessampler.methods.transport import Transport
 
-__all__ = ["Effort", "Ladder", "Method", "Pilot"]
+__all__ = ["MARGIN", "RUNGS", "Ladder", "Method"]
 
-Method = Literal["plain", "map", "switching", "feat", "auto"]
-RUNGS = ("plain", "map", "switching", "feat")
+Method = Literal["plain", "map", "fields", "switching", "feat", "auto"]
+RUNGS = ("plain", "map", "fields", "switching", "feat")
+STANDS_ON = {"fields": ("map",), "switching": ("map",), "feat": ("map",)}
 MARGIN = 0.8  # a rung must lower variance x cost below this fraction: pilot errors are themselves uncertain
-
-Say = Callable[[str], None]
-
-
-@dataclass(frozen=True)
-class Effort:
-    """How much to spend. The defaults suit a molecule of some tens of atoms.
-
-    Attributes:
-        blocks: fractions of the samples that fit, select and evaluate, in time order.
-        switching_steps: Langevin steps of a switching path.
-        tuning_samples: samples of each end that tune step sizes.
-        feat: network, training and sampling of the learned rung.
-        prices: relative price of an evaluation of either state, or of a network.
-    """
-
-    blocks: tuple[float, float, float] = (0.4, 0.2, 0.4)
-    switching_steps: int = 12
-    tuning_samples: int = 150
-    feat: Training = field(default_factory=Training)
-    prices: Prices = field(default_factory=Prices)
-
-
-@dataclass(frozen=True)
-class Pilot:
-    """A rung as the select block saw it. `cost` is what the whole rung costs on the evaluate block."""
-
-    transport: Transport
-    works: Works
-    estimate: FreeEnergy
-    cost: float
-    network: CountsEvaluations | None = None
-
-    @property
-    def merit(self) -> float:
-        """Variance x cost; +inf where the pilot found no overlap."""
-        error = self.estimate.std_error
-        return math.inf if error is None else error**2 * self.cost
+PATIENCE = 2  # rungs in a row that do not pay, after which nothing dearer is tried
 
 
 class Ladder:
     """Builds and tries rungs, each the starting point of the next.
 
     Args:
-        ends, fit, select: the states and the two blocks that may be looked at.
+        stage: what rungs may look at, and whom they charge.
+        rungs: how each is built.
         evaluations: samples in the evaluate block, both ends, for which the cost of a rung is reckoned.
-        effort, ledger: what to spend, and where to write it down.
-        seed: streams of random numbers derive from it.
-        say: told what is going on, one line at a time.
-        checkpoint: where training may leave its state.
     """
 
-    def __init__(
-        self,
-        ends: Ends,
-        fit: Block,
-        select: Block,
-        evaluations: int,
-        *,
-        effort: Effort,
-        ledger: Ledger,
-        seed: int,
-        say: Say,
-        checkpoint: Path | None = None,
-    ) -> None:
-        self.ends, self.fit, self.select, self.effort, self.ledger = ends, fit, select, effort, ledger
-        self._scale = evaluations / len(select)
-        self._seed, self._say, self._checkpoint = seed, say, checkpoint
-        self.metrics: list[dict] = []
+    def __init__(self, stage: Stage, rungs: Rungs, evaluations: int) -> None:
+        self._stage, self._rungs = stage, rungs
+        self._scale = evaluations / len(stage.select)
 
     def climb(self, method: Method) -> tuple[dict[str, Pilot], str]:
-        """Pilots of the rungs that `method` asks for, and the name of the chosen one."""
+        """Pilots of the rungs that `method` asks for, and the name of the chosen one.
+
+        `auto` goes up while rungs pay, and stops after two in a row that do not: they cost more the higher they are.
+        """
         if method not in get_args(Method):
             raise InputError(f"method must be one of {', '.join(get_args(Method))}: got {method!r}")
-        pilots = {"plain": self._pilot(plain(self.ends))}
-        if method == "plain":
-            return pilots, "plain"
-        pilots["map"] = self._best_map()
-        if method in ("switching", "auto"):
-            pilots["switching"] = self._switching(pilots["map"].transport)
-        if method in ("feat", "auto"):
-            pilots["feat"] = self._feat(pilots["map"].transport)
-        chosen = method if method != "auto" else self._choose(pilots)
-        return pilots, chosen
+        pilots = self._stage.below
+        pilots["plain"] = self._pilot(plain(self._stage.ends), None)
+        if method == "auto":
+            return pilots, self._climb_while_it_pays()
+        for name in (*STANDS_ON.get(method, ()), method):
+            if name != "plain" and not self._build(name):
+                raise InputError(f"the rung {name} has nothing to offer here; use another method")
+        return pilots, method
 
-    def _choose(self, pilots: dict[str, Pilot]) -> str:
-        best = "plain"
+    def _climb_while_it_pays(self) -> str:
+        pilots, best, misses = self._stage.below, "plain", 0
         for name in RUNGS[1:]:
-            if pilots[name].merit < MARGIN * pilots[best].merit:
-                best = name
+            if not self._build(name):
+                continue
+            pays = pilots[name].merit < MARGIN * pilots[best].merit
+            best, misses = (name, 0) if pays else (best, misses + 1)
+            if misses == PATIENCE and math.isfinite(pilots[best].merit):
+                break
         return best
 
-    def _pilot(self, transport: Transport, network: CountsEvaluations | None = None) -> Pilot:
+    def _build(self, name: str) -> bool:
+        """Pilot the rung's candidates and keep the most promising; whether there was one."""
+        if name not in self._rungs:
+            return False
+        tried = [self._pilot(*candidate) for candidate in self._rungs[name](self._stage)]
+        if tried:
+            best = min(tried, key=lambda pilot: pilot.promise)
+            self._stage.below[name] = replace(best, cost=self._spent(name) + best.carrying)
+        return bool(tried)
+
+    def _pilot(self, transport: Transport, network: CountsEvaluations | None) -> Pilot:
         """Works on the select block, which tell how the rung would fare; they count as training."""
-        generator = generator_for(self._seed, f"pilot {transport.name} {transport.description}")
-        before = self.ledger.cost(transport.name, self.effort.prices)
-        with self.ledger.charge(transport.name, "training", network):
-            works = transport.works(self.select, generator=generator)
-        spent = self.ledger.cost(transport.name, self.effort.prices) - before
-        estimate = bar(*works, seed=self._seed)
-        self._say(f"{transport.name} ({transport.description}) on the select block: {_short(estimate)}")
-        cost = self.ledger.cost(transport.name, self.effort.prices) + self._scale * spent
-        return Pilot(transport, works, estimate, cost, network)
+        stage, name = self._stage, transport.name
+        generator = generator_for(stage.seed, f"pilot {name} {transport.description}")
+        before = self._spent(name)
+        with stage.ledger.charge(name, "training", network):
+            works = transport.works(stage.select, generator=generator)
+        carrying = self._scale * (self._spent(name) - before)
+        estimate = bar(*works, seed=stage.seed)
+        stage.say(f"{name} ({transport.description}) on the select block: {_short(estimate)}")
+        return Pilot(transport, works, estimate, self._spent(name) + carrying, carrying, network)
 
-    def _best_map(self) -> Pilot:
-        pilots = [
-            self._pilot(mapped(self.ends, name, transform))
-            for name, transform in candidate_maps(self.ends, self.fit).items()
-        ]
-        return min(pilots, key=lambda p: p.merit / p.cost)  # the smallest error: all maps cost the same
-
-    def _switching(self, mapping: Transport) -> Pilot:
-        with self.ledger.charge("switching", "training"):
-            transport = tuned_switching(
-                self.ends,
-                _map_of(mapping),
-                self.fit.thinned(self.effort.tuning_samples),
-                steps=self.effort.switching_steps,
-                generator=generator_for(self._seed, "tune switching"),
-                say=self._say,
-            )
-        return self._pilot(transport)
-
-    def _feat(self, mapping: Transport) -> Pilot:
-        """Analytic fields first; the learned residual only replaces them where its pilot is better."""
-        transports = feat_transports(
-            self.ends,
-            _map_of(mapping),
-            self.fit,
-            self.select,
-            training=self.effort.feat,
-            tuning_samples=self.effort.tuning_samples,
-            ledger=self.ledger,
-            seed=self._seed,
-            say=self._say,
-            checkpoint=self._checkpoint,
-            metrics=self.metrics,
-        )
-        return min((self._pilot(*found) for found in transports), key=lambda pilot: pilot.merit)
-
-
-def _map_of(transport: Transport) -> Transform:
-    assert isinstance(transport.kernel, Map)
-    return transport.kernel.transform
+    def _spent(self, name: str) -> float:
+        return self._stage.ledger.cost(name, self._stage.effort.prices)
 
 
 def _short(estimate: FreeEnergy) -> str:

@@ -12,8 +12,7 @@ import numpy as np
 from nessampler.diagnostics import convergence
 from nessampler.errors import InputError
 from nessampler.methods.difference import Difference, free_energy
-from nessampler.methods.feat import Training
-from nessampler.methods.ladder import Effort
+from nessampler.methods.effort import Effort, Training
 from nessampler.methods.ledger import Prices
 from nessampler.runs.config import DifferenceConfig
 from nessampler.runs.directory import RunDirectory
@@ -79,6 +78,7 @@ def _estimate(config: DifferenceConfig, prepared: Prepared, out: Path, listener:
         seed=config.run.seed,
         effort=Effort(
             blocks=ladder.blocks,
+            fields_steps=ladder.fields_steps,
             switching_steps=ladder.switching_steps,
             tuning_samples=ladder.tuning_samples,
             feat=Training(

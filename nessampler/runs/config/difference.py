@@ -121,6 +121,7 @@ class Ladder(Table):
     """Blocks and transports."""
 
     blocks: tuple[PositiveFloat, PositiveFloat, PositiveFloat] = (0.4, 0.2, 0.4)
+    fields_steps: PositiveInt = 64
     switching_steps: PositiveInt = 12
     tuning_samples: PositiveInt = 150
     network_cost: PositiveFloat = 1.0
@@ -137,7 +138,7 @@ class Ladder(Table):
 class DifferenceRun(Run):
     """The rungs that a difference can be asked for."""
 
-    method: Literal["plain", "map", "switching", "feat", "auto"] = "auto"
+    method: Literal["plain", "map", "fields", "switching", "feat", "auto"] = "auto"
 
 
 class DifferenceConfig(Problem):

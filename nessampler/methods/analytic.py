@@ -1,0 +1,21 @@
+"""The rung of analytic fields: velocity and score of an interpolant in closed form, nothing trained."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from nessampler.methods.ledger import CountedFields
+from nessampler.methods.stage import Candidate, Stage
+from nessampler.methods.standardised import StandardisedEnds
+
+__all__ = ["fields_rung"]
+
+
+def fields_rung(stage: Stage) -> Iterator[Candidate]:
+    r"""Fields between the Gaussians of the mapped end $T_\# A$ and of B; two energies per walker at any step count."""
+    ends = StandardisedEnds(stage, stage.mapping)
+    base = ends.gaussian_fields()
+    fields = CountedFields(base)
+    with stage.ledger.charge("fields", "training", fields):
+        transport = ends.tuned("fields", fields, base, stage.effort.fields_steps, "analytic Gaussian fields")
+    yield transport, fields

@@ -1,0 +1,43 @@
+"""How much a difference may spend, rung by rung."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from nessampler.methods.ledger import Prices
+
+__all__ = ["Effort", "Training"]
+
+
+@dataclass(frozen=True)
+class Training:
+    """The learned rung: how large, how long, how finely sampled. Zero `steps` leave the analytic fields alone."""
+
+    steps: int = 1000
+    batch_size: int = 512
+    learning_rate: float = 5e-3
+    width: int = 128
+    depth: int = 3
+    sampling_steps: int = 64
+    patience: int = 6
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How much to spend. The defaults suit a molecule of some tens of atoms.
+
+    Attributes:
+        blocks: fractions of the samples that fit, select and evaluate, in time order.
+        fields_steps: Langevin steps along analytic interpolant fields.
+        switching_steps: Langevin steps of a switching path.
+        tuning_samples: samples of each end that tune step sizes.
+        feat: network, training and sampling of the learned rung.
+        prices: relative price of an evaluation of either state, or of a network.
+    """
+
+    blocks: tuple[float, float, float] = (0.4, 0.2, 0.4)
+    fields_steps: int = 64
+    switching_steps: int = 12
+    tuning_samples: int = 150
+    feat: Training = field(default_factory=Training)
+    prices: Prices = field(default_factory=Prices)

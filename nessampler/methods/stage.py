@@ -1,0 +1,95 @@
+"""What a rung is given, and what it gives back."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from torch.distributions.transforms import Transform
+
+from nessampler.estimators import FreeEnergy
+from nessampler.kernels import Map
+from nessampler.methods.effort import Effort
+from nessampler.methods.ends import Block, Ends
+from nessampler.methods.ledger import CountsEvaluations, Ledger
+from nessampler.methods.transport import Transport, Works
+
+__all__ = ["Candidate", "Pilot", "Rung", "Say", "Stage"]
+
+Say = Callable[[str], None]
+
+Candidate = tuple[Transport, CountsEvaluations | None]
+"""A transport ready to run, and the fields or network whose evaluations are billed, if there are any."""
+
+
+@dataclass(frozen=True)
+class Pilot:
+    """A transport as the select block saw it.
+
+    Attributes:
+        cost: of the whole rung, what its other candidates cost included, with works on the evaluate block.
+        carrying: the part of it that these works alone will cost.
+    """
+
+    transport: Transport
+    works: Works
+    estimate: FreeEnergy
+    cost: float
+    carrying: float
+    network: CountsEvaluations | None = None
+
+    @property
+    def merit(self) -> float:
+        """Variance x cost; +inf where the pilot found no overlap."""
+        return self._variance * self.cost
+
+    @property
+    def promise(self) -> float:
+        """Variance x what works on the evaluate block will cost: what decides between candidates already paid for."""
+        return self._variance * self.carrying
+
+    @property
+    def _variance(self) -> float:
+        error = self.estimate.std_error
+        return math.inf if error is None else error**2
+
+
+@dataclass
+class Stage:
+    """Where a rung is built: all it may look at, and where it writes down what it costs.
+
+    Attributes:
+        ends, fit, select: the states in common coordinates, and the two blocks that may be looked at.
+        effort, ledger: what to spend, and whom to charge.
+        seed: streams of random numbers derive from it.
+        say: told what is going on, one line at a time.
+        checkpoint: where training may leave its state.
+        metrics: rows of training curves are appended here.
+        below: the pilots of the rungs below, by name.
+    """
+
+    ends: Ends
+    fit: Block
+    select: Block
+    effort: Effort
+    ledger: Ledger
+    seed: int = 0
+    say: Say = lambda _: None
+    checkpoint: Path | None = None
+    metrics: list[dict] = field(default_factory=list)
+    below: dict[str, Pilot] = field(default_factory=dict)
+
+    @property
+    def mapping(self) -> Transform:
+        """The chosen map, on which the rungs above stand."""
+        kernel = self.below["map"].transport.kernel
+        assert isinstance(kernel, Map)
+        return kernel.transform
+
+
+Rung = Callable[[Stage], Iterator[Candidate]]
+"""Yields candidates one after the other; each is piloted before the next is made, and the most promising one stays."""
+
+Rungs = Mapping[str, Rung]

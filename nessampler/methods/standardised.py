@@ -1,0 +1,75 @@
+"""The mapped end of A and the end of B in coordinates that standardise B, where interpolant fields live."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+from torch.distributions.transforms import ComposeTransform, Transform
+
+from nessampler.closed_form.affine import fit_standardizer
+from nessampler.closed_form.gaussian_interpolant import GaussianFields, fit_gaussian_fields
+from nessampler.fields import Fields
+from nessampler.kernels import Langevin
+from nessampler.methods.ends import generator_for
+from nessampler.methods.stage import Stage
+from nessampler.methods.transport import Transport
+from nessampler.paths import EndpointPath
+from nessampler.targets import TransformedTarget, carry
+
+__all__ = ["DIFFUSIONS", "StandardisedEnds"]
+
+DIFFUSIONS = (0.25, 0.5, 1.0, 2.0)  # eps in units of the path's variance
+
+
+class StandardisedEnds:
+    r"""Between $T_\# A$ and B, in coordinates that standardise B given the circular ones, which stay where they are.
+
+    Attributes:
+        moving: which coordinates are transported; the circular ones are carried along.
+        path: endpoints only; interior energies are never asked for.
+        encode_a, encode_b: from common coordinates to these.
+        u_a, u_b: the fit block in these coordinates; `held_a`, `held_b` the select block.
+    """
+
+    def __init__(self, stage: Stage, transform: Transform) -> None:
+        ends, self._stage = stage.ends, stage
+        self.moving = ~ends.circular
+        standard = fit_standardizer(stage.fit.flat_b, ends.circular, conditional=bool(ends.circular.any()))
+        self.encode_a, self.encode_b = ComposeTransform([transform, standard]), standard
+        self.path = EndpointPath(
+            TransformedTarget(TransformedTarget(ends.a, transform), standard), TransformedTarget(ends.b, standard)
+        )
+        self.u_a, self.u_b = self._encoded(stage.fit.flat_a, stage.fit.flat_b)
+        self.held_a, self.held_b = self._encoded(stage.select.flat_a, stage.select.flat_b)
+
+    def gaussian_fields(self) -> GaussianFields:
+        """Fields between the Gaussians of both ends, correlations shrunk."""
+        return fit_gaussian_fields(self.u_a, self.u_b, shrink=0.75, moving=self.moving)
+
+    def tuned(self, name: str, fields: Fields, base: GaussianFields, steps: int, what: str) -> Transport:
+        """Of a few diffusions the one with the smallest BAR error of pilot walkers, frozen from there on."""
+        stage = self._stage
+        pilot, generator = stage.fit.thinned(stage.effort.tuning_samples), generator_for(stage.seed, f"tune {what}")
+        candidates = (self._transport(name, fields, base, steps, factor, what) for factor in DIFFUSIONS)
+        return min(candidates, key=lambda candidate: candidate.pilot_error(pilot, generator=generator))
+
+    def _transport(
+        self, name: str, fields: Fields, base: GaussianFields, steps: int, factor: float, what: str
+    ) -> Transport:
+        def diffusion(t: float) -> Tensor:
+            return factor * base.variance(t)
+
+        module = fields if isinstance(fields, nn.Module) else base
+        state = {f"{name}.{k}": v for k, v in module.state_dict().items()}
+        return Transport(
+            name,
+            f"{what}, {steps} steps, ε = {factor:g} × path variance",
+            Langevin(fields, diffusion),
+            self.path,
+            tuple(k / steps for k in range(steps + 1)),
+            self.encode_a,
+            self.encode_b,
+            state,
+        )
+
+    def _encoded(self, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+        return carry(self.encode_a, a), carry(self.encode_b, b)
