@@ -5,6 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 DOCS_STAMP := $(VENV)/.installed-docs
 DEMO_OUT ?= runs/demo
+WORKERS ?= 2
 
 # Idle OpenMP threads sleep instead of spinning: on a machine with other work, spinning costs tenfold.
 export OMP_WAIT_POLICY ?= PASSIVE
@@ -23,8 +24,9 @@ lint: $(STAMP)
 types: $(STAMP)
 	$(BIN)/pyright
 
+# A file's tests share fixtures that are dear to make, so a file stays with one worker.
 unit: $(STAMP)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile
 
 test-slow: $(STAMP)
 	$(BIN)/python -m pytest -m slow
