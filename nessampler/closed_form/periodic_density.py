@@ -1,4 +1,4 @@
-"""A density of one or two angles on a periodic grid, interpolated so that its distribution function has a closed inverse."""
+"""A density of one or two angles on a periodic grid, whose distribution functions have closed inverses."""
 
 from __future__ import annotations
 
@@ -53,7 +53,10 @@ class PeriodicDensity:
             raise InputError(f"a density must be positive and finite at every node: got {float(values.min())} at least")
         # The mean of a periodic, piecewise linear function is that of its nodes.
         self.values = values / (values.mean() * TURN**values.ndim)
-        self.cut, self.steps = cut, torch.tensor([TURN / n for n in values.shape]).to(values)
+        self.cut, self.steps = (
+            cut,
+            torch.tensor([TURN / n for n in values.shape], dtype=values.dtype, device=values.device),
+        )
 
     def to_unit(self, angles: Float[Tensor, "*batch k"]) -> Float[Tensor, "*batch k"]:
         """u in [0, 1), independent and uniform for angles of this density."""
@@ -69,9 +72,7 @@ class PeriodicDensity:
         place = _backward(_rows(self._marginal, u[..., 0]), u[..., 0], self.steps[0])
         found = [self.cut[0] + self.steps[0] * place]
         if self.values.ndim == 2:
-            found.append(
-                self.cut[1] + self.steps[1] * _backward(self._conditional(place), u[..., 1], self.steps[1])
-            )
+            found.append(self.cut[1] + self.steps[1] * _backward(self._conditional(place), u[..., 1], self.steps[1]))
         return torch.remainder(torch.stack(found, -1) + math.pi, TURN) - math.pi
 
     def log_density(self, angles: Float[Tensor, "*batch k"]) -> Float[Tensor, "*batch"]:
@@ -92,19 +93,24 @@ class PeriodicDensity:
 
 
 def fit_periodic_density(
-    angles: Float[Tensor, "n k"], *, cut: Float[Tensor, " k"] | None = None, cells: int = 64
+    angles: Float[Tensor, "n k"],
+    *,
+    cut: Float[Tensor, " k"] | None = None,
+    cells: int = 64,
+    width: float | None = None,
 ) -> PeriodicDensity:
     r"""Wrapped Gaussians about the samples; their width is the one that predicts the other half of the samples best.
 
     $$p(\theta) = \frac{1}{n}\sum_i \prod_{a\le k} N_\mathrm{wrapped}(\theta_a - \theta_{ia}; \sigma_i^2), \qquad
       \sigma_i = \sigma\,\sqrt{g / \tilde p(\theta_i)}$$
 
-    with $\tilde p$ the same of one width $\sigma$ and g its geometric mean over the samples: wide where samples are few.
+    with $\tilde p$ the same of one width $\sigma$ and g its geometric mean over them: wide where samples are few.
 
     Args:
         angles: samples in rad, time order; halves are the first and the second.
         cut: where circles are cut, by default where samples are fewest.
         cells: of the grid, along every angle.
+        width: $\sigma$ in rad, instead of the best one.
 
     Raises:
         InputError: fewer than 20 samples, or more than two angles.
@@ -120,11 +126,16 @@ def fit_periodic_density(
     """
     if len(angles) < 20 or angles.ndim != 2 or angles.shape[1] not in (1, 2):
         raise InputError(f"a density of one or two angles needs 20 samples: got shape {tuple(angles.shape)}")
-    halves = angles.chunk(2)
-    width = max(BANDWIDTHS, key=lambda w: _likelihood(*halves, w) + _likelihood(*halves[::-1], w))
     cut = quiet_angle(angles) if cut is None else cut
-    grid = [c + TURN / cells * torch.arange(cells).to(angles) for c in cut]
-    return PeriodicDensity(_smoothed(angles, grid, width), cut)
+    if width is not None:
+        return _smoothed(angles, cut, cells, width)
+    first, second = angles.chunk(2)
+
+    def predicts(width: float) -> float:
+        pairs = ((first, second), (second, first))
+        return sum(float(_smoothed(train, cut, cells, width).log_density(test).sum()) for train, test in pairs)
+
+    return _smoothed(angles, cut, cells, max(BANDWIDTHS, key=predicts))
 
 
 def quiet_angle(*samples: Float[Tensor, "n k"]) -> Float[Tensor, " k"]:
@@ -138,31 +149,22 @@ def quiet_angle(*samples: Float[Tensor, "n k"]) -> Float[Tensor, " k"]:
     return torch.stack(found)
 
 
-def _smoothed(angles: Tensor, grid: list[Tensor], width: float) -> Tensor:
-    widths = _adapted(angles, width)
-    factors = [_kernel(g, angles[:, i], widths) for i, g in enumerate(grid)]
+def _smoothed(angles: Tensor, cut: Tensor, cells: int, width: float) -> PeriodicDensity:
+    """Of widths that follow a pilot of one width."""
+    pilot = _spread(angles, cut, cells, torch.full_like(angles[:, 0], width)).log_density(angles)
+    return _spread(angles, cut, cells, width * (0.5 * (pilot.mean() - pilot)).exp().clamp(0.5, 4.0))
+
+
+def _spread(angles: Tensor, cut: Tensor, cells: int, widths: Tensor) -> PeriodicDensity:
+    factors = [
+        _kernel(c + TURN / cells * torch.arange(cells).to(angles), angles[:, i], widths) for i, c in enumerate(cut)
+    ]
     values = factors[0].mean(1) if len(factors) == 1 else factors[0] @ factors[1].T / len(angles)
-    return (1 - BACKGROUND) * values + BACKGROUND / TURN ** len(grid)
-
-
-def _adapted(angles: Tensor, width: float) -> Tensor:
-    """A width of every sample's own."""
-    pilot = _at(angles, angles, angles.new_full((len(angles),), width))
-    return width * (pilot.log().mean() - pilot.log()).mul(0.5).exp().clamp(0.5, 4.0)
-
-
-def _likelihood(train: Tensor, test: Tensor, width: float) -> float:
-    density = _at(test, train, _adapted(train, width))
-    return float(((1 - BACKGROUND) * density + BACKGROUND / TURN ** test.shape[1]).log().sum())
-
-
-def _at(x: Tensor, samples: Tensor, widths: Tensor) -> Tensor:
-    factors = [_kernel(x[:, i], samples[:, i], widths) for i in range(x.shape[1])]
-    return torch.stack(factors).prod(0).mean(1)
+    return PeriodicDensity((1 - BACKGROUND) * values + BACKGROUND / TURN ** len(cut), cut)
 
 
 def _kernel(x: Tensor, samples: Tensor, widths: Tensor) -> Tensor:
-    """Wrapped Gaussians, `(points, samples)`; images beyond the nearest are below rounding at these widths."""
+    """Wrapped Gaussians, `(points, samples)`; the nearest images are enough at these widths."""
     apart = torch.remainder(x[:, None] - samples + math.pi, TURN) - math.pi
     images = sum((-0.5 * ((apart + TURN * k) / widths).square()).exp() for k in (-1, 0, 1))
     return images / (widths * math.sqrt(TURN))

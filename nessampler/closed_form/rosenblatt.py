@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.distributions import constraints
 from torch.distributions.transforms import ComposeTransform, Transform
 
-from nessampler.closed_form.affine import ConditionalAffine, fit_map
+from nessampler.closed_form.affine import ConditionalAffine
 from nessampler.closed_form.periodic_density import PeriodicDensity, fit_periodic_density, quiet_angle
 from nessampler.errors import InputError
 
