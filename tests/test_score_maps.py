@@ -95,7 +95,11 @@ def test_maps_by_scores_cost_a_gradient_a_sample_and_no_gradient_means_no_map():
     ends = ends_of(a, b, CIRCULAR)
     block = Block(a.sample(100, g)[None], b.sample(120, g)[None], False)
     found = score_maps(ends, block)
-    assert list(found) == ["affine by scores", "affine by scores, conditional on 1 torsions"]
+    assert list(found) == [
+        "affine by scores",
+        "affine by scores, conditional on 1 torsions × 1",
+        "affine by scores, conditional on 1 torsions × 2",
+    ]
     assert [c.tally().gradient for c in ends.counted] == [100, 120]
     assert set(mapped(ends, "one", found["affine by scores"]).state) == {
         "map.matrix", "map.mean_in", "map.mean_out", "map.circular",

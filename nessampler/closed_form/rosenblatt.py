@@ -12,7 +12,7 @@ from nessampler.closed_form.affine import ConditionalAffine
 from nessampler.closed_form.periodic_density import PeriodicDensity, fit_periodic_density, quiet_angle
 from nessampler.errors import InputError
 
-__all__ = ["CircularRosenblatt", "fit_rosenblatt", "slaved"]
+__all__ = ["CircularRosenblatt", "fit_rosenblatt", "halves", "slaved"]
 
 
 class CircularRosenblatt(Transform):
@@ -89,9 +89,9 @@ def fit_rosenblatt(x_a: Float[Tensor, "n d"], x_b: Float[Tensor, "m d"], index: 
         >>> abs(float(move(a.double()).mean()) - 1) < 0.05
         True
     """
-    angles = x_a[:, index], x_b[:, index]
-    cut = quiet_angle(*angles)
-    return CircularRosenblatt(*(fit_periodic_density(x, cut=cut) for x in angles), index)
+    cut = quiet_angle(x_a[:, index], x_b[:, index])
+    source, goal = (fit_periodic_density(x[:, index], cut=cut) for x in (x_a, x_b))
+    return CircularRosenblatt(source, goal, index)
 
 
 def slaved(soft: Transform, hard: ConditionalAffine) -> ComposeTransform:
@@ -111,7 +111,21 @@ def slaved(soft: Transform, hard: ConditionalAffine) -> ComposeTransform:
         >>> slaved(fit_rosenblatt(x, x + 1, torch.tensor([0])), hard)(x).shape
         torch.Size([500, 2])
     """
+    before, after = _split(hard)
+    return ComposeTransform([before, soft, after])
+
+
+def halves(transform: Transform) -> tuple[ConditionalAffine, ConditionalAffine] | None:
+    """What `slaved` does before and after the angles move, also of a map that leaves them; None of any other map."""
+    if isinstance(transform, ConditionalAffine):
+        return _split(transform)
+    ends = [transform.parts[0], transform.parts[-1]] if isinstance(transform, ComposeTransform) else []
+    if len(ends) == 2 and isinstance(ends[0], ConditionalAffine) and isinstance(ends[1], ConditionalAffine):
+        return ends[0], ends[1]
+    return None
+
+
+def _split(hard: ConditionalAffine) -> tuple[ConditionalAffine, ConditionalAffine]:
     nowhere, one = torch.zeros_like(hard.mean_in), torch.ones_like(hard.mean_in[0])
     before = ConditionalAffine(hard.matrix, hard.mean_in, nowhere, hard.circular)
-    after = ConditionalAffine(one, nowhere, hard.mean_out, hard.circular)
-    return ComposeTransform([before, soft, after])
+    return before, ConditionalAffine(one, nowhere, hard.mean_out, hard.circular)

@@ -53,8 +53,8 @@ def score_maps(ends: Ends, fit: Block) -> dict[str, ConditionalAffine]:
     except InputError:  # a density without a gradient
         return {}
     maps, soft = {}, int(ends.circular.sum())
-    for harmonics in (0, 1) if soft else (0,):
-        name = f"affine by scores, conditional on {soft} torsions" if harmonics else "affine by scores"
+    for harmonics in (0, 1, 2) if soft else (0,):
+        name = "affine by scores" + (f", conditional on {soft} torsions × {harmonics}" if harmonics else "")
         try:
             maps[name] = fit_map_by_scores(x_a, score_a, x_b, score_b, ends.circular, harmonics=harmonics)
         except InputError:
