@@ -46,7 +46,7 @@ class TorusFields(nn.Module):
         interpolants, 2023, arXiv:2303.08797.
 
     Example:
-        >>> one, other = (WrappedMixture(torch.ones(1), m * torch.ones(1, 1), 0.04 * torch.ones(1, 1)) for m in (3., -3.))
+        >>> one, other = (WrappedMixture(torch.ones(1), m * torch.ones(1, 1), torch.ones(1, 1) / 25) for m in (3, -3))
         >>> fields = TorusFields(one, other, torch.tensor([0]), 2)
         >>> fields(torch.tensor([0.5]), torch.tensor([[torch.pi, 7.0]])).velocity  # the short way, across ±π
         tensor([[0.2832, 0.0000]])
