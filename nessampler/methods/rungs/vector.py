@@ -12,6 +12,7 @@ from nessampler.methods.maps import candidate_maps, mapped, score_maps
 from nessampler.methods.soft_maps import soft_map
 from nessampler.methods.stage import Candidate, Rungs, Stage
 from nessampler.methods.switching import tuned_switching
+from nessampler.methods.torsion_fields import torsion_fields
 
 __all__ = ["VECTOR_RUNGS"]
 
@@ -32,6 +33,11 @@ def _maps(stage: Stage) -> Iterator[Candidate]:
         yield mapped(stage.ends, what, slaved(soft, transform)), None
 
 
+def _fields(stage: Stage) -> Iterator[Candidate]:
+    yield from fields_rung(stage)
+    yield from torsion_fields(stage, stage.mapping)
+
+
 def _switching(stage: Stage) -> Iterator[Candidate]:
     with stage.ledger.charge("switching", "training"):
         transport = tuned_switching(
@@ -45,4 +51,4 @@ def _switching(stage: Stage) -> Iterator[Candidate]:
     yield transport, None
 
 
-VECTOR_RUNGS: Rungs = {"map": _maps, "fields": fields_rung, "switching": _switching, "feat": feat_rung}
+VECTOR_RUNGS: Rungs = {"map": _maps, "fields": _fields, "switching": _switching, "feat": feat_rung}
