@@ -17,6 +17,7 @@ from nessampler.errors import InputError
 from nessampler.methods.effort import Training
 from nessampler.stein import stein_check
 from nessampler.targets import AnharmonicWell, Gaussian, TransformedTarget, energy_and_score
+from nessampler.targets.numpy_density import NumpyDensity
 
 Wells = tuple[AnharmonicWell, AnharmonicWell]
 SEEDS = 100
@@ -197,6 +198,9 @@ def test_a_density_without_gradients_is_taken_on_trust() -> None:
     g = torch.Generator().manual_seed(0)
     samples = a.sample(400, generator=g), b.sample(400, generator=g)
     assert codes(a, b, *samples) == []
+    energies_only = [NumpyDensity(lambda x, m=m: -0.5 * ((x - m) ** 2).sum(-1), 2) for m in (0.0, 1.0)]
+    result = ns.free_energy(*energies_only, *samples, method="map")
+    assert result.evaluations["state_a"]["endstates"] == {"energy": 0, "gradient": 0}
     with pytest.raises(InputError, match="exchange"):
         ns.free_energy(Gaussian(torch.zeros(2), torch.ones(2)), Gaussian(torch.ones(2), torch.ones(2)), *samples[::-1])
 
