@@ -20,7 +20,7 @@ from nessampler.targets import AnharmonicWell, Gaussian, TransformedTarget, ener
 from nessampler.targets.numpy_density import NumpyDensity
 
 Wells = tuple[AnharmonicWell, AnharmonicWell]
-SEEDS = 100
+SEEDS, FEWER = 100, 40
 
 
 def chains(seed: int, shape: tuple[int, int] = (8, 250), d: int = 8, memory: float = 0.7) -> tuple[np.ndarray, ...]:
@@ -39,11 +39,13 @@ def test_healthy_correlated_samples_pass_and_hot_or_shifted_ones_do_not() -> Non
     for seed in range(SEEDS):
         x, score = chains(seed)
         found["healthy"] += not stein_check(x, score).fits
+        if seed >= FEWER:
+            continue
         found["hot"] += not stein_check(x, score / 1.1).fits  # of a density that is colder by a tenth
         found["neighbour"] += not stein_check(x, np.exp(-(x - 0.2)) - 1).fits  # moved by 0.16 standard deviations
     assert found["healthy"] <= 1  # one in a thousand is allowed
-    assert found["hot"] >= 95
-    assert found["neighbour"] >= 95
+    assert found["hot"] >= FEWER - 2
+    assert found["neighbour"] >= FEWER - 2
 
 
 def test_independent_skewed_samples_pass() -> None:
