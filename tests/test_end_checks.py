@@ -17,9 +17,10 @@ from nessampler.errors import InputError
 from nessampler.methods.effort import Training
 from nessampler.stein import stein_check
 from nessampler.targets import AnharmonicWell, Gaussian, TransformedTarget, energy_and_score
+from nessampler.targets.numpy_density import NumpyDensity
 
 Wells = tuple[AnharmonicWell, AnharmonicWell]
-SEEDS = 100
+SEEDS, FEWER = 100, 40
 
 
 def chains(seed: int, shape: tuple[int, int] = (8, 250), d: int = 8, memory: float = 0.7) -> tuple[np.ndarray, ...]:
@@ -38,11 +39,13 @@ def test_healthy_correlated_samples_pass_and_hot_or_shifted_ones_do_not() -> Non
     for seed in range(SEEDS):
         x, score = chains(seed)
         found["healthy"] += not stein_check(x, score).fits
+        if seed >= FEWER:
+            continue
         found["hot"] += not stein_check(x, score / 1.1).fits  # of a density that is colder by a tenth
         found["neighbour"] += not stein_check(x, np.exp(-(x - 0.2)) - 1).fits  # moved by 0.16 standard deviations
     assert found["healthy"] <= 1  # one in a thousand is allowed
-    assert found["hot"] >= 95
-    assert found["neighbour"] >= 95
+    assert found["hot"] >= FEWER - 2
+    assert found["neighbour"] >= FEWER - 2
 
 
 def test_independent_skewed_samples_pass() -> None:
@@ -197,6 +200,9 @@ def test_a_density_without_gradients_is_taken_on_trust() -> None:
     g = torch.Generator().manual_seed(0)
     samples = a.sample(400, generator=g), b.sample(400, generator=g)
     assert codes(a, b, *samples) == []
+    energies_only = [NumpyDensity(lambda x, m=m: -0.5 * ((x - m) ** 2).sum(-1), 2) for m in (0.0, 1.0)]
+    result = ns.free_energy(*energies_only, *samples, method="map")
+    assert result.evaluations["state_a"]["endstates"] == {"energy": 0, "gradient": 0}
     with pytest.raises(InputError, match="exchange"):
         ns.free_energy(Gaussian(torch.zeros(2), torch.ones(2)), Gaussian(torch.ones(2), torch.ones(2)), *samples[::-1])
 

@@ -67,7 +67,7 @@ def _check(target: Target, x: Tensor, name: str, ends: Ends, correlated: bool, s
 def _scored(target: Target, x: Tensor) -> tuple[Tensor, Tensor] | None:
     try:
         return energy_and_score(target, x)
-    except RuntimeError:  # what autograd raises of an energy that it cannot differentiate
+    except (RuntimeError, InputError):  # of autograd, or of a density that knows of no gradient: energies may do
         return None
 
 

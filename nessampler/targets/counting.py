@@ -78,5 +78,6 @@ class Counted:
 
     def energy_and_score(self, x: Float[Tensor, " n *event"]) -> tuple[Float[Tensor, " n"], Float[Tensor, " n *event"]]:
         """U and -∇U, one gradient evaluation per walker."""
+        found = energy_and_score(self.target, x)
         self.tally().gradient += len(x)
-        return energy_and_score(self.target, x)
+        return found
