@@ -7,15 +7,17 @@ from itertools import islice
 
 import pytest
 import torch
+from scipy.stats import binom, kstest
 from torch import Tensor
 from torch.distributions import constraints
 from torch.distributions.transforms import Transform
 
+from nessampler.closed_form.fit_mixture_with_scores import fit_mixture_with_scores
 from nessampler.errors import InputError
 from nessampler.kernels import BranchingMap, Langevin
 from nessampler.methods.difference import free_energy
 from nessampler.methods.effort import Effort
-from nessampler.methods.mixtures import fit_end, mixture_candidates
+from nessampler.methods.mixtures import mixture_candidates
 from nessampler.methods.rungs import VECTOR_RUNGS, Structure
 from nessampler.targets import AnharmonicWell
 from nessampler.targets.mixture import GaussianMixture, random_mixture
@@ -75,10 +77,25 @@ def test_a_single_mode_or_few_samples_leave_the_rung_without_mixtures():
     a, b = (GaussianMixture(m * torch.ones(1, 4).double(), torch.ones(1)) for m in (0.0, 1.0))
     assert "analytic Gaussian fields" in _between(a, b, 300).rung.description
     assert "analytic Gaussian fields" in _between(*_modes(), 200).rung.description
+    few = a.sample(50, generator=_generator())
     with pytest.raises(InputError, match="at least 100 samples"):
-        fit_end(a, a.sample(50, generator=_generator()), a.sample(50, generator=_generator(1)), generator=_generator(2))
+        fit_mixture_with_scores(a, few, few, generator=_generator(1))
     with pytest.raises(InputError, match="nothing to offer"):
         _between(*_modes(), 200, structure=_only(0))
+
+
+@pytest.mark.slow
+def test_intervals_cover_and_bounds_hold_over_many_seeds():
+    """Every seed has samples, fits, pilots and walkers of its own; 60 of them."""
+    z, covered, bounded = [], 0, 0
+    for seed in range(60):
+        result = _between(*_modes(), 500, seed, structure=_only(1))
+        z.append(result.delta_f.delta_f / result.delta_f.std_error)
+        covered += result.delta_f.ci95[0] <= 0.0 <= result.delta_f.ci95[1]
+        bounded += result.bounds.lower_limit <= 0.0 <= result.bounds.upper_limit
+    assert kstest(z, "norm").pvalue > 1e-3
+    assert binom.ppf(0.0005, 60, 0.95) <= covered
+    assert bounded >= 59
 
 
 class Angle(Transform):

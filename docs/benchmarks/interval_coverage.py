@@ -14,17 +14,20 @@ import numpy as np
 from mixtures import ALONG, pair, run, wells
 from scipy.stats import binom, kstest
 
+from nessampler.methods.effort import Effort
+
+SAMPLES = 1000  # of either end: 400 fit, 200 select, 400 evaluate
 PROBLEMS = {
-    # name: ends, steps of the fields, samples of either end, ΔF, options
-    "gmm-pair-40": (pair(40), 60, 1500, 0.0, ALONG),
-    "anharmonic-wells": (wells(), 32, 1500, -0.2970628827866719, {"method": "fields"}),
+    # name: ends, steps of the fields, ΔF, options
+    "gmm-pair-40": (pair(40), 64, 0.0, ALONG),
+    "anharmonic-wells": (wells(), 16, -0.2970628827866719, {"method": "fields"}),
 }
 
 
 def rows(name: str, seed: int) -> Iterator[dict]:
     """Estimate, interval and bounds of every rung that was evaluated."""
-    ends, steps, samples, truth, options = PROBLEMS[name]
-    result, _ = run(ends, steps, seed, samples, **options)
+    ends, steps, truth, options = PROBLEMS[name]
+    result, _ = run(ends, Effort(fields_steps=steps, tuning_samples=25), seed, SAMPLES, **options)
     for rung in result.rungs:
         estimate, bounds = rung.estimate, rung.bounds
         if rung.block != "evaluate" or estimate.std_error is None:

@@ -1,6 +1,6 @@
 """Pairs of Gaussian mixtures: fitted from samples, in one step and along the fields of the interpolant.
 
-    python docs/benchmarks/mixtures.py --seeds 3
+    python docs/benchmarks/mixtures.py --seeds 0 1 2
 
 Every row fits on 1,000 + 1,000 samples, selects on 500 + 500 and evaluates on 1,000 + 1,000 fresh ones. Prints a
 Markdown table.
@@ -54,12 +54,12 @@ ALONG = {"method": "fields", "structure": only(1)}
 
 
 def run(
-    ends: tuple[Target, Target], steps: int, seed: int, samples: int = SAMPLES, **options: Any
+    ends: tuple[Target, Target], effort: Effort, seed: int, samples: int = SAMPLES, **options: Any
 ) -> tuple[Difference, float]:
     """The result, and the core-seconds it took, sampling of the ends included."""
     began = time.process_time()
     x = [ends[k].sample(samples, generator=generator_for(seed, f"samples {name}")) for k, name in enumerate("ab")]
-    result = free_energy(*ends, *x, seed=seed, effort=Effort(fields_steps=steps), **options)
+    result = free_energy(*ends, *x, seed=seed, effort=effort, **options)
     return result, time.process_time() - began
 
 
@@ -68,22 +68,27 @@ def evaluations(result: Difference, state: str) -> int:
     return sum(sum(stage.values()) for stage in result.evaluations[state].values())
 
 
+SYSTEMS = {
+    # name: ends, steps along the fields, ΔF
+    "gmm-pair-40": (pair(40), 250, 0.0),
+    "gmm-pair-100": (pair(100), 250, 0.0),
+    "anharmonic-wells": (wells(), 128, -0.2970628827866719),
+}
+
+
 def main() -> None:
     """Run, and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seeds", type=int, default=3)
-    seeds = parser.parse_args().seeds
-    systems = {
-        "gmm-pair-40": (pair(40), 250, 0.0),
-        "gmm-pair-100": (pair(100), 250, 0.0),
-        "anharmonic-wells": (wells(), 128, -0.2970628827866719),
-    }
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--systems", choices=SYSTEMS, nargs="+", default=list(SYSTEMS))
+    asked = parser.parse_args()
     columns = "system | transport | seed | ΔF − reference (kT) | std of works | energies A, B | fields | core-s"
     print(f"| {columns} |\n|{'---|' * len(columns.split('|'))}")
-    for name, (ends, steps, reference) in systems.items():
+    for name in asked.systems:
+        ends, steps, reference = SYSTEMS[name]
         for options in (MAP, COMPONENTS, ALONG):
-            for seed in range(seeds):
-                result, seconds = run(ends, steps, seed, **options)
+            for seed in asked.seeds:
+                result, seconds = run(ends, Effort(fields_steps=steps), seed, **options)
                 estimate, works = result.delta_f, result.rung.works
                 shown = "no overlap"
                 if estimate.std_error is not None:

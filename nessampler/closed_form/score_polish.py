@@ -93,8 +93,8 @@ def merged(mixture: GaussianMixture | CovarianceMixture, largest: float = 2.0) -
 
     Example:
         >>> twice = GaussianMixture(torch.tensor([[0.0], [0.1], [9.0]]).double(), torch.ones(3))
-        >>> merged(twice).means[:, 0].tolist(), merged(merged(twice)) is None
-        ([9.0, 0.05], True)
+        >>> merged(twice).means[:, 0], merged(merged(twice))
+        (tensor([9.0000, 0.0500], dtype=torch.float64), None)
     """
     if len(mixture.means) < 2:
         return None

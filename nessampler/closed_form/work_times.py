@@ -34,7 +34,7 @@ def equal_work_times(
         >>> b = GaussianMixture(torch.zeros(1, 1).double(), torch.tensor([1.0]))
         >>> fields = MixtureFields(pair_components(a, b))
         >>> times = equal_work_times(fields, fields, 10, generator=torch.Generator().manual_seed(0))
-        >>> times[1] < 0.01  # where the density widens fastest, steps are short
+        >>> times[1] < 0.02  # where the density widens fastest, steps are short
         True
     """
     places = 0.5 - 0.5 * torch.cos(math.pi * torch.linspace(0, 1, PLACES, dtype=torch.float64))
