@@ -57,7 +57,8 @@ def fit_lattice_map(
     hartley = Hartley(x_a.shape[1:])
     means = [_uniform(hartley, x) if shift else torch.zeros_like(ratio) for x in (x_a, x_b)]
     still = torch.zeros(len(ratio), dtype=torch.bool, device=ratio.device)
-    affine = ConditionalAffine(sign * ratio.to(x_a.device), means[0][None], means[1][None], still)
+    mean_a, mean_b = (mean.to(x_a)[None] for mean in means)
+    affine = ConditionalAffine((sign * ratio).to(x_a), mean_a, mean_b, still)
     return ComposeTransform([hartley, affine, hartley.inv])
 
 

@@ -57,9 +57,9 @@ def mixture_weights(
         if np.isnan(values).any() or np.isneginf(values).any():
             raise InputError(f"an energy is finite or +inf: of {name} some are not")
     known = n > 0
-    mixture = logsumexp(np.log(n[known])[:, None] + f[known, None] - u[known], axis=0)
+    mixture = np.asarray(logsumexp(np.log(n[known])[:, None] + f[known, None] - u[known], axis=0))
     log_weight = np.where(np.isposinf(own), -np.inf, -own - mixture)
-    total = logsumexp(log_weight)
+    total = np.asarray(logsumexp(log_weight))
     if not np.isfinite(total):
         raise InputError("no sample has weight in the target: its density is zero wherever the states were sampled")
     return np.exp(log_weight - total)
