@@ -103,10 +103,10 @@ def test_the_log_determinant_of_a_rearrangement_is_that_of_its_jacobian():
 
 def by_hand(path: SoftCorePath, t: Tensor, x: Tensor) -> Tensor:
     first, second = torch.triu_indices(x.shape[1], x.shape[1], offset=1)
-    sixth = ((x[:, first] - x[:, second]).square().sum(-1) / path.end.strength**2) ** 3
+    sixth = ((x[:, first] - x[:, second]).square().sum(-1) / path.cluster.strength**2) ** 3
     core = path.softness * (1 - t)[:, None] + sixth
-    pairs = 8 * path.end.strength * t * (core**-2 - 1 / core).sum(1)
-    trap = 0.5 * path.end.trap * x.square().sum((1, 2))
+    pairs = 8 * path.cluster.strength * t * (core**-2 - 1 / core).sum(1)
+    trap = 0.5 * path.cluster.trap * x.square().sum((1, 2))
     return (1 - t) * (path.start.energy(x) + path.offset) + t * trap + pairs
 
 
