@@ -122,10 +122,11 @@ def _train(ends: ClusterEnds, network: ClusterFields) -> list[dict]:
         weights=Weights(velocity=1.0, denoising=1.0, controlled_velocity=0.0, controlled_score=0.0),
         reference=ends.base,
     )
-    pools = [ends.pairs(ends.u_a, ends.u_b, generator) for _ in range(POOL)]
+    pool_a, pool_b = zip(*(ends.pairs(ends.u_a, ends.u_b, generator) for _ in range(POOL)), strict=True)
     held = carry(ends.encode_a, stage.select.flat_a), carry(ends.encode_b, stage.select.flat_b)
     validation = generator_for(stage.seed, "validation batch")
-    held_out = next(_batches(*ends.pairs(*held, validation), 1024, validation))
+    held_a, held_b = ends.pairs(*held, validation)
+    held_out = next(_batches(held_a, held_b, 1024, validation))
 
     def progress(done: int, total: int) -> None:
         if done % max(1, total // 5) == 0:
@@ -134,7 +135,7 @@ def _train(ends: ClusterEnds, network: ClusterFields) -> list[dict]:
     return fit(
         network,
         objective,
-        _batches(*(torch.cat(p) for p in zip(*pools, strict=True)), training.batch_size, generator),
+        _batches(torch.cat(pool_a), torch.cat(pool_b), training.batch_size, generator),
         steps=training.steps,
         learning_rate=training.learning_rate,
         generator=generator,

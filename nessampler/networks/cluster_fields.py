@@ -131,5 +131,6 @@ def _messages(layer: nn.Module, h: Tensor, edge: Tensor) -> Tensor:
     width = h.shape[-1]
     weight, bias = layer.weight, layer.bias
     assert isinstance(weight, Tensor)
+    assert isinstance(bias, Tensor)
     one, other = h @ weight[:, :width].T, h @ weight[:, width : 2 * width].T
     return nn.functional.silu(one[:, :, None] + other[:, None] + edge @ weight[:, 2 * width :].T + bias)

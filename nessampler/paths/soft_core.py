@@ -10,6 +10,7 @@ from nessampler.errors import InputError
 from nessampler.paths.protocol import PathPoint
 from nessampler.targets.lennard_jones import LennardJonesCluster
 from nessampler.targets.power_gas import PowerGas
+from nessampler.targets.protocol import Target
 
 __all__ = ["SoftCorePath"]
 
@@ -70,7 +71,9 @@ class SoftCorePath:
             )
         if not softness > 0:
             raise InputError(f"softness must be positive: got {softness}; 0.5 suits most clusters")
-        self.start, self.end, self.softness, self.offset = start, end, float(softness), float(offset)
+        self.start: Target = start
+        self.end: Target = end
+        self.gas, self.cluster, self.softness, self.offset = start, end, float(softness), float(offset)
 
     def energy(self, t: Float[Tensor, " n"], x: Float[Tensor, "n atoms 3"]) -> Float[Tensor, " n"]:
         """$U_t$ in kT."""
@@ -100,10 +103,10 @@ class SoftCorePath:
         return PathPoint(energy, score.to(x), rate)
 
     def _traps(self, t: Tensor, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        first, push = self.start.energy_and_score(x)
-        first, last = first + self.offset, 0.5 * self.end.trap * x.square().sum((1, 2))
+        first, push = self.gas.energy_and_score(x)
+        first, last = first + self.offset, 0.5 * self.cluster.trap * x.square().sum((1, 2))
         weight = t[:, None, None]
-        score = (1 - weight) * push - weight * self.end.trap * x
+        score = (1 - weight) * push - weight * self.cluster.trap * x
         return (1 - t) * first + t * last, score, last - first
 
     def _parts(self, t: Tensor, x: Tensor, factor: int) -> list[tuple[Tensor, Tensor]]:
@@ -112,7 +115,7 @@ class SoftCorePath:
 
     def _sixths(self, t: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
         r"""$(r/\lambda)^4$ and $1/A$ of all ordered pairs, `(n, N, N)`."""
-        scaled = x / self.end.strength
+        scaled = x / self.cluster.strength
         square = scaled.square().sum(-1)
         squared = torch.baddbmm(square[:, :, None] + square[:, None, :], scaled, scaled.mT, alpha=-2)
         squared.clamp_(min=CLOSEST**2).diagonal(dim1=1, dim2=2).fill_(AWAY)
@@ -131,13 +134,13 @@ class SoftCorePath:
     def _force(self, t: Tensor, x: Tensor, steep: Tensor) -> Tensor:
         """From $r^4 (A^{-2} - 2 A^{-3})$ of every pair."""
         push = x * steep.sum(2, keepdim=True) - steep @ x
-        return (-48 / self.end.strength * t)[:, None, None] * push
+        return (-48 / self.cluster.strength * t)[:, None, None] * push
 
     def _pairs(self, t: Tensor, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         fourth, inverse = self._sixths(t, x)
         second = inverse * inverse
         steep = torch.addcmul(second, second, inverse, value=-2)  # d(A^-2 - A^-1)/dA
         bare, slope = (second - inverse).sum((1, 2)), steep.sum((1, 2))
-        depth = 4 * self.end.strength  # every pair is seen twice
+        depth = 4 * self.cluster.strength  # every pair is seen twice
         rate = depth * (bare - self.softness * t * slope)
         return depth * t * bare, self._force(t, x, steep.mul_(fourth)), rate

@@ -6,6 +6,7 @@ import math
 
 import torch
 from jaxtyping import Float
+from scipy.special import gammaincinv
 from torch import Tensor
 
 from nessampler.errors import InputError
@@ -59,8 +60,8 @@ class PowerGas:
         """Independent, exact draws, float64."""
         atoms, device = self.event_shape[0], generator.device
         direction = torch.randn(n, atoms, 3, generator=generator, dtype=torch.float64, device=device)
-        shape = torch.full((n, atoms), 3 / self.power, dtype=torch.float64, device=device)
-        gamma = torch._standard_gamma(shape, generator=generator)  # pyright: ignore[reportCallIssue, reportAttributeAccessIssue]
+        uniform = torch.rand(n, atoms, generator=generator, dtype=torch.float64, device=device)
+        gamma = torch.from_numpy(gammaincinv(3 / self.power, uniform.cpu().numpy())).to(device)
         size = self.radius * gamma.pow(1 / self.power)
         return direction / direction.norm(dim=-1, keepdim=True) * size.unsqueeze(-1)
 
