@@ -13,7 +13,7 @@ import torch
 
 from nessampler.errors import InputError
 from nessampler.estimators import Flag
-from nessampler.methods.ends import SMALLEST_BLOCK
+from nessampler.methods.ends import SMALLEST_BLOCK, generator_for
 from nessampler.molecular.contexts import ContextPool, check_platform
 from nessampler.molecular.end_states import Dynamics, Replicas, sample_end_states
 from nessampler.molecular.equilibration import Equilibrated, equilibrated
@@ -22,7 +22,7 @@ from nessampler.molecular.handedness import check_same_handedness, handedness_fl
 from nessampler.molecular.internal_coordinates import InternalCoordinates
 from nessampler.molecular.panels import ramachandran, torsion_histograms
 from nessampler.molecular.regions import Arc, ArcToArc, Region, RegionTarget, Torsion, walled
-from nessampler.molecular.symmetry import rotor_orders
+from nessampler.molecular.symmetry import rotor_orders, spun
 from nessampler.molecular.systems import Molecule, check_same_atoms, load_structure, parameterize
 from nessampler.molecular.target import OpenMMTarget, openmm_target
 from nessampler.molecular.topology_tree import ZMatrix, check_same_topology
@@ -136,7 +136,15 @@ def prepare_molecular(
         pool.close()
         raise
     device = torch.device(config.run.device)
-    samples = [torch.as_tensor(kept[s].positions, dtype=torch.float64, device=device) for s in STATES]
+    # Maps and mixtures must not take the wells in which methyl groups started for a difference of the states.
+    samples = [
+        spun(
+            torch.as_tensor(kept[s].positions, dtype=torch.float64),
+            molecules[s].topology,
+            generator=generator_for(config.run.seed, f"rotors of {s}"),
+        ).to(device)
+        for s in STATES
+    ]
     labels = (config.state_a.label, config.state_b.label)
     outside = {s: sampled[s].positions.shape[1] - frames[s].shape[1] for s in regions}
     ends: dict[str, Target] = {s: RegionTarget(targets[s], regions[s]) if s in regions else targets[s] for s in STATES}
