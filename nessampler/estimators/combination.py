@@ -24,7 +24,7 @@ class Combination:
     """The combined estimate and what went into it.
 
     Attributes:
-        delta_f: the weighted mean, with its error.
+        delta_f: the weighted mean, with its error; numbers and effective fractions of works are those of `each`.
         each: BAR of every transport by itself.
         weights: of the transports, not negative, adding up to one.
         covariance: of the transports' estimates, kT².
@@ -76,10 +76,9 @@ def combine(
         _check_shapes(samples)
     each = tuple(bar(*pair, seed=seed) for pair in works)
     usable = [k for k, one in enumerate(each) if one.std_error is not None]
-    n = tuple(dict.fromkeys(size for pair in samples for size in (pair[0].values.size, pair[1].values.size)))
     if not usable:
         flags = tuple(dict.fromkeys(flag for one in each for flag in one.flags))
-        nothing = no_estimate(n=n, ess=(), flags=flags, estimator="combined BAR")
+        nothing = no_estimate(n=(), ess=(), flags=flags, estimator="combined BAR")
         return Combination(nothing, each, (0.0,) * len(each), np.full((len(each),) * 2, np.nan))
     found, caught = [each[k] for k in usable], []
     errors = np.array([one.std_error for one in found], dtype=np.float64)
@@ -91,7 +90,7 @@ def combine(
     value = float(weights @ np.array([one.delta_f for one in found], dtype=np.float64))
     flags = tuple(dict.fromkeys([*caught, *(f for k, one in enumerate(found) if weights[k] > 0 for f in one.flags)]))
     combined = estimate(
-        value, float(weights @ covariance @ weights), n=n, ess=(), flags=flags, estimator="combined BAR"
+        value, float(weights @ covariance @ weights), n=(), ess=(), flags=flags, estimator="combined BAR"
     )
     full_weights, full = np.zeros(len(each)), np.full((len(each),) * 2, np.nan)
     full_weights[usable] = weights

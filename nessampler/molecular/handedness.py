@@ -28,7 +28,7 @@ def handedness(graph: BondGraph, positions: Float[np.ndarray, "n atoms 3"]) -> I
     >>> graph = BondGraph(("C", "H", "F", "Cl", "Br"), ("C", "H", "F", "Cl", "Br"), ((0, 1), (0, 2), (0, 3), (0, 4)))
     >>> x = np.array([[0.0, 0, 0], [1, 1, 1], [1, -1, -1], [-1, 1, -1], [-1, -1, 1]])
     >>> handedness(graph, np.stack([x, -x])).tolist()
-    [[1], [-1]]
+    [[-1], [1]]
     """
     corners = np.array(list(tetrahedral(graph).values()), dtype=int).reshape(-1, 4)
     edges = positions[:, corners[:, 1:]] - positions[:, corners[:, :1]]
