@@ -30,7 +30,7 @@ def _generator(seed: int = 0) -> torch.Generator:
 
 
 def _only(which: int) -> Structure:
-    """The rung with its mixture map alone (0), or the fields of the mixture interpolant (1)."""
+    """The rung with one candidate: mixture map (0), fields of the interpolant (1), circular coordinates alone (2)."""
     return Structure(dict(VECTOR_RUNGS) | {"fields": lambda stage: islice(mixture_candidates(stage), which, which + 1)})
 
 
@@ -139,7 +139,7 @@ class Rotor:
         return torch.stack([angle, torch.sin(angle) + self.width * noise], 1)
 
 
-@pytest.mark.parametrize("which", [0, 1])
+@pytest.mark.parametrize("which", [0, 1, 2])
 def test_circular_coordinates_are_turned_and_the_free_energy_is_right(which):
     a, b = Rotor(1.5, 0.5, 0.2), Rotor(2.6, -0.3, 0.4)
     result = _between(a, b, 2500, coordinates=Angle(), structure=_only(which))

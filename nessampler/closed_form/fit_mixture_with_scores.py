@@ -15,7 +15,7 @@ from nessampler.closed_form.score_polish import PolishKind, merged, polished
 from nessampler.errors import InputError
 from nessampler.targets import Target, energy_and_score
 
-__all__ = ["FEWEST_SAMPLES", "fit_mixture_with_scores"]
+__all__ = ["FEWEST_SAMPLES", "fit_mixture_with_scores", "lifted"]
 
 FEWEST_SAMPLES = 100  # fewer do not tell one mode from two
 LARGEST_FULL = 64  # coordinates, above which correlations within components are not tried
@@ -45,7 +45,7 @@ def fit_mixture_with_scores(
     circular = torch.zeros(x.shape[1], dtype=torch.bool) if circular is None else circular
     energy, score = energy_and_score(target, x)
     held_energy = target.energy(held_out).double()
-    x, held_out = (_lifted(y, x, circular) for y in (x, held_out))
+    x, held_out = (lifted(y, x, circular) for y in (x, held_out))
 
     def polish(rough: Mixture, kind: PolishKind) -> Mixture:
         return polished(rough, x, score, energy, kind=kind)
@@ -80,13 +80,19 @@ def _simplified(mixture: Mixture, misfit: Callable[[Mixture], float], polish: Ca
     return mixture
 
 
-def _lifted(y: Tensor, x: Tensor, circular: Tensor) -> Tensor:
-    """y with its circular coordinates in the turn that starts in the largest gap between those of x."""
-    lifted = y.clone()
+def lifted(y: Float[Tensor, "m d"], x: Float[Tensor, "n d"], circular: Bool[Tensor, " d"]) -> Float[Tensor, "m d"]:
+    """y with its circular coordinates in the turn that starts in the largest gap between those of x.
+
+    Example:
+        >>> x = torch.tensor([[3.0], [-3.0]])
+        >>> lifted(x, x, torch.tensor([True]))[:, 0]
+        tensor([3.0000, 3.2832])
+    """
+    found = y.clone()
     for k in circular.nonzero()[:, 0].tolist():
         angles = torch.remainder(x[:, k], 2 * torch.pi).sort().values
         gaps = torch.cat([angles[1:], angles[:1] + 2 * torch.pi]) - angles
         widest = int(gaps.argmax())
         cut = float(angles[widest] + 0.5 * gaps[widest])
-        lifted[:, k] = torch.remainder(y[:, k] - cut, 2 * torch.pi) + cut
-    return lifted
+        found[:, k] = torch.remainder(y[:, k] - cut, 2 * torch.pi) + cut
+    return found

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from nessampler.closed_form.affine import optimal_transport
 from nessampler.closed_form.component_pairs import ComponentPairs
 from nessampler.closed_form.mixture_interpolant import MixtureFields
+from nessampler.kernels import Branches
 
-__all__ = ["MixtureMap"]
+__all__ = ["MixtureMap", "OnCoordinates"]
 
 
 class MixtureMap(nn.Module):
@@ -24,7 +27,10 @@ class MixtureMap(nn.Module):
 
     $$W = \Delta F + \log\frac{\rho_A(x)}{\hat\rho_A(x)} - \log\frac{\rho_B(x')}{\hat\rho_B(x')}.$$
 
-    Circular coordinates are turned, not scaled.
+    Circular coordinates are turned, and scaled about the component's centre by the Möbius map of the circle,
+
+    $$u' = 2\arctan(m \tan\tfrac u2), \qquad \frac{du'}{du} = \frac{m}{\cos^2\frac u2 + m^2\sin^2\frac u2}, \qquad
+      m = \sigma_j/\sigma_i.$$
 
     Example:
         >>> from nessampler.closed_form.component_pairs import pair_components
@@ -44,8 +50,8 @@ class MixtureMap(nn.Module):
         super().__init__()
         self.fields = MixtureFields(pairs)
         if pairs.diagonal:
-            matrix = torch.where(pairs.circular, 1.0, (pairs.covariance_b / pairs.covariance_a).sqrt())
-            inverse, log_det = 1 / matrix, matrix.log().sum(-1)
+            matrix = (pairs.covariance_b / pairs.covariance_a).sqrt()
+            inverse, log_det = 1 / matrix, torch.where(pairs.circular, 0.0, matrix.log()).sum(-1)
         else:
             ends = zip(pairs.covariance_a, pairs.covariance_b, strict=True)
             matrix = torch.stack([optimal_transport(a, b) for a, b in ends])
@@ -63,13 +69,46 @@ class MixtureMap(nn.Module):
         """From a component to its partner, or back."""
         here, there = (self.fields.mean_a, self.fields.mean_a + self.fields.travel)[:: 1 if forward else -1]
         matrices, moved = self.matrix if forward else self.inverse, torch.empty_like(x)
+        log_det = self.log_det[branch] if forward else -self.log_det[branch]
         for pair in branch.unique():
-            mine, matrix = branch == pair, matrices[pair].to(x)
-            deviation = self._deviation(x[mine] - here[pair].to(x))
-            turned = deviation * matrix if matrix.ndim == 1 else deviation @ matrix.T
+            mine = branch == pair
+            turned, more = self._about_centre(x[mine] - here[pair].to(x), matrices[pair].to(x))
             moved[mine] = there[pair].to(x) + turned
-        log_det = self.log_det[branch]
-        return moved, log_det if forward else -log_det
+            log_det[mine] += more
+        return moved, log_det
 
-    def _deviation(self, y: Tensor) -> Tensor:
-        return torch.where(self.fields.circular, torch.remainder(y + torch.pi, 2 * torch.pi) - torch.pi, y)
+    def _about_centre(self, u: Tensor, matrix: Tensor) -> tuple[Tensor, Tensor | float]:
+        """Deviations scaled, and the logarithm of the derivative along circular ones."""
+        if matrix.ndim == 2:
+            return u @ matrix.T, 0.0
+        sine, cosine, around = (0.5 * u).sin(), (0.5 * u).cos(), self.fields.circular
+        sign = torch.where(cosine < 0, -1.0, 1.0)  # the turn in which |u| is least
+        angle = 2 * torch.atan2(sign * matrix * sine, sign * cosine)
+        rate = torch.log(matrix / (cosine.square() + (matrix * sine).square()))
+        return torch.where(around, angle, u * matrix), torch.where(around, rate, 0.0).sum(-1).double()
+
+
+@dataclass(frozen=True)
+class OnCoordinates:
+    """Branches that see and move some coordinates of a walker; the others stay.
+
+    Attributes:
+        branches: of walkers with as many coordinates as are chosen.
+        chosen: which, `(d,)`.
+    """
+
+    branches: Branches
+    chosen: Bool[Tensor, " d"]
+
+    def log_probability(self, t: float, x: Float[Tensor, "n d"]) -> Float[Tensor, "n branches"]:
+        """As the chosen coordinates say."""
+        return self.branches.log_probability(t, x[:, self.chosen])
+
+    def move(
+        self, branch: Int[Tensor, " n"], x: Float[Tensor, "n d"], *, forward: bool
+    ) -> tuple[Float[Tensor, "n d"], Float[Tensor, " n"]]:
+        """The chosen coordinates moved."""
+        part, log_det = self.branches.move(branch, x[:, self.chosen], forward=forward)
+        moved = x.clone()
+        moved[:, self.chosen] = part
+        return moved, log_det

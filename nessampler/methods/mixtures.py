@@ -9,10 +9,12 @@ from jaxtyping import Bool
 from torch import Tensor
 from torch.distributions.transforms import Transform
 
+from nessampler.closed_form.affine import fit_map
 from nessampler.closed_form.component_pairs import Mixture, pair_components
-from nessampler.closed_form.fit_mixture_with_scores import FEWEST_SAMPLES, fit_mixture_with_scores
+from nessampler.closed_form.fit_mixture import fit_gaussian_mixture
+from nessampler.closed_form.fit_mixture_with_scores import FEWEST_SAMPLES, fit_mixture_with_scores, lifted
 from nessampler.closed_form.mixture_interpolant import MixtureFields
-from nessampler.closed_form.mixture_map import MixtureMap
+from nessampler.closed_form.mixture_map import MixtureMap, OnCoordinates
 from nessampler.closed_form.work_times import equal_work_times
 from nessampler.kernels import BranchingMap, Langevin
 from nessampler.methods.ends import Block, generator_for
@@ -31,23 +33,41 @@ __all__ = [
     "mixture_candidates",
 ]
 
+SHRINK = 0.25  # of correlations between coordinates that follow the circular ones
 DIFFUSIONS = (1.0, 3.0, 10.0)  # eps in units of the variance within components
 
 
 def mixture_candidates(stage: Stage) -> Iterator[Candidate]:
-    """The mixture map, then the fields of the mixture interpolant; none where samples are few or show one mode each."""
+    """The mixture map, the fields of the mixture interpolant, and a map of the circular coordinates alone.
+
+    None where samples are few or show one mode each.
+    """
     if min(len(stage.fit.flat_a), len(stage.fit.flat_b)) < FEWEST_SAMPLES:
         return
     frame = Frame.of(stage)
     fitted = _fitted(stage, frame)
-    if fitted is None:
-        return
-    yield between_components(frame, fitted), None
-    base = fitted.fields
-    fields = CountedFields(base)
-    with stage.ledger.charge("fields", "training", fields):
-        transport = _tuned(stage, frame, fields, base)
-    yield transport, fields
+    if fitted is not None:
+        yield between_components(frame, fitted), None
+        base = fitted.fields
+        fields = CountedFields(base)
+        with stage.ledger.charge("fields", "training", fields):
+            transport = _tuned(stage, frame, fields, base)
+        yield transport, fields
+    if bool(frame.circular.any()):
+        yield from _circular_alone(stage, frame)
+
+
+def _circular_alone(stage: Stage, frame: Frame) -> Iterator[Candidate]:
+    """Modes of the circular coordinates, which a likelihood of all coordinates hardly sees; the rest follows them."""
+    chosen, found = frame.circular, []
+    with stage.ledger.charge("fields", "training"):
+        for name, x in zip("ab", frame.encoded(stage.fit), strict=True):
+            angles = lifted(x[:, chosen], x[:, chosen], chosen[chosen])
+            generator = generator_for(stage.seed, f"circular mixture of {name}")
+            found.append(fit_gaussian_mixture(angles, kinds=("diagonal",), generator=generator))
+    fitted = FittedMixtures(found[0], found[1], chosen[chosen])
+    if max(len(mixture.means) for mixture in found) > 1:
+        yield between_components(frame, fitted, alone=chosen), None
 
 
 @dataclass(frozen=True)
@@ -61,7 +81,7 @@ class Frame:
 
     @classmethod
     def of(cls, stage: Stage) -> Frame:
-        """Coordinates as they are; where some are circular, the others mapped and standardised given these.
+        """Coordinates as they are; where some are circular, the others standardised given these, at both ends.
 
         Whitening all at once would give modes of independent coordinates correlations; given the circular coordinates
         there is, as a rule, one mode left.
@@ -69,7 +89,10 @@ class Frame:
         circular = stage.ends.circular
         if not bool(circular.any()):
             return cls(EndpointPath(stage.ends.a, stage.ends.b), circular)
-        ends = StandardisedEnds(stage, stage.mapping)
+        conditional = fit_map(
+            stage.fit.flat_a, stage.fit.flat_b, circular, scale="full", shrink=SHRINK, conditional=True
+        )
+        ends = StandardisedEnds(stage, conditional)
         return cls(ends.path, circular, ends.encode_a, ends.encode_b)
 
     def encoded(self, block: Block) -> tuple[Tensor, Tensor]:
@@ -98,13 +121,14 @@ class FittedMixtures:
         return MixtureFields(pair_components(self.a, self.b, circular=self.circular))
 
 
-def between_components(frame: Frame, fitted: FittedMixtures) -> Transport:
-    """One step from component to component."""
+def between_components(frame: Frame, fitted: FittedMixtures, *, alone: Bool[Tensor, " d"] | None = None) -> Transport:
+    """One step from component to component, of all coordinates or of those that mixtures are of."""
     branches = fitted.branches
+    of = "" if alone is None else f" of {int(alone.sum())} circular coordinates"
     return Transport(
         "fields",
-        f"component to component, {len(fitted.a.means)} to {len(fitted.b.means)}",
-        BranchingMap(branches),
+        f"component to component{of}, {len(fitted.a.means)} to {len(fitted.b.means)}",
+        BranchingMap(branches if alone is None else OnCoordinates(branches, alone)),
         frame.path,
         (0.0, 1.0),
         frame.encode_a,
