@@ -14,7 +14,7 @@ from torch.distributions.transforms import Transform
 
 from nessampler.diagnostics import disagreement
 from nessampler.errors import InputError
-from nessampler.estimators import Bounds, Flag, FreeEnergy, bounds, jarzynski, pareto_k
+from nessampler.estimators import Bounds, Flag, FreeEnergy, bar, bounds, jarzynski, pareto_k
 from nessampler.methods.effort import Effort
 from nessampler.methods.ends import Ends, generator_for, split_by_time
 from nessampler.methods.ladder import MARGIN, RUNGS, Ladder, Method
@@ -172,7 +172,7 @@ def _rung(
         name=name,
         description=pilot.transport.description,
         block="evaluate" if climbed else "select",
-        estimate=pilot.transport.estimate(works, seed=seed),
+        estimate=bar(*works, seed=seed).widened(pilot.transport.work_error),
         works=works,
         bounds=bounds(*works),
         pareto_k=(pareto_k(works.forward), pareto_k(works.reverse)),

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Literal, get_args
 
 from nessampler.errors import InputError
-from nessampler.estimators import FreeEnergy
+from nessampler.estimators import FreeEnergy, bar
 from nessampler.methods.ends import generator_for
 from nessampler.methods.ledger import CountsEvaluations
 from nessampler.methods.plain import plain
@@ -81,7 +81,7 @@ class Ladder:
         with stage.ledger.charge(name, "training", network):
             works = transport.works(stage.select, generator=generator)
         carrying = self._scale * (self._spent(name) - before)
-        estimate = transport.estimate(works, seed=stage.seed)
+        estimate = bar(*works, seed=stage.seed).widened(transport.work_error)
         stage.say(f"{name} ({transport.description}) on the select block: {_short(estimate)}")
         return Pilot(transport, works, estimate, self._spent(name) + carrying, carrying, network)
 

@@ -88,7 +88,7 @@ def drifted(
     what = f"drift in closed form, {steps} steps of its flow and of {LEAPFROGS} leapfrogs"
     kernel = Compose(flow, moves)
     return Transport(
-        "switching", what, kernel, ends.path, _even_times(steps), ends.encode_a, None, {}, systematic=error.bound
+        "switching", what, kernel, ends.path, _even_times(steps), ends.encode_a, None, {}, work_error=error.bound
     )
 
 
@@ -109,7 +109,7 @@ def carried(
         field, still, ends.path, _even_times(steps), x, tolerance=TOLERANCE, generator=generator, say=say
     )
     what = f"{what}, {steps * flow.substeps} steps of order {flow.order}"
-    return Transport(name, what, flow, ends.path, _even_times(steps), ends.encode_a, systematic=error.bound)
+    return Transport(name, what, flow, ends.path, _even_times(steps), ends.encode_a, work_error=error.bound)
 
 
 def _standing_still(path: LinearPath) -> Kernel:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
@@ -13,8 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.distributions.transforms import Transform
 
-from nessampler.estimators import FreeEnergy, bar
-from nessampler.estimators.free_energy import Z95
+from nessampler.estimators import bar
 from nessampler.kernels import Kernel
 from nessampler.methods.ends import Block
 from nessampler.paths import Path
@@ -38,11 +37,11 @@ class Transport:
     """Kernel, path and times, and the bijections that bring samples of either end to the path's coordinates.
 
     Attributes:
-        name: the rung: plain, map, switching or feat.
+        name: the rung.
         description: what it does, for a table.
         encode_a, encode_b: applied to samples of A and B first; None leaves them alone.
         state: tensors that, with the code, make the transport again; saved with a run.
-        systematic: measured error in kT of log-determinants that are integrated; 0 where works are exact.
+        work_error: what works may be wrong by, in kT, where a step is integrated and not exact; added to the error.
     """
 
     name: str
@@ -53,7 +52,7 @@ class Transport:
     encode_a: Transform | None = None
     encode_b: Transform | None = None
     state: Mapping[str, Tensor] = field(default_factory=dict)
-    systematic: float = 0.0
+    work_error: float = 0.0
 
     def works(
         self, block: Block, *, generator: torch.Generator, progress: Progress | None = None, chunk_size: int = 4096
@@ -63,18 +62,9 @@ class Transport:
         reverse = self._run(block.b, self.encode_b, self.times[::-1], block.correlated, generator, chunk_size, progress)
         return Works(forward, reverse)
 
-    def estimate(self, works: Works, *, seed: int = 0) -> FreeEnergy:
-        """BAR of works; what integrated log-determinants may err by is added to its error in quadrature."""
-        found = bar(*works, seed=seed)
-        if self.systematic == 0 or found.delta_f is None or found.std_error is None:
-            return found
-        error = math.hypot(found.std_error, self.systematic)
-        ci95 = (found.delta_f - Z95 * error, found.delta_f + Z95 * error)
-        return replace(found, std_error=error, ci95=ci95)
-
     def pilot_error(self, pilot: Block, *, generator: torch.Generator) -> float:
         """Standard error of BAR over pilot walkers, by which step sizes are chosen; +inf where they do not overlap."""
-        error = self.estimate(self.works(pilot, generator=generator)).std_error
+        error = bar(*self.works(pilot, generator=generator)).std_error
         return math.inf if error is None else error
 
     def _run(
