@@ -135,7 +135,7 @@ def test_chains_are_repeated_by_their_seed_alone_and_tell_how_far_they_are() -> 
 
 
 def test_chains_that_have_not_mixed_are_flagged(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A lattice deep in its ordered phase: chains stay with the sign that they started with, unless they may reverse."""
+    """A lattice deep in its ordered phase: chains keep the sign that they started with, unless they may reverse."""
     ordered = {"label": "ordered", "target": {"name": "phi4", "size": 4, "quartic": 0.1, "mass_squared": -1.0}}
     short = ("chains.equilibration=20", "chains.interval=1", "chains.draws=20")
     with monkeypatch.context() as patch:
