@@ -20,6 +20,7 @@ from nessampler.kernels import (
     Flow,
     Kernel,
     Langevin,
+    Mirror,
     RandomWalk,
     SpectralMass,
     UnitMass,
@@ -126,6 +127,7 @@ KERNELS = {
     "hmc": lambda path: HMC(path, 0.9, leapfrog_steps=3),
     "mala": lambda path: HMC(path, 1.0, leapfrog_steps=1, repeats=2),
     "random walk": lambda path: RandomWalk(path, 1.5, repeats=3),
+    "mirror": lambda path: Mirror(path, lambda x: 1.0 - x),
 }
 
 

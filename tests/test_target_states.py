@@ -134,14 +134,18 @@ def test_chains_are_repeated_by_their_seed_alone_and_tell_how_far_they_are() -> 
     assert first.samples_b.shape == (40, 10, 2, 3)
 
 
-def test_chains_that_have_not_mixed_are_flagged() -> None:
-    """A lattice deep in its ordered phase: chains stay with the sign that they started with."""
+def test_chains_that_have_not_mixed_are_flagged(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A lattice deep in its ordered phase: chains keep the sign that they started with, unless they may reverse."""
     ordered = {"label": "ordered", "target": {"name": "phi4", "size": 4, "quartic": 0.1, "mass_squared": -1.0}}
     short = ("chains.equilibration=20", "chains.interval=1", "chains.draws=20")
-    prepared = prepare_targets(pair(*short, state_a=ordered, state_b=ordered), Path())
+    with monkeypatch.context() as patch:
+        patch.delattr(Phi4, "mirror")
+        prepared = prepare_targets(pair(*short, state_a=ordered, state_b=ordered), Path())
     assert {"chains_disagree"} <= {flag.code for flag in prepared.flags}
     assert {flag.message[:7] for flag in prepared.flags} == {"state A", "state B"}
     assert prepared.endstates["state_b"]["r_hat"] > 1.5
+    crossing = prepare_targets(pair(*short, "chains.equilibration=60", state_a=ordered, state_b=ordered), Path())
+    assert crossing.endstates["state_b"]["r_hat"] < 1.2
     mixed = prepare_targets(pair(), Path())
     assert (mixed.flags, mixed.endstates["state_b"]["r_hat"] < 1.1) == ((), True)
 

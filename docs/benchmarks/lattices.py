@@ -18,6 +18,7 @@ from typing import Any
 
 import torch
 
+from nessampler.estimators import bar
 from nessampler.methods.ends import Ends, generator_for, split_by_time
 from nessampler.methods.ledger import Ledger
 from nessampler.methods.plain import plain
@@ -66,7 +67,7 @@ class Climb:
         generator = generator_for(self.seed, f"evaluate {transport.description}")
         with self.ledger.charge(transport.name, "sampling", network):
             works = transport.works(self.evaluate, generator=generator)
-        found, spent = transport.estimate(works, seed=self.seed), self._spent()
+        found, spent = bar(*works, seed=self.seed).widened(transport.work_error), self._spent()
         return {
             "pilot": Pilot(transport, works, found, 0.0, 0.0, network),
             "value": found.delta_f,
