@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from math import inf
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.distributions.transforms import ComposeTransform, Transform
@@ -25,7 +27,10 @@ from nessampler.training import fit
 
 __all__ = ["ClusterEnds", "cluster_feat", "cluster_fields"]
 
-DIFFUSIONS = (0.1, 0.25, 0.5, 1.0)  # eps in units of the path's variance
+DIFFUSIONS = (0.05, 0.25, 1.0)  # eps in units of the path's variance, at t = 0
+LAST = 0.02
+"""What is left of it at t = 1, where cores are hard: noise that suits the whole cluster pushes atoms into another."""
+
 POOL = 4  # aligned pairs for every conformation of the fit block
 
 
@@ -61,7 +66,8 @@ class ClusterEnds:
         def quality(transport: Transport) -> tuple[float, float]:
             works = transport.works(pilot, generator=generator)
             error = transport.estimate(works).std_error
-            return float("inf") if error is None else error, float(works.forward.mean() + works.reverse.mean())
+            # Forward works of atoms that overlap are beyond any average.
+            return inf if error is None else error, float(np.median(works.forward) + np.median(works.reverse))
 
         return min((self._transport(name, fields, steps, factor, what) for factor in DIFFUSIONS), key=quality)
 
@@ -69,10 +75,10 @@ class ClusterEnds:
         module = fields if isinstance(fields, nn.Module) else self.base
         return Transport(
             name,
-            f"{what}, {steps} steps, ε = {factor:g} × path variance",
-            Langevin(fields, lambda t: factor * self.base.variance(t)),
+            f"{what}, {steps} steps, ε = {factor:g} (1 - t) × path variance",
+            Langevin(fields, lambda t: factor * (1 - t + LAST * t) * self.base.variance(t)),
             self.path,
-            tuple(k / steps for k in range(steps + 1)),
+            tuple(1 - (1 - k / steps) ** 2 for k in range(steps + 1)),
             self.encode_a,
             self.encode_b,
             {f"{name}.{k}": v for k, v in module.state_dict().items()},
