@@ -31,6 +31,9 @@ DIFFUSIONS = (0.05, 0.25, 1.0)  # eps in units of the path's variance, at t = 0
 LAST = 0.02
 """What is left of it at t = 1, where cores are hard: noise that suits the whole cluster pushes atoms into another."""
 
+MOST_EDGES = 20_000
+"""Pairs of atoms in a batch: what a step of training takes seconds beyond."""
+
 POOL = 4  # aligned pairs for every conformation of the fit block
 
 
@@ -129,6 +132,7 @@ def _train(ends: ClusterEnds, network: ClusterFields) -> list[dict]:
         reference=ends.base,
     )
     pool_a, pool_b = zip(*(ends.pairs(ends.u_a, ends.u_b, generator) for _ in range(POOL)), strict=True)
+    size = max(1, min(training.batch_size, MOST_EDGES // ends.atoms**2))
     held = carry(ends.encode_a, stage.select.flat_a), carry(ends.encode_b, stage.select.flat_b)
     validation = generator_for(stage.seed, "validation batch")
     held_a, held_b = ends.pairs(*held, validation)
@@ -141,7 +145,7 @@ def _train(ends: ClusterEnds, network: ClusterFields) -> list[dict]:
     return fit(
         network,
         objective,
-        _batches(torch.cat(pool_a), torch.cat(pool_b), training.batch_size, generator),
+        _batches(torch.cat(pool_a), torch.cat(pool_b), size, generator),
         steps=training.steps,
         learning_rate=training.learning_rate,
         generator=generator,
