@@ -23,7 +23,7 @@ from nessampler.runs.report import save_figures, write_report
 from nessampler.runs.result import to_dict
 from nessampler.runs.target_problem import check_targets, prepare_targets
 
-__all__ = ["carry_out_difference", "check_difference"]
+__all__ = ["carry_out_difference", "check_difference", "effort_of"]
 
 
 def check_difference(config: DifferenceConfig, folder: Path) -> None:
@@ -67,7 +67,6 @@ def _molecular() -> Any:
 
 
 def _estimate(config: DifferenceConfig, prepared: Prepared, out: Path, listener: Listener) -> Difference:
-    ladder = config.ladder
     return free_energy(
         prepared.target_a,
         prepared.target_b,
@@ -76,24 +75,30 @@ def _estimate(config: DifferenceConfig, prepared: Prepared, out: Path, listener:
         method=config.run.method,
         coordinates=prepared.coordinates,
         seed=config.run.seed,
-        effort=Effort(
-            blocks=ladder.blocks,
-            fields_steps=ladder.fields_steps,
-            switching_steps=ladder.switching_steps,
-            tuning_samples=ladder.tuning_samples,
-            feat=Training(
-                steps=ladder.feat.training_steps,
-                learning_rate=ladder.feat.learning_rate,
-                width=ladder.feat.width,
-                depth=ladder.feat.depth,
-                sampling_steps=ladder.feat.sampling_steps,
-            ),
-            prices=Prices(config.state_a.relative_cost, config.state_b.relative_cost, ladder.network_cost),
-        ),
+        effort=effort_of(config),
         endstate_evaluations=prepared.evaluations,
         endstate_flags=prepared.flags,
         say=listener.say,
         checkpoint=out / "training.safetensors",
+    )
+
+
+def effort_of(config: DifferenceConfig) -> Effort:
+    """What the file allows the ladder to spend."""
+    ladder = config.ladder
+    return Effort(
+        blocks=ladder.blocks,
+        fields_steps=ladder.fields_steps,
+        switching_steps=ladder.switching_steps,
+        tuning_samples=ladder.tuning_samples,
+        feat=Training(
+            steps=ladder.feat.training_steps,
+            learning_rate=ladder.feat.learning_rate,
+            width=ladder.feat.width,
+            depth=ladder.feat.depth,
+            sampling_steps=ladder.feat.sampling_steps,
+        ),
+        prices=Prices(config.state_a.relative_cost, config.state_b.relative_cost, ladder.network_cost),
     )
 
 
