@@ -11,7 +11,7 @@ from torch import Tensor
 
 from nessampler.errors import InputError
 
-__all__ = ["Aligned", "relabelling", "rotation_onto"]
+__all__ = ["Aligned", "aligned_distances", "relabelling", "rotation_onto"]
 
 
 def rotation_onto(
@@ -123,6 +123,21 @@ class Aligned:
             if not changed:
                 break
         return b
+
+
+def aligned_distances(
+    x_a: Float[Tensor, " n *event"], x_b: Float[Tensor, " m *event"], align: Aligned = Aligned()
+) -> Float[Tensor, "n m"]:
+    """Squared distances of all pairs after alignment: a cost for pairing batches of conformations, n m alignments dear.
+
+    Example:
+        >>> x = torch.randn(3, 4, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+        >>> aligned_distances(x, x.flip(1)).argmin(1).tolist()
+        [0, 1, 2]
+    """
+    n, m = len(x_a), len(x_b)
+    one, other = x_a.repeat_interleave(m, 0), x_b.repeat(n, *[1] * (x_b.ndim - 1))
+    return (align(one, other) - one).square().flatten(1).sum(1).view(n, m)
 
 
 def _turned(x: Tensor, rotation: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from nessampler.alignment import Aligned, relabelling, rotation_onto
+from nessampler.alignment import Aligned, aligned_distances, relabelling, rotation_onto
 from nessampler.errors import InputError
 
 
@@ -88,6 +88,18 @@ def test_alignment_never_moves_partners_apart_and_keeps_every_distance():
     )
     assert torch.allclose(found.mean(1), y.mean(1))
     assert torch.equal(Aligned()(x.flatten(1), y.flatten(1)), found.flatten(1))
+
+
+def test_aligned_distances_know_an_image_from_a_stranger():
+    x = clouds(4, 5, 11)
+    x = x - x.mean(1, keepdim=True)
+    order = torch.tensor([2, 0, 3, 1])
+    skew = torch.tensor([[0.0, 0.1, -0.05], [-0.1, 0.0, 0.15], [0.05, -0.15, 0.0]]).double()
+    images = (x @ torch.matrix_exp(skew))[order][:, torch.tensor([4, 2, 0, 1, 3])]
+    cost = aligned_distances(x, images)
+    assert torch.equal(cost.argmin(0), order)
+    assert float(cost[order, torch.arange(4)].max()) < 1e-10
+    assert torch.allclose(cost[0, 2], (Aligned()(x[:1], images[2:3]) - x[:1]).square().sum())
 
 
 def test_other_shapes_are_refused():

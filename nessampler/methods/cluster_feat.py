@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from math import inf
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.distributions.transforms import ComposeTransform, Transform
@@ -25,7 +27,13 @@ from nessampler.training import fit
 
 __all__ = ["ClusterEnds", "cluster_feat", "cluster_fields"]
 
-DIFFUSIONS = (0.1, 0.25, 0.5, 1.0)  # eps in units of the path's variance
+DIFFUSIONS = (0.05, 0.25, 1.0)  # eps in units of the path's variance, at t = 0
+LAST = 0.02
+"""What is left of it at t = 1, where cores are hard: noise that suits the whole cluster pushes atoms into another."""
+
+MOST_EDGES = 20_000
+"""Pairs of atoms in a batch: what a step of training takes seconds beyond."""
+
 POOL = 4  # aligned pairs for every conformation of the fit block
 
 
@@ -61,7 +69,8 @@ class ClusterEnds:
         def quality(transport: Transport) -> tuple[float, float]:
             works = transport.works(pilot, generator=generator)
             error = transport.estimate(works).std_error
-            return float("inf") if error is None else error, float(works.forward.mean() + works.reverse.mean())
+            # Forward works of atoms that overlap are beyond any average.
+            return inf if error is None else error, float(np.median(works.forward) + np.median(works.reverse))
 
         return min((self._transport(name, fields, steps, factor, what) for factor in DIFFUSIONS), key=quality)
 
@@ -69,10 +78,10 @@ class ClusterEnds:
         module = fields if isinstance(fields, nn.Module) else self.base
         return Transport(
             name,
-            f"{what}, {steps} steps, ε = {factor:g} × path variance",
-            Langevin(fields, lambda t: factor * self.base.variance(t)),
+            f"{what}, {steps} steps, ε = {factor:g} (1 - t) × path variance",
+            Langevin(fields, lambda t: factor * (1 - t + LAST * t) * self.base.variance(t)),
             self.path,
-            tuple(k / steps for k in range(steps + 1)),
+            tuple(1 - (1 - k / steps) ** 2 for k in range(steps + 1)),
             self.encode_a,
             self.encode_b,
             {f"{name}.{k}": v for k, v in module.state_dict().items()},
@@ -123,6 +132,7 @@ def _train(ends: ClusterEnds, network: ClusterFields) -> list[dict]:
         reference=ends.base,
     )
     pool_a, pool_b = zip(*(ends.pairs(ends.u_a, ends.u_b, generator) for _ in range(POOL)), strict=True)
+    size = max(1, min(training.batch_size, MOST_EDGES // ends.atoms**2))
     held = carry(ends.encode_a, stage.select.flat_a), carry(ends.encode_b, stage.select.flat_b)
     validation = generator_for(stage.seed, "validation batch")
     held_a, held_b = ends.pairs(*held, validation)
@@ -135,7 +145,7 @@ def _train(ends: ClusterEnds, network: ClusterFields) -> list[dict]:
     return fit(
         network,
         objective,
-        _batches(torch.cat(pool_a), torch.cat(pool_b), training.batch_size, generator),
+        _batches(torch.cat(pool_a), torch.cat(pool_b), size, generator),
         steps=training.steps,
         learning_rate=training.learning_rate,
         generator=generator,
