@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from nessampler.errors import InputError
 from nessampler.fields import Evaluated, Fields
 
-__all__ = ["ResidualFields", "linear_layer", "zero_layer"]
+__all__ = ["ResidualFields"]
 
 
 class ResidualFields(nn.Module):
@@ -83,9 +83,9 @@ class ResidualFields(nn.Module):
         self.register_buffer("circular", circular.clone())
         moving = int((~circular).sum())
         sizes = [len(center) + int(circular.sum()) + 2 * frequencies + 1, *[width] * depth]
-        layers = [linear_layer(i, o, generator) for i, o in pairwise(sizes)]
+        layers = [_linear(i, o, generator) for i, o in pairwise(sizes)]
         self.trunk = nn.Sequential(*(module for layer in layers for module in (layer, nn.SiLU())))
-        self.velocity_head, self.score_head = zero_layer(width, moving), zero_layer(width, moving)
+        self.velocity_head, self.score_head = _zero_linear(width, moving), _zero_linear(width, moving)
 
     def forward(self, t: Float[Tensor, " n"], x: Float[Tensor, "n d"]) -> Evaluated:
         """Both fields: the base's plus the remainder."""
@@ -113,9 +113,8 @@ class ResidualFields(nn.Module):
         return full
 
 
-def linear_layer(inputs: int, outputs: int, generator: torch.Generator) -> nn.Linear:
-    """A layer whose random weights come from the generator."""
-    layer = _blank_layer(inputs, outputs)
+def _linear(inputs: int, outputs: int, generator: torch.Generator) -> nn.Linear:
+    layer = _blank_linear(inputs, outputs)
     bound = 1 / math.sqrt(inputs)
     with torch.no_grad():
         layer.weight.uniform_(-math.sqrt(3) * bound, math.sqrt(3) * bound, generator=generator)
@@ -123,14 +122,13 @@ def linear_layer(inputs: int, outputs: int, generator: torch.Generator) -> nn.Li
     return layer
 
 
-def zero_layer(inputs: int, outputs: int) -> nn.Linear:
-    """A layer that answers zero until it is trained."""
-    layer = _blank_layer(inputs, outputs)
+def _zero_linear(inputs: int, outputs: int) -> nn.Linear:
+    layer = _blank_linear(inputs, outputs)
     nn.init.zeros_(layer.weight)
     nn.init.zeros_(layer.bias)
     return layer
 
 
-def _blank_layer(inputs: int, outputs: int) -> nn.Linear:
+def _blank_linear(inputs: int, outputs: int) -> nn.Linear:
     # An ordinary constructor would draw from the global random state.
     return cast(nn.Linear, nn.utils.skip_init(nn.Linear, inputs, outputs))

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from nessampler.errors import InputError
 from nessampler.fields import Evaluated, Fields
-from nessampler.networks.mlp import linear_layer, zero_layer
+from nessampler.networks.mlp import _linear, _zero_linear
 
 __all__ = ["TorusResidual"]
 
@@ -62,9 +62,9 @@ class TorusResidual(nn.Module):
         self.register_buffer("index", index)
         self.register_buffer("scale", scale)
         sizes = [2 * harmonics * (len(index) + 1) + 1, *[width] * depth]
-        layers = [linear_layer(i, o, generator) for i, o in pairwise(sizes)]
+        layers = [_linear(i, o, generator) for i, o in pairwise(sizes)]
         self.trunk = nn.Sequential(*(module for layer in layers for module in (layer, nn.SiLU())))
-        self.velocity_head, self.score_head = zero_layer(width, len(index)), zero_layer(width, len(index))
+        self.velocity_head, self.score_head = _zero_linear(width, len(index)), _zero_linear(width, len(index))
 
     def forward(self, t: Float[Tensor, " n"], x: Float[Tensor, "n d"]) -> Evaluated:
         """Both fields: the base's plus the remainder."""
