@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from nessampler.closed_form.torus_interpolant import TorusFields
 from nessampler.closed_form.wrapped_mixture import WrappedMixture, fit_wrapped_mixture
 from nessampler.errors import InputError
 from nessampler.fields import Evaluated
 from nessampler.kernels import Langevin
+from nessampler.networks.torus import TorusResidual
+from nessampler.objectives.interpolant import InterpolantObjective, PairBatch, Weights
+from nessampler.training import fit
 
 TURN = 2 * math.pi
 
@@ -137,3 +141,56 @@ def test_expectation_maximisation_finds_the_mixture_also_across_the_cut():
                   .log_density(x[600:])).mean()) > 0.3  # fmt: skip
     with pytest.raises(InputError, match="30 samples"):
         fit_wrapped_mixture(x[:20], generator=g)
+
+
+def test_an_untrained_remainder_is_its_base_and_a_trained_one_is_periodic():
+    base = TorusFields(mixture(3, 3, 2), mixture(4, 2, 2), torch.tensor([2, 0]), 4)
+    network = TorusResidual(base, base.index, scale=torch.ones(2), width=16, depth=2, generator=seeded(0))
+    x, t = torch.randn(30, 4, generator=seeded(1), dtype=torch.float64), torch.linspace(0, 1, 30).double()
+    for found, expected in zip(network(t, x)[:2], base(t, x)[:2], strict=True):
+        torch.testing.assert_close(found, expected, rtol=0, atol=0)
+    for head in (network.velocity_head, network.score_head):
+        nn.init.constant_(head.weight, 0.1)
+    moved, shifted = network(t, x), network(t, x + TURN)
+    for found, again, start in zip(moved[:2], shifted[:2], base(t, x)[:2], strict=True):
+        torch.testing.assert_close(found, again, rtol=0, atol=1e-4)  # the network computes in float32
+        assert float((found - start)[:, [0, 2]].detach().abs().min()) > 0
+        assert not bool((found - start)[:, [1, 3]].any())
+    assert network.evaluations == 90
+
+
+def test_lifted_pairs_are_samples_that_go_along_their_arcs():
+    one, other = mixture(5, 2, 1), mixture(6, 2, 1)
+    fields, g = TorusFields(one, other, torch.tensor([1]), 2), seeded(0)
+    x_a, x_b = torch.rand(60, 2, generator=g).double() * TURN, torch.rand(50, 2, generator=g).double() * TURN
+    a, b = fields.lifted_pairs(x_a, x_b, 4000, generator=g)
+    for lifted, samples in ((a, x_a), (b, x_b)):
+        apart = torch.remainder(lifted[:, None, 1] - samples[:, 1] + math.pi, TURN) - math.pi
+        assert float(apart.abs().min(1).values.max()) < 1e-9
+    assert torch.equal(a[:, 0], b[:, 0])
+    widest = float(fields.arcs.abs().max())
+    assert float((b - a)[:, 1].abs().max()) < widest + TURN
+    spread = fields.interpolant.noise
+    assert float(spread[0]) == 0 < float(spread[1])
+
+
+def test_learning_mends_a_mixture_of_too_few_components():
+    g = seeded(0)
+    two = torch.where(torch.rand(400, 1, generator=g) > 0.4, 1.2, -1.2) + 0.25 * torch.randn(400, 1, generator=g)
+    x_a, x_b = two.double(), two.double().neg() + 0.3
+    one, other = (fit_wrapped_mixture(x, components=(1,), generator=g) for x in (x_a, x_b))
+    base = TorusFields(one, other, torch.tensor([0]), 1)
+    network = TorusResidual(base, base.index, scale=torch.ones(1), width=16, depth=2, generator=g)
+    weights = Weights(velocity=1.0, denoising=1.0, controlled_velocity=0.0, controlled_score=0.0)
+    objective = InterpolantObjective(network, base.interpolant, base.variance, weights=weights, reference=base)
+
+    def batches(n: int) -> Iterator[PairBatch]:
+        while True:
+            a, b = base.lifted_pairs(x_a, x_b, n, generator=g)
+            t = torch.rand(n, generator=g, dtype=torch.float64).clamp(0.01, 0.99)
+            yield PairBatch(a, b, None, None, t, torch.randn(a.shape, generator=g, dtype=torch.float64))
+
+    held_out = next(batches(512))
+    assert float(objective(held_out).detach()) == 0
+    fit(network, objective, batches(128), steps=50, learning_rate=1e-2, generator=g)
+    assert float(objective(held_out).detach()) < -0.1

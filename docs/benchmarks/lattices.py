@@ -67,7 +67,7 @@ class Climb:
         generator = generator_for(self.seed, f"evaluate {transport.description}")
         with self.ledger.charge(transport.name, "sampling", network):
             works = transport.works(self.evaluate, generator=generator)
-        found, spent = bar(*works, seed=self.seed).widened(transport.work_error), self._spent()
+        found, spent = bar(*works, seed=self.seed).widened(transport.systematic), self._spent()
         return {
             "pilot": Pilot(transport, works, found, 0.0, 0.0, network),
             "value": found.delta_f,

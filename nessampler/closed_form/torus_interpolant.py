@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from nessampler.closed_form.wrapped_mixture import WrappedMixture, image_moments
 from nessampler.errors import InputError
 from nessampler.fields import Evaluated
+from nessampler.interpolants import LinearInterpolant
 
 __all__ = ["TorusFields"]
 
@@ -87,12 +88,38 @@ class TorusFields(nn.Module):
         score[:, self.index] = -(share * mean / width.square()).sum(1)
         return Evaluated(velocity, score)
 
-    def variance(self, t: float) -> Float[Tensor, " d"]:
+    def variance(self, t: float | Float[Tensor, " n"]) -> Float[Tensor, "*n d"]:
         """Of a pair, on the average over pairs; zero where nothing moves: the scale of a good diffusion."""
-        width, _ = self._width(torch.as_tensor(t).to(self.widths))
-        full = self.widths.new_zeros(self.size)
-        full[self.index] = self.weights @ width.square()
+        width, _ = self._width(torch.as_tensor(t).to(self.widths)[..., None, None])
+        full = self.widths.new_zeros(*width.shape[:-2], self.size)
+        full[..., self.index] = (self.weights[:, None] * width.square()).sum(-2)
         return full
+
+    @property
+    def interpolant(self) -> LinearInterpolant:
+        """Between lifted pairs, with the noise that pairs have on the average."""
+        noise = self.widths.new_zeros(self.size)
+        noise[self.index] = (self.weights @ (2 * self.widths.prod(0))).sqrt()
+        return LinearInterpolant(noise, strength=1.0)
+
+    def lifted_pairs(
+        self, x_a: Float[Tensor, "n d"], x_b: Float[Tensor, "m d"], size: int, *, generator: torch.Generator
+    ) -> tuple[Float[Tensor, "size d"], Float[Tensor, "size d"]]:
+        """Samples of both ends that the plan pairs, angles lifted so that the straight line goes along its arc."""
+        pair = torch.multinomial(self.weights, size, replacement=True, generator=generator)
+        ends = []
+        for x, centres, widths in zip((x_a, x_b), (self.means, self.means + self.arcs), self.widths, strict=True):
+            deviation = torch.remainder(x[:, None, self.index] - centres + math.pi, TURN) - math.pi
+            log_p = image_moments(deviation, widths.square().expand_as(deviation))[0].sum(-1)
+            share = torch.softmax(self.weights.log() + log_p, 1).clamp_min(1e-12)
+            chosen = torch.multinomial(share.T[pair], 1, generator=generator)[:, 0]
+            lifted = x[chosen].clone()
+            lifted[:, self.index] = centres[pair] + deviation[chosen, pair]
+            ends.append(lifted)
+        still = torch.ones(self.size, dtype=torch.bool)
+        still[self.index] = False
+        ends[1][:, still] = ends[0][:, still]
+        return ends[0], ends[1]
 
     def _width(self, t: Tensor) -> tuple[Tensor, Tensor]:
         before, after = self.widths.to(t)

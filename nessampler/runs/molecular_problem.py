@@ -57,10 +57,11 @@ def check_molecular(config: DifferenceConfig, folder: Path) -> tuple[dict[str, M
         )
     _regions(config, molecules)
     ZMatrix.from_topology(molecules["a"].topology)
-    if config.md.platform != "torch":
-        check_platform(config.md.platform)
     for name, system in systems.items():
-        if config.md.platform == "torch" and (reason := unsupported_force(system)):
+        platform = config.md.of(name).platform
+        if platform != "torch":
+            check_platform(platform)
+        elif reason := unsupported_force(system):
             raise InputError(
                 f'md.platform "torch" cannot run state {name.upper()}: {reason}; set md.platform="Reference"'
             )
@@ -71,16 +72,17 @@ def check_molecular(config: DifferenceConfig, folder: Path) -> tuple[dict[str, M
 
 def _check_frames(config: DifferenceConfig, state: str) -> None:
     dynamics = _dynamics(config, state)
-    production, interval = _lengths(config, state)
     frames = dynamics.frames - dynamics.burn_in
     if frames * dynamics.replicas * min(config.ladder.blocks) < SMALLEST_BLOCK or frames < FEWEST_DRAWS:
         raise InputError(
             f"every block needs at least {SMALLEST_BLOCK} samples: {dynamics.replicas} replicas of state "
-            f"{state.upper()} store {frames} frames each ({production}, one every {interval}); sample longer or store "
-            "more often"
+            f"{state.upper()} store {frames} frames each ({dynamics.production:g} ps, one every "
+            f"{dynamics.interval:g} ps); sample longer or store more often"
         )
     if dynamics.interval < dynamics.timestep:
-        raise InputError(f"md.interval must be a time step at least: got {interval} < {config.md.timestep}")
+        raise InputError(
+            f"md.interval must be a time step at least: got {config.md.of(state).interval} < {config.md.timestep}"
+        )
 
 
 def prepare_molecular(
@@ -222,25 +224,17 @@ def _backend(target: OpenMMTarget | TorchForceFieldTarget) -> str:
 
 
 def _dynamics(config: DifferenceConfig, state: str) -> Dynamics:
-    md, (production, interval) = config.md, _lengths(config, state)
+    md = config.md.of(state)
     return Dynamics(
         parse(config.temperature or "", "K"),
         parse(md.timestep, "ps"),
         parse(md.friction, "1/ps"),
         md.replicas,
         parse(md.equilibration, "ps"),
-        parse(production, "ps"),
-        parse(interval, "ps"),
+        parse(md.production_a if state == "a" else md.production_b, "ps"),
+        parse(md.interval, "ps"),
         md.platform,
     )
-
-
-def _lengths(config: DifferenceConfig, state: str) -> tuple[str, str]:
-    """Production, and the interval between stored frames."""
-    md = config.md
-    if state == "a":
-        return md.production_a, md.interval_a or md.interval
-    return md.production_b, md.interval_b or md.interval
 
 
 def _spent(replicas: Replicas) -> Tally:

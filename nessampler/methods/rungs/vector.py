@@ -13,7 +13,7 @@ from nessampler.methods.maps import candidate_maps, mapped, score_maps
 from nessampler.methods.soft_maps import soft_map
 from nessampler.methods.stage import Candidate, Rungs, Stage
 from nessampler.methods.switching import tuned_switching
-from nessampler.methods.torsion_fields import torsion_fields
+from nessampler.methods.torsion_fields import learned_torsions, torsion_fields
 
 __all__ = ["VECTOR_RUNGS"]
 
@@ -52,10 +52,15 @@ def _switching(stage: Stage) -> Iterator[Candidate]:
     yield transport, None
 
 
+def _feat(stage: Stage) -> Iterator[Candidate]:
+    yield from feat_rung(stage)
+    yield from learned_torsions(stage, stage.mapping)
+
+
 VECTOR_RUNGS: Rungs = {
     "map": _maps,
     "fields": _fields,
     "switching": _switching,
-    "feat": feat_rung,
+    "feat": _feat,
     "tfep": flow_matching_rung,
 }
