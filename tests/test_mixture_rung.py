@@ -52,6 +52,13 @@ def test_modes_that_are_gaussian_are_found_and_their_free_energy_is_exact():
     assert "3 to 5" in result.rung.description
 
 
+def test_nothing_dearer_is_tried_where_works_are_all_the_same():
+    a, b = _modes()
+    x_a, x_b = (end.sample(500, generator=_generator(k)) for k, end in enumerate((a, b)))
+    result = free_energy(a, b, x_a, x_b, effort=EFFORT)
+    assert [r.name for r in result.rungs] == ["plain", "map", "fields"]
+
+
 def test_fields_of_fitted_mixtures_transport_where_no_map_does():
     result = _between(*_modes(), 1000, structure=_only(1))
     assert isinstance(result.rung.pilot.transport.kernel, Langevin)

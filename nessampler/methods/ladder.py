@@ -21,6 +21,7 @@ RUNGS = ("plain", "map", "fields", "switching", "feat", "tfep")
 STANDS_ON = {"fields": ("map",), "switching": ("map",), "feat": ("map",), "tfep": ("map",)}
 ON_REQUEST = ("tfep",)  # rungs for comparison, which auto does not climb
 MARGIN = 0.8  # a rung must lower variance x cost below this fraction: pilot errors are themselves uncertain
+NOTHING = 1e-6  # kT: an error that cannot pay for anything any more
 PATIENCE = 2  # rungs in a row that do not pay, after which nothing dearer is tried
 
 
@@ -60,7 +61,8 @@ class Ladder:
                 continue
             pays = pilots[name].merit < MARGIN * pilots[best].merit
             best, misses = (name, 0) if pays else (best, misses + 1)
-            if misses == PATIENCE and math.isfinite(pilots[best].merit):
+            error = pilots[best].estimate.std_error
+            if (misses == PATIENCE and math.isfinite(pilots[best].merit)) or (error is not None and error < NOTHING):
                 break
         return best
 
