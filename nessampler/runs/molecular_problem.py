@@ -61,21 +61,23 @@ def check_molecular(config: DifferenceConfig, folder: Path) -> tuple[dict[str, M
             raise InputError(
                 f'md.platform "torch" cannot run state {name.upper()}: {reason}; set md.platform="Reference"'
             )
-    for name, production in (("A", config.md.production_a), ("B", config.md.production_b)):
-        _check_frames(config, production, name)
+    for name in STATES:
+        _check_frames(config, name)
     return molecules, systems
 
 
-def _check_frames(config: DifferenceConfig, production: str, name: str) -> None:
-    dynamics = _dynamics(config, production)
+def _check_frames(config: DifferenceConfig, state: str) -> None:
+    dynamics = _dynamics(config, state)
+    production, interval = _lengths(config, state)
     frames = dynamics.frames - dynamics.burn_in
     if frames * dynamics.replicas * min(config.ladder.blocks) < SMALLEST_BLOCK or frames < FEWEST_DRAWS:
         raise InputError(
-            f"every block needs at least {SMALLEST_BLOCK} samples: {dynamics.replicas} replicas of state {name} store "
-            f"{frames} frames each ({production}, one every {config.md.interval}); sample longer or store more often"
+            f"every block needs at least {SMALLEST_BLOCK} samples: {dynamics.replicas} replicas of state "
+            f"{state.upper()} store {frames} frames each ({production}, one every {interval}); sample longer or store "
+            "more often"
         )
     if dynamics.interval < dynamics.timestep:
-        raise InputError(f"md.interval must be a time step at least: got {config.md.interval} < {config.md.timestep}")
+        raise InputError(f"md.interval must be a time step at least: got {interval} < {config.md.timestep}")
 
 
 def prepare_molecular(
@@ -97,7 +99,7 @@ def prepare_molecular(
     temperature = parse(config.temperature or "", "K")
     pool = ContextPool(processes)
     try:
-        dynamics = {"a": _dynamics(config, config.md.production_a), "b": _dynamics(config, config.md.production_b)}
+        dynamics = {s: _dynamics(config, s) for s in STATES}
         regions = _regions(config, molecules)
         sampled = sample_end_states(
             {s: walled(systems[s], regions[s]) if s in regions else systems[s] for s in STATES},
@@ -208,8 +210,8 @@ def _backend(target: OpenMMTarget | TorchForceFieldTarget) -> str:
     return f"{target.backend}: {target.reason}"
 
 
-def _dynamics(config: DifferenceConfig, production: str) -> Dynamics:
-    md = config.md
+def _dynamics(config: DifferenceConfig, state: str) -> Dynamics:
+    md, (production, interval) = config.md, _lengths(config, state)
     return Dynamics(
         parse(config.temperature or "", "K"),
         parse(md.timestep, "ps"),
@@ -217,9 +219,17 @@ def _dynamics(config: DifferenceConfig, production: str) -> Dynamics:
         md.replicas,
         parse(md.equilibration, "ps"),
         parse(production, "ps"),
-        parse(md.interval, "ps"),
+        parse(interval, "ps"),
         md.platform,
     )
+
+
+def _lengths(config: DifferenceConfig, state: str) -> tuple[str, str]:
+    """Production, and the interval between stored frames."""
+    md = config.md
+    if state == "a":
+        return md.production_a, md.interval_a or md.interval
+    return md.production_b, md.interval_b or md.interval
 
 
 def _spent(replicas: Replicas) -> Tally:

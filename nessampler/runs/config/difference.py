@@ -70,7 +70,10 @@ class TargetState(Table):
 
 
 class Dynamics(Table):
-    """End-state MD, per replica; `_a` and `_b` lengths differ because the states' prices do."""
+    """End-state MD, per replica; `_a` and `_b` lengths differ because the states' prices do, and how fast they move.
+
+    `interval_a` and `interval_b`, where given, stand for `interval`.
+    """
 
     timestep: Time = "2 fs"
     friction: Rate = "1 / ps"
@@ -80,6 +83,8 @@ class Dynamics(Table):
     production_a: Time = "500 ps"
     production_b: Time = "500 ps"
     interval: Time = "0.5 ps"
+    interval_a: Time | None = None
+    interval_b: Time | None = None
     platform: Literal["Reference", "CPU", "CUDA", "OpenCL", "torch"] = "Reference"
 
 
