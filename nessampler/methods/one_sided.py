@@ -122,7 +122,7 @@ def absolute_free_energy(
     _check_event(samples, event)
     if coordinates is None and len(event) != 1:
         coordinates = ReshapeTransform(event, torch.Size([event.numel()]))
-    circular = _circular(coordinates, event.numel())
+    circular = _circular(coordinates, event)
     if base is None:
         coordinates, base = _standardised(samples, coordinates, circular, effort, seed)
     if coordinates is not None:
@@ -147,8 +147,9 @@ def absolute_free_energy(
     return Absolute(_shifted(found.delta_f, _offset(base)), base, found)
 
 
-def _circular(coordinates: Transform | None, d: int) -> Tensor:
-    return getattr(coordinates, "circular", torch.zeros(d, dtype=torch.bool))
+def _circular(coordinates: Transform | None, event: torch.Size) -> Tensor:
+    shape = event if coordinates is None else torch.Size(coordinates.forward_shape(event))
+    return getattr(coordinates, "circular", torch.zeros(shape.numel(), dtype=torch.bool))
 
 
 def _standardised(
