@@ -12,8 +12,7 @@ from torch.distributions.transforms import AffineTransform
 import nessampler as ns
 from nessampler.errors import InputError
 from nessampler.methods.effort import Training
-from nessampler.targets import AnharmonicWell, Gaussian
-from nessampler.targets.angles_and_normals import AnglesAndNormals
+from nessampler.targets import AnglesAndNormals, AnharmonicWell, Gaussian
 
 WELLS = (
     AnharmonicWell([0.5, -0.2], stiffness=[0.6, 1.5], quartic=[0.3, 0.0], skew=[2.5, -2.0], coupling=1.0),

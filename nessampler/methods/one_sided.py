@@ -23,8 +23,7 @@ from nessampler.methods.ends import generator_for, split_by_time
 from nessampler.methods.ladder import Method
 from nessampler.methods.rungs.one_sided import ONE_SIDED
 from nessampler.methods.rungs.structure import Structure
-from nessampler.targets import Gaussian, Tally, Target, TransformedTarget, carry
-from nessampler.targets.angles_and_normals import AnglesAndNormals
+from nessampler.targets import AnglesAndNormals, Gaussian, Tally, Target, TransformedTarget, carry
 
 __all__ = ["Absolute", "absolute_free_energy"]
 
