@@ -39,6 +39,24 @@ def test_informed_network_starts_as_its_base_and_bills_a_gradient_of_each_end():
     assert not any("evaluations" in name for name in network.state_dict())
 
 
+def test_walkers_seen_before_cost_no_gradients_while_they_are_remembered():
+    ends = Counted(A), Counted(B)
+    network = _informed(*ends)
+    t, batches = torch.full((7,), 0.4).double(), [A.sample(7, generator=_generator(30 + i)) for i in range(3)]
+    network.remember = 2
+    first = [network(t, x).score for x in batches[:2]]
+    for x, score in zip(batches[:2], first, strict=True):
+        assert torch.equal(network(t, x).score, score)
+    assert ends[0].tally().gradient == 14
+    network(t, batches[2])  # the oldest is forgotten
+    network(t, batches[0])
+    assert ends[0].tally().gradient == 28
+    network.remember = 0
+    network(t, batches[0] + 1)
+    network(t, batches[0])
+    assert ends[1].tally().gradient == 42
+
+
 def test_gains_pass_on_the_compressed_scores_of_either_end():
     network = _informed(A, B, scale=torch.tensor([0.5, 2.0]))
     with torch.no_grad():

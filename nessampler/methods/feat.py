@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
+from itertools import islice
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +24,8 @@ from nessampler.targets import carry, energy_and_score
 from nessampler.training import fit, pairs
 
 __all__ = ["feat_rung", "train_fields"]
+
+FEW, LARGEST = 16, 1024  # batches, and rows, of training whose inputs cost gradients
 
 _Fields = ResidualFields | InformedFields
 
@@ -48,7 +52,8 @@ def feat_rung(stage: Stage) -> Iterator[Candidate]:
     for i, (what, build) in enumerate(builders.items()):
         network = build()
         with stage.ledger.charge("feat", "training", network):
-            stage.metrics.extend(_train(stage, ends, network, base, f"-{i}" if i else ""))
+            with _remembering(network):
+                stage.metrics.extend(_train(stage, ends, network, base, f"-{i}" if i else ""))
             what = f"Gaussian fields with {what}"
             transport = ends.tuned("feat", network, base, training.sampling_steps, what)
         yield transport, network
@@ -92,7 +97,25 @@ def _train(
         u_a, u_b = (ends.held_a, ends.held_b) if held_out else (ends.u_a, ends.u_b)
         return _pairs(ends, u_a, u_b, size, generator)
 
-    return train_fields(stage, network, objective, batches, suffix=suffix)
+    def few(held_out: bool, size: int, generator: torch.Generator) -> Iterator[PairBatch]:
+        drawn = batches(held_out, min(size, LARGEST), generator_for(stage.seed, f"batches in turn {held_out}"))
+        kept = list(islice(drawn, 1 if held_out else FEW))
+        while True:
+            yield kept[int(torch.randint(len(kept), (1,), generator=generator))]
+
+    return train_fields(
+        stage, network, objective, few if isinstance(network, InformedFields) else batches, suffix=suffix
+    )
+
+
+@contextmanager
+def _remembering(network: nn.Module) -> Iterator[None]:
+    """While it trains, the ends' scores at the few batches are asked for once."""
+    if isinstance(network, InformedFields):
+        network.remember = FEW + 1
+    yield
+    if isinstance(network, InformedFields):
+        network.remember = 0
 
 
 def _refined(stage: Stage, ends: StandardisedEnds, transport: Transport, network: _Fields, copy: _Fields) -> Candidate:
@@ -104,7 +127,7 @@ def _refined(stage: Stage, ends: StandardisedEnds, transport: Transport, network
     thin = stage.select.thinned(stage.effort.tuning_samples)
     held_out = carry(ends.encode_a, thin.flat_a), carry(ends.encode_b, thin.flat_b)
     what = f"{transport.description}, refined on works"
-    with stage.ledger.charge("feat", "training", copy):
+    with stage.ledger.charge("feat", "training", copy), _remembering(copy):
         generator = generator_for(stage.seed, f"refine {what}")
         refine(
             copy,

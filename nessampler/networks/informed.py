@@ -36,6 +36,8 @@ class InformedFields(nn.Module):
 
     Attributes:
         evaluations: walkers evaluated since construction; not part of the state. Gradients are counted by the targets.
+        remember: of how many batches the ends' scores are kept, so that one seen again costs no gradients: training
+            on a few batches in turn needs as many gradients as they have rows, whatever its length.
 
     Raises:
         InputError: shapes that differ, or a scale that is not positive.
@@ -77,6 +79,7 @@ class InformedFields(nn.Module):
             )
         self.base, self.start, self.end = base, start, end
         self.frequencies, self.evaluations, d = frequencies, 0, len(center)
+        self.remember, self._seen = 0, []
         self.register_buffer("center", center.clone())
         self.register_buffer("scale", scale.clone())
         self.trunk = _trunk([3 * d, 2 * frequencies + 1], width, depth, generator)
@@ -88,10 +91,20 @@ class InformedFields(nn.Module):
         base, scale = self.base(t, x), self.scale.to(x)
         if base.velocity is None:
             raise InputError("the base of a residual network must have a velocity: got None; use zeros")
-        pulls = [_compressed(energy_and_score(end, x.detach())[1], scale) for end in (self.start, self.end)]
+        pulls = self._pulls(x.detach())
         hidden = self.trunk(self._features(t, x, pulls).to(self.velocity_head.weight.dtype))
         velocity, score = (_gained(head(hidden).to(x), pulls) for head in (self.velocity_head, self.score_head))
         return Evaluated(base.velocity + velocity * scale, base.score + score / scale)
+
+    def _pulls(self, x: Tensor) -> list[Tensor]:
+        """Compressed scores of both ends, from memory where these walkers were seen."""
+        for seen, pulls in self._seen:
+            if torch.equal(seen, x):
+                return pulls
+        scale = self.scale.to(x)
+        pulls = [_compressed(energy_and_score(end, x)[1], scale) for end in (self.start, self.end)]
+        self._seen = [*self._seen, (x, pulls)][-self.remember :] if self.remember else []
+        return pulls
 
     def _features(self, t: Tensor, x: Tensor, pulls: list[Tensor]) -> Tensor:
         standard = (x - self.center.to(x)) / self.scale.to(x)
