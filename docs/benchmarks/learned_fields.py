@@ -1,6 +1,6 @@
 """Absolute free energy of a skewed, coupled well from its samples: what closed forms, and what learning, make of it.
 
-    python docs/benchmarks/learned_fields.py --seeds 3 > docs/benchmarks/learned_fields.md
+    python docs/benchmarks/learned_fields.py --seeds 3
 
 1,000 samples fit, 500 select, 1,000 + 1,000 evaluate; log Z is known by quadrature. Every row names the candidate
 that its rung chose on the select block. Evaluations are of the well: of its energy, or of energy and gradient.
