@@ -108,7 +108,7 @@ def test_maps_by_scores_cost_a_gradient_a_sample_and_no_gradient_means_no_map():
     assert score_maps(ends, few) == {}
 
 
-def test_the_angle_that_differs_between_the_ends_comes_first_and_a_badly_sampled_one_last():
+def test_the_angle_that_differs_between_the_ends_comes_first_and_a_badly_sampled_one_is_left_out():
     g, n = seeded(0), 800
     still = torch.randn(2, n, 1, generator=g, dtype=torch.float64)
     turned = torch.stack([still[0] * 0.5, still[1] * 0.5 + 1.0])
@@ -118,8 +118,9 @@ def test_the_angle_that_differs_between_the_ends_comes_first_and_a_badly_sampled
     circular = torch.ones(3, dtype=torch.bool)
     nothing = Gaussian(torch.zeros(3), torch.ones(3))
     order = moving_angles(ends_of(nothing, nothing, circular), Block(x[:1], x[1:], True))
-    assert order.tolist() == [2, 1, 0]
+    assert order.tolist()[0] == 2
+    assert 0 not in order.tolist()
     soft = soft_map(ends_of(nothing, nothing, circular), Block(x[:1], x[1:], True))
     assert soft is not None
-    assert soft.index.tolist() == [2, 1]
+    assert soft.index.tolist() == order.tolist()
     assert soft_map(ends_of(nothing, nothing, ~circular), Block(x[:1], x[1:], True)) is None

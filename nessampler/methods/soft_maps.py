@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 
-import torch
 from torch import Tensor
 
 from nessampler.closed_form.periodic_density import fit_periodic_density, quiet_angle
@@ -27,10 +26,11 @@ def soft_map(ends: Ends, fit: Block) -> CircularRosenblatt | None:
 
 
 def moving_angles(ends: Ends, fit: Block) -> Tensor:
-    r"""Indices of the circular coordinates, those that differ most between the ends first.
+    r"""Indices of the circular coordinates that differ between the ends, those that do most first.
 
     The measure is the squared Hellinger distance $1 - \int \sqrt{p_A p_B}$ of A to B, less the mean of those between
-    the two halves in time of A and of B: an angle that is only badly sampled differs from itself as well.
+    the two halves in time of A and of B: an angle that is only badly sampled differs from itself as well, and is left
+    out where it does so more.
 
     Raises:
         InputError: fewer than 40 samples of an end.
@@ -42,7 +42,8 @@ def moving_angles(ends: Ends, fit: Block) -> Tensor:
         _distance(a[:, [i]], b[:, [i]]) - 0.5 * sum(_distance(one[:, [i]], two[:, [i]]) for one, two in halves)
         for i in range(len(circular))
     ]
-    return circular[torch.tensor(excess).argsort(descending=True)] if excess else circular
+    order = sorted((i for i, e in enumerate(excess) if e > 0), key=lambda i: -excess[i])
+    return circular[order]
 
 
 def _halves(x: Tensor) -> tuple[Tensor, Tensor]:

@@ -37,10 +37,12 @@ def torsion_fields(stage: Stage, transform: Transform) -> Iterator[Candidate]:
     and u stands still. Works are exact: nothing is asked of the density of u but that it be much the same at both ends.
     """
     parts = halves(transform)
-    if parts is None or int(stage.ends.circular.sum()) < 2:
+    if parts is None or not bool(stage.ends.circular.any()):
         return
     try:
         index = moving_angles(stage.ends, stage.fit)[:MOST_ANGLES]
+        if len(index) == 0:
+            return
         fields = _fields(stage, index)
     except InputError:
         return

@@ -12,15 +12,17 @@ import openmm
 import torch
 
 from nessampler.errors import InputError
-from nessampler.methods.ends import SMALLEST_BLOCK
+from nessampler.estimators import Flag
+from nessampler.methods.ends import SMALLEST_BLOCK, generator_for
 from nessampler.molecular.contexts import ContextPool, check_platform
 from nessampler.molecular.end_states import Dynamics, Replicas, sample_end_states
 from nessampler.molecular.equilibration import Equilibrated, equilibrated
 from nessampler.molecular.force_field import TorchForceFieldTarget, unsupported_force
+from nessampler.molecular.handedness import check_same_handedness, handedness_flags
 from nessampler.molecular.internal_coordinates import InternalCoordinates
 from nessampler.molecular.panels import ramachandran, torsion_histograms
 from nessampler.molecular.regions import Arc, ArcToArc, Region, RegionTarget, Torsion, walled
-from nessampler.molecular.symmetry import rotor_orders
+from nessampler.molecular.symmetry import rotor_orders, spun
 from nessampler.molecular.systems import Molecule, check_same_atoms, load_structure, parameterize
 from nessampler.molecular.target import OpenMMTarget, openmm_target
 from nessampler.molecular.topology_tree import ZMatrix, check_same_topology
@@ -47,6 +49,7 @@ def check_molecular(config: DifferenceConfig, folder: Path) -> tuple[dict[str, M
         molecules[name] = load_structure(folder / state.structure)
     check_same_atoms(molecules["a"], molecules["b"])
     check_same_topology(molecules["a"].topology, molecules["b"].topology)
+    check_same_handedness(molecules["a"].topology, molecules["a"].positions, molecules["b"].positions)
     for name, state in zip(STATES, (config.state_a, config.state_b), strict=True):
         assert isinstance(state, MolecularState)
         systems[name] = parameterize(
@@ -133,7 +136,15 @@ def prepare_molecular(
         pool.close()
         raise
     device = torch.device(config.run.device)
-    samples = [torch.as_tensor(kept[s].positions, dtype=torch.float64, device=device) for s in STATES]
+    # Maps and mixtures must not take the wells in which methyl groups started for a difference of the states.
+    samples = [
+        spun(
+            torch.as_tensor(kept[s].positions, dtype=torch.float64),
+            molecules[s].topology,
+            generator=generator_for(config.run.seed, f"rotors of {s}"),
+        ).to(device)
+        for s in STATES
+    ]
     labels = (config.state_a.label, config.state_b.label)
     outside = {s: sampled[s].positions.shape[1] - frames[s].shape[1] for s in regions}
     ends: dict[str, Target] = {s: RegionTarget(targets[s], regions[s]) if s in regions else targets[s] for s in STATES}
@@ -146,7 +157,7 @@ def prepare_molecular(
         samples[1] if turn is None else carry(turn, samples[1].flatten(0, 1)).view_as(samples[1]),
         coordinates,
         (_spent(sampled["a"]), _spent(sampled["b"])),
-        [flag for s in STATES for flag in kept[s].flags],
+        [flag for s in STATES for flag in (*kept[s].flags, *_mirrored(molecules[s], frames[s], s.upper()))],
         {f"state_{s}": {**_described(kept[s], outside.get(s)), "energies": _backend(targets[s])} for s in STATES},
         panels=lambda: _panels(coordinates, samples, labels),
         close=pool.close,
@@ -235,6 +246,12 @@ def _lengths(config: DifferenceConfig, state: str) -> tuple[str, str]:
 def _spent(replicas: Replicas) -> Tally:
     """A gradient per MD step, and an energy per stored frame to find equilibration."""
     return Tally(replicas.positions.shape[0] * replicas.positions.shape[1], replicas.gradient_evaluations)
+
+
+def _mirrored(molecule: Molecule, frames: np.ndarray, name: str) -> tuple[Flag, ...]:
+    """Of some frames of every replica."""
+    some = frames[:, :: max(1, frames.shape[1] // 50)].reshape(-1, *frames.shape[2:])
+    return handedness_flags(molecule.topology, molecule.positions, some.astype(np.float64), name)
 
 
 def _early(positions: np.ndarray, fraction: float) -> np.ndarray:

@@ -8,6 +8,7 @@ from nessampler.closed_form.rosenblatt import slaved
 from nessampler.methods.analytic import fields_rung
 from nessampler.methods.ends import generator_for
 from nessampler.methods.feat import feat_rung
+from nessampler.methods.flow_matching import flow_matching_rung
 from nessampler.methods.maps import candidate_maps, mapped, score_maps
 from nessampler.methods.soft_maps import soft_map
 from nessampler.methods.stage import Candidate, Rungs, Stage
@@ -51,4 +52,10 @@ def _switching(stage: Stage) -> Iterator[Candidate]:
     yield transport, None
 
 
-VECTOR_RUNGS: Rungs = {"map": _maps, "fields": _fields, "switching": _switching, "feat": feat_rung}
+VECTOR_RUNGS: Rungs = {
+    "map": _maps,
+    "fields": _fields,
+    "switching": _switching,
+    "feat": feat_rung,
+    "tfep": flow_matching_rung,
+}

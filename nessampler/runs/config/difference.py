@@ -145,7 +145,7 @@ class Ladder(Table):
 class DifferenceRun(Run):
     """The rungs that a difference can be asked for."""
 
-    method: Literal["plain", "map", "fields", "switching", "feat", "auto"] = "auto"
+    method: Literal["plain", "map", "fields", "switching", "feat", "tfep", "auto"] = "auto"
 
 
 class DifferenceConfig(Problem):
