@@ -43,13 +43,13 @@ def test_log_z_of_a_well_is_found_from_its_samples_alone(method, cap: float):
     assert found.difference.chosen == method
 
 
-def test_learning_narrows_the_error_of_the_closed_form():
+def test_learning_narrows_the_error_of_a_map():
     x, errors = _draws(WELLS[0], 1500, 2), {}
-    for method in ("fields", "feat"):
+    for method in ("map", "feat"):
         found = ns.absolute_free_energy(WELLS[0], x, method=method, effort=QUICK)
         errors[method] = found.free_energy.std_error
         assert abs(_z(found, WELLS[0].log_z)) <= 4
-    assert errors["feat"] < 0.75 * errors["fields"]
+    assert errors["feat"] < 0.75 * errors["map"]
 
 
 def test_difference_of_two_states_is_that_of_their_absolute_free_energies():
