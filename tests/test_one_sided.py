@@ -12,7 +12,7 @@ from torch.distributions.transforms import AffineTransform
 import nessampler as ns
 from nessampler.errors import InputError
 from nessampler.methods.effort import Training
-from nessampler.targets import AnharmonicWell, Gaussian
+from nessampler.targets import AnglesAndNormals, AnharmonicWell, Gaussian
 
 WELLS = (
     AnharmonicWell([0.5, -0.2], stiffness=[0.6, 1.5], quartic=[0.3, 0.0], skew=[2.5, -2.0], coupling=1.0),
@@ -43,13 +43,13 @@ def test_log_z_of_a_well_is_found_from_its_samples_alone(method, cap: float):
     assert found.difference.chosen == method
 
 
-def test_learning_narrows_the_error_of_the_closed_form():
+def test_learning_narrows_the_error_of_a_map():
     x, errors = _draws(WELLS[0], 1500, 2), {}
-    for method in ("fields", "feat"):
+    for method in ("map", "feat"):
         found = ns.absolute_free_energy(WELLS[0], x, method=method, effort=QUICK)
         errors[method] = found.free_energy.std_error
         assert abs(_z(found, WELLS[0].log_z)) <= 4
-    assert errors["feat"] < 0.75 * errors["fields"]
+    assert errors["feat"] < 0.75 * errors["map"]
 
 
 def test_difference_of_two_states_is_that_of_their_absolute_free_energies():
@@ -101,6 +101,64 @@ def test_another_base_gives_the_same_answer():
     assert found.free_energy.std_error < 0.1
 
 
+class Turning:
+    """Two states of an angle, and a coordinate that follows it; log Z in closed form."""
+
+    event_shape = torch.Size([2])
+    log_z = (
+        math.log(2 * math.pi)
+        + 0.5 * math.log(2 * math.pi * 0.09)
+        + float(torch.special.i0(torch.tensor(1.8).double()).log())
+    )
+
+    def energy(self, x: Tensor) -> Tensor:
+        angle, other = x[:, 0], x[:, 1]
+        return -1.8 * torch.cos(2 * angle - 0.5) + 0.5 * ((other - 0.7 * torch.sin(angle) + 2) / 0.3).square()
+
+    def sample(self, n: int, *, generator: torch.Generator) -> Tensor:
+        tries = torch.rand(20 * n, 2, generator=generator, dtype=torch.float64)
+        angle = (2 * math.pi * tries[:, 0] - math.pi)[
+            tries[:, 1] < torch.exp(1.8 * torch.cos(4 * math.pi * tries[:, 0] - 2 * math.pi - 0.5) - 1.8)
+        ][:n]
+        other = 0.7 * torch.sin(angle) - 2 + 0.3 * torch.randn(n, generator=generator, dtype=torch.float64)
+        return torch.stack([angle, other], -1)
+
+
+class Marked(AffineTransform):
+    circular = torch.tensor([True, False])
+
+
+@pytest.mark.parametrize("method", ["plain", "switching"])
+def test_angles_stay_on_the_circle_of_a_base_with_angles(method: str):
+    target = Turning()
+    x = target.sample(1500, generator=torch.Generator().manual_seed(11))
+    found = ns.absolute_free_energy(target, x, coordinates=Marked(0.0, 1.0, event_dim=1), method=method, effort=QUICK)
+    assert abs(_z(found, target.log_z)) <= 4
+    assert found.free_energy.std_error < 0.05
+    assert abs(_z(found, target.log_z + 0.3)) > 4
+
+
+def test_base_with_angles_is_normalised_and_sampled():
+    base = AnglesAndNormals(
+        torch.tensor([1.0, 3.0]).double(),
+        torch.tensor([[0.3, 3.0], [-2.0, -0.5]]).double(),
+        torch.tensor([[0.4, 1.5], [0.2, 0.7]]).double(),
+        torch.tensor([True, True]),
+    )
+    grid = torch.linspace(-math.pi, math.pi, 121, dtype=torch.float64)[:-1]
+    pairs = torch.cartesian_prod(grid, grid)
+    weight = torch.exp(-base.energy(pairs)) * (2 * math.pi / 120) ** 2
+    assert float(weight.sum()) == pytest.approx(math.exp(base.log_z), abs=1e-8)
+    x = base.sample(20_000, generator=torch.Generator().manual_seed(12))
+    assert bool((x.abs() <= math.pi).all())
+    for of in (torch.cos, torch.sin):
+        seen, expected = of(x), weight @ of(pairs)
+        z = (seen.mean(0) - expected) / (seen.std(0) / math.sqrt(len(x)))
+        assert float(z.abs().max()) <= 4
+    with pytest.raises(InputError, match=r"scales in \(0, 1.5\] rad"):
+        AnglesAndNormals(base.weights, base.means, 2 * base.scales, base.circular)
+
+
 class Unsampled:
     event_shape = torch.Size([2])
 
@@ -114,7 +172,3 @@ def test_bases_and_samples_that_cannot_do_are_refused():
         ns.absolute_free_energy(WELLS[1], x, base=Unsampled())
     with pytest.raises(InputError, match=r"event shape \(2,\)"):
         ns.absolute_free_energy(WELLS[1], x[:, :1])
-    turning = AffineTransform(0.0, 1.0, event_dim=1)
-    turning.circular = torch.tensor([True, False])
-    with pytest.raises(InputError, match="a normal base knows no angles, and 1 coordinates are circular"):
-        ns.absolute_free_energy(WELLS[1], x, coordinates=turning)

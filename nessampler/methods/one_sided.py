@@ -9,9 +9,11 @@ from dataclasses import dataclass, replace
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.distributions import constraints
 from torch.distributions.transforms import ComposeTransform, ReshapeTransform, Transform
 
 from nessampler.closed_form.affine import fit_standardizer
+from nessampler.closed_form.wrapped_mixture import fit_wrapped_mixture
 from nessampler.errors import InputError
 from nessampler.estimators import FreeEnergy
 from nessampler.estimators.free_energy import estimate, no_estimate
@@ -21,7 +23,7 @@ from nessampler.methods.ends import generator_for, split_by_time
 from nessampler.methods.ladder import Method
 from nessampler.methods.rungs.one_sided import ONE_SIDED
 from nessampler.methods.rungs.structure import Structure
-from nessampler.targets import Gaussian, Tally, Target, TransformedTarget, carry
+from nessampler.targets import AnglesAndNormals, Gaussian, Tally, Target, TransformedTarget, carry
 
 __all__ = ["Absolute", "absolute_free_energy"]
 
@@ -86,20 +88,23 @@ def absolute_free_energy(
 
     $$F = F_\text{base} + \Delta F(\text{base} \to \text{state}), \qquad F_\text{base} = -\log Z_\text{base}$$
 
-    The base is a standard normal in coordinates that standardise the block that fits transports, sampled exactly, as
-    many times as there are samples. All rungs of `free_energy` apply; those of fields and `feat` also try the one-sided
-    interpolant, in which the base is the noise. The difference of two states is that of two results: `b - a`.
+    The base is a standard normal in coordinates that standardise the block that fits transports, beside angles of a
+    mixture of wrapped Gaussians where there are circular coordinates, which the means of the others then follow. It is
+    sampled exactly, as many times as there are samples. All rungs of `free_energy` apply; those of fields and `feat`
+    also try the one-sided interpolant, in which the base is the noise, where nothing is circular. The difference of two
+    states is that of two results: `b - a`.
 
     Args:
         target: the state; energies in kT.
         samples: `(n, *event)` of independent samples, or `(chains, draws, *event)` of time-ordered, correlated ones.
-        base: a density with `sample` and `log_z`, in `coordinates`, in place of the normal.
+        base: a density with `sample` and `log_z`, in `coordinates`, in place of the normal (and of the angles).
         method, seed, effort, endstate_evaluations, say: as of `free_energy`.
-        coordinates: a bijection to the vector that is standardised; by default the entries of a sample.
+        coordinates: a bijection to the vector that is standardised; by default the entries of a sample. Its attribute
+            `circular`, if any, marks the angles.
         structure: how rungs are built; by default those of vectors with the one-sided candidates.
 
     Raises:
-        InputError: as of `free_energy`; circular coordinates without a base; a base without `sample` or `log_z`.
+        InputError: as of `free_energy`; a base without `sample` or `log_z`.
 
     References:
         He et al., FEAT: Free energy Estimators with Adaptive Transport, 2025, arXiv:2504.11516 (one-sided).
@@ -116,9 +121,9 @@ def absolute_free_energy(
     _check_event(samples, event)
     if coordinates is None and len(event) != 1:
         coordinates = ReshapeTransform(event, torch.Size([event.numel()]))
+    circular = _circular(coordinates, event)
     if base is None:
-        coordinates = _standardised(samples, coordinates, effort)
-        base = _standard_normal(samples, event.numel())
+        coordinates, base = _standardised(samples, coordinates, circular, effort, seed)
     if coordinates is not None:
         target, samples = TransformedTarget(target, coordinates), carry(coordinates, samples)
     _check_base(base, target)
@@ -130,6 +135,7 @@ def absolute_free_energy(
         target,
         start.to(samples).view(samples.shape),
         samples,
+        coordinates=_Marked(circular) if bool(circular.any()) else None,
         method=method,
         structure=structure or ONE_SIDED,
         seed=seed,
@@ -140,23 +146,49 @@ def absolute_free_energy(
     return Absolute(_shifted(found.delta_f, _offset(base)), base, found)
 
 
-def _standardised(samples: Tensor, coordinates: Transform | None, effort: Effort) -> Transform:
-    """Coordinates in which the samples that fit have mean zero and unit variance: no others are looked at."""
-    circular = getattr(coordinates, "circular", None)
-    if circular is not None and bool(circular.any()):
-        raise InputError(
-            f"a normal base knows no angles, and {int(circular.sum())} coordinates are circular: pass `base`, a "
-            "density of all coordinates with `sample` and `log_z`"
-        )
+def _circular(coordinates: Transform | None, event: torch.Size) -> Tensor:
+    shape = event if coordinates is None else torch.Size(coordinates.forward_shape(event))
+    return getattr(coordinates, "circular", torch.zeros(shape.numel(), dtype=torch.bool))
+
+
+def _standardised(
+    samples: Tensor, coordinates: Transform | None, circular: Tensor, effort: Effort, seed: int
+) -> tuple[Transform, Target]:
+    """Coordinates in which the samples that fit are standard given their angles, and the base: no others are seen."""
     seen = samples if coordinates is None else carry(coordinates, samples)
     chains = seen[None] if seen.ndim == 2 else seen
-    standard = fit_standardizer(split_by_time(chains, chains, effort.blocks, correlated=True)[0].flat_b)
-    return standard if coordinates is None else ComposeTransform([coordinates, standard])
+    fit = split_by_time(chains, chains, effort.blocks, correlated=True)[0].flat_b
+    angular = bool(circular.any())
+    standard = fit_standardizer(fit, circular, conditional=angular)
+    both = standard if coordinates is None else ComposeTransform([coordinates, standard])
+    if not angular:
+        zero = torch.zeros(len(circular), dtype=torch.float64, device=samples.device)
+        return both, Gaussian(zero, torch.ones_like(zero))
+    generator = generator_for(seed, "angles of a base")
+    angles = fit_wrapped_mixture(fit[:, circular], generator=generator)
+    return both, AnglesAndNormals(angles.weights, angles.means, angles.variances.sqrt(), circular)
 
 
-def _standard_normal(like: Tensor, d: int) -> Gaussian:
-    zero = torch.zeros(d, dtype=torch.float64, device=like.device)
-    return Gaussian(zero, torch.ones_like(zero))
+class _Marked(Transform):
+    """The identity, which tells which coordinates are angles."""
+
+    bijective = True
+    domain = constraints.real_vector
+    codomain = constraints.real_vector
+
+    def __init__(self, circular: Tensor) -> None:
+        super().__init__()
+        self.circular = circular
+
+    def _call(self, x: Tensor) -> Tensor:
+        return x
+
+    def _inverse(self, y: Tensor) -> Tensor:
+        return y
+
+    def log_abs_det_jacobian(self, x: Tensor, y: Tensor) -> Tensor:
+        """Zero."""
+        return torch.zeros_like(x[..., 0])
 
 
 def _check_event(samples: Tensor, event: torch.Size) -> None:

@@ -31,6 +31,8 @@ __all__ = ["ONE_SIDED"]
 def _fields(stage: Stage) -> Iterator[Candidate]:
     r"""What vectors have, and fields of $\alpha z + \beta x$ between the normals of both ends."""
     yield from VECTOR_RUNGS["fields"](stage)
+    if bool(stage.ends.circular.any()):
+        return  # angles would have to come out of the noise the shorter way round
     for name, schedule in (("linear", Linear(NoNoise())), ("trigonometric", Trigonometric(NoNoise()))):
         base = _gaussian(stage, schedule)
         fields = CountedFields(base)
@@ -44,7 +46,7 @@ def _feat(stage: Stage) -> Iterator[Candidate]:
     """What vectors have, and one learned denoiser on the linear one-sided fields."""
     yield from VECTOR_RUNGS["feat"](stage)
     training = stage.effort.feat
-    if training.steps == 0:
+    if training.steps == 0 or bool(stage.ends.circular.any()):
         return
     base = _gaussian(stage, Linear(NoNoise()))
     zero = torch.zeros_like(base.mean_a)
