@@ -36,6 +36,14 @@ def fit_mixture_with_scores(
 
     Raises:
         InputError: fewer than a hundred samples.
+
+    Example:
+        >>> from nessampler.targets.mixture import random_mixture
+        >>> modes, g = random_mixture(2, 3, scale=0.1, spread=2.0, seed=0), torch.Generator().manual_seed(0)
+        >>> x, held_out = modes.sample(200, generator=g), modes.sample(50, generator=g)
+        >>> found = fit_mixture_with_scores(modes, x, held_out, generator=g)
+        >>> bool((found.energy(x) - modes.energy(x)).abs().max() < 1e-6)
+        True
     """
     if len(x) < FEWEST_SAMPLES:
         raise InputError(
@@ -93,6 +101,6 @@ def lifted(y: Float[Tensor, "m d"], x: Float[Tensor, "n d"], circular: Bool[Tens
         angles = torch.remainder(x[:, k], 2 * torch.pi).sort().values
         gaps = torch.cat([angles[1:], angles[:1] + 2 * torch.pi]) - angles
         widest = int(gaps.argmax())
-        cut = float(angles[widest] + 0.5 * gaps[widest])
+        cut = float(torch.remainder(angles[widest] + 0.5 * gaps[widest] + torch.pi, 2 * torch.pi)) - torch.pi
         found[:, k] = torch.remainder(y[:, k] - cut, 2 * torch.pi) + cut
     return found

@@ -44,6 +44,20 @@ class BranchingMap:
         Crooks, Nonequilibrium measurements of free energy differences for microscopically reversible Markovian
         systems, 1998, J. Stat. Phys. 90, 1481 (ratios of joint densities); Cornish et al., Relaxing bijectivity
         constraints with continuously indexed normalising flows, 2020, arXiv:1909.13833.
+
+    Example:
+        >>> class LeftOrRight:
+        ...     def log_probability(self, t, x):
+        ...         return torch.full((len(x), 2), 0.5).double().log()
+        ...
+        ...     def move(self, branch, x, *, forward):
+        ...         shift = (2.0 * branch - 1.0)[:, None] * (1.0 if forward else -1.0)
+        ...         return x + shift, torch.zeros(len(x)).double()
+        >>> kernel = BranchingMap(LeftOrRight())
+        >>> start = kernel.start(0.0, torch.zeros(5, 1))
+        >>> moved, log_ratio = kernel.step(0.0, 1.0, start, generator=torch.Generator().manual_seed(0))
+        >>> moved.x.abs().flatten().tolist(), log_ratio.abs().max().item()
+        ([1.0, 1.0, 1.0, 1.0, 1.0], 0.0)
     """
 
     branches: Branches
