@@ -48,7 +48,7 @@ def test_modes_that_are_gaussian_are_found_and_their_free_energy_is_exact():
     assert isinstance(result.rung.pilot.transport.kernel, BranchingMap)
     assert abs(result.delta_f.delta_f) < 1e-8
     for state in ("state_a", "state_b"):
-        assert result.evaluations[state]["training"]["gradient"] == 200  # one for every sample of the fit block
+        assert result.rung.evaluations[state]["training"]["gradient"] == 200  # one for every sample of the fit block
     assert "3 to 5" in result.rung.description
 
 
@@ -152,5 +152,5 @@ def test_circular_coordinates_are_turned_and_the_free_energy_is_right(which):
     result = _between(a, b, 2500, coordinates=Angle(), structure=_only(which))
     by_name = {r.name: r.estimate for r in result.rungs}
     assert result.delta_f.std_error < 0.03
-    assert by_name["map"].std_error is None or by_name["map"].std_error > 3 * result.delta_f.std_error
+    assert by_name["plain"].std_error > 3 * result.delta_f.std_error
     assert abs(result.delta_f.delta_f - (a.log_z - b.log_z)) < 4 * result.delta_f.std_error

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from nessampler.molecular.internal_coordinates import InternalCoordinates
-from nessampler.molecular.symmetry import rotor_orders
+from nessampler.molecular.symmetry import equal_triples, rotor_orders, spun
 from nessampler.molecular.systems import Molecule, load_structure, parameterize
 from nessampler.molecular.target import OpenMMTarget
 from nessampler.molecular.topology_tree import ZMatrix
@@ -60,3 +60,26 @@ def test_two_equal_atoms_make_no_rotor() -> None:
         axes[frozenset((placement.parent, placement.grandparent))] = order
     assert axes[frozenset((0, 1))] == 3
     assert axes[frozenset((1, 2))] == 1
+
+
+def test_spun_rotors_are_spread_over_their_wells_and_change_nothing_else(dipeptide: Molecule) -> None:
+    target = OpenMMTarget(parameterize(dipeptide, ["amber14-all.xml"]), 300.0)
+    noise = torch.randn(600, 22, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    x = torch.as_tensor(dipeptide.positions, dtype=torch.float64) + 0.003 * noise
+    y = spun(x.view(20, 30, 22, 3), dipeptide.topology, generator=torch.Generator().manual_seed(1)).view(600, 22, 3)
+    torch.testing.assert_close(target.energy(y), target.energy(x), rtol=0, atol=1e-9)
+    coordinates = coordinates_of(dipeptide)
+    before, after = coordinates(x), coordinates(y)
+    for index, order in rotor_orders(dipeptide.topology, coordinates).items():
+        turned = torch.remainder(after[:, index] - before[:, index] + math.pi / 3, 2 * math.pi) // (2 * math.pi / 3)
+        counts = turned.long().bincount(minlength=3)
+        assert (int(counts.min()) > 160) if order == 3 else (counts.tolist() == [600, 0, 0])
+    hard = ~coordinates.circular
+    assert float((after[:, hard].sort(0).values - before[:, hard].sort(0).values).abs().max()) < 0.2  # chirality stays
+
+
+def test_triples_are_methyl_groups(dipeptide: Molecule) -> None:
+    names = dipeptide.atom_names
+    found = {names[centre]: [names[i] for i in leaves] for centre, leaves in equal_triples(dipeptide.topology)}
+    assert len(found) == 3
+    assert all(len(leaves) == 3 and all("H" in name for name in leaves) for leaves in found.values())

@@ -18,7 +18,7 @@ from nessampler.molecular.contexts import evaluate
 from nessampler.molecular.systems import check_same_atoms, load_structure, parameterize
 from nessampler.runs import catalogue
 from nessampler.runs.config import DifferenceConfig, load, resolve
-from nessampler.runs.molecular_problem import check_molecular
+from nessampler.runs.molecular_problem import _dynamics, check_molecular
 from nessampler.runs.target_problem import named_targets
 
 PRESETS = ("smoke", "quick", "full")
@@ -163,3 +163,16 @@ def test_states_that_are_bonded_differently_are_refused(tmp_path: Path) -> None:
     assert isinstance(config, DifferenceConfig)
     with pytest.raises(InputError, match="same bonds: atom 4"):
         check_molecular(config, tmp_path)
+
+
+def test_each_state_may_have_replicas_interval_and_platform_of_its_own() -> None:
+    table = load(catalogue.root() / "alanine-solvation" / "system.toml")
+    table["presets"]["quick"]["md"] = {
+        "interval": "1 ps", "interval_b": "5 ps", "production_b": "100 ps", "replicas_a": 7, "platform_b": "torch",
+    }  # fmt: skip
+    config = resolve(table, preset="quick")
+    assert isinstance(config, DifferenceConfig)
+    dynamics = [_dynamics(config, state) for state in "ab"]
+    assert [d.interval for d in dynamics] == [1.0, 5.0]
+    assert dynamics[1].frames - dynamics[1].burn_in == 20
+    assert [(d.replicas, d.platform) for d in dynamics] == [(7, "Reference"), (4, "torch")]

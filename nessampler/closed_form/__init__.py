@@ -7,6 +7,8 @@ from nessampler.closed_form.gaussian_interpolant import GaussianFields, fit_gaus
 from nessampler.closed_form.mixture_interpolant import MixtureFields
 from nessampler.closed_form.mixture_map import MixtureMap
 from nessampler.closed_form.preconditioner import Linear, force_whitening
+from nessampler.closed_form.time_change import equal_length_times, mean_stretching
+from nessampler.closed_form.transfer import Transferred, TransferredFields
 
 __all__ = [
     "ConditionalAffine",
@@ -14,10 +16,14 @@ __all__ = [
     "Linear",
     "MixtureFields",
     "MixtureMap",
+    "Transferred",
+    "TransferredFields",
+    "equal_length_times",
     "fit_gaussian_fields",
     "fit_map",
     "fit_mixture_with_scores",
     "fit_standardizer",
     "force_whitening",
+    "mean_stretching",
     "pair_components",
 ]

@@ -13,7 +13,7 @@ from torch.distributions.transforms import Transform
 from nessampler.closed_form._covariance import with_correlations_times
 from nessampler.errors import InputError
 
-__all__ = ["ConditionalAffine", "fit_map", "fit_standardizer", "optimal_transport"]
+__all__ = ["ConditionalAffine", "fit_map", "fit_standardizer", "optimal_transport", "waves"]
 
 Scale = Literal["none", "diagonal", "full"]
 
@@ -24,7 +24,8 @@ class ConditionalAffine(Transform):
     $$y_c = x_c, \qquad y_m = \mu'(x_c) + M\,(x_m - \mu(x_c)), \qquad
       \log\left|\det\frac{\partial y}{\partial x}\right| = \log|\det M|$$
 
-    The means are linear in $1, \cos x_c, \sin x_c$ of every circular coordinate (or in 1 alone).
+    The means are linear in 1 and in $\cos k x_c, \sin k x_c$, $k = 1 \dots K$, of every circular coordinate; as many
+    coefficients as there are say what K is, and one alone is that of 1.
 
     Args:
         matrix: $M$, `(m, m)`, or its diagonal `(m,)`.
@@ -56,7 +57,8 @@ class ConditionalAffine(Transform):
         return self._map(y, self._inverse_matrix, self.mean_out, self.mean_in)
 
     def _map(self, x: Tensor, matrix: Tensor, mean_in: Tensor, mean_out: Tensor) -> Tensor:
-        features = _features(x[..., self.circular], len(mean_in) > 1)
+        angles = x[..., self.circular]
+        features = waves(angles, (len(mean_in) - 1) // max(1, 2 * angles.shape[-1]))
         deviation = x[..., ~self.circular] - features @ mean_in
         moved = deviation * matrix if matrix.ndim == 1 else deviation @ matrix.T
         y = x.clone()
@@ -122,13 +124,18 @@ def fit_standardizer(
     return ConditionalAffine(_power(_covariance(residual, shrink), -0.5), mean, torch.zeros_like(mean), circular)
 
 
-def _features(c: Tensor, conditional: bool) -> Tensor:
-    one = torch.ones(*c.shape[:-1], 1, dtype=c.dtype, device=c.device)
-    return torch.cat([one, c.cos(), c.sin()], -1) if conditional else one
+def waves(angles: Float[Tensor, "*batch k"], harmonics: int) -> Float[Tensor, "*batch features"]:
+    """1, and cosines and sines of the angles and their multiples.
+
+    >>> waves(torch.zeros(1), 2)
+    tensor([1., 1., 0., 1., 0.])
+    """
+    multiples = [part for k in range(1, harmonics + 1) for part in ((k * angles).cos(), (k * angles).sin())]
+    return torch.cat([angles.new_ones(*angles.shape[:-1], 1), *multiples], -1)
 
 
 def _regress(x: Tensor, circular: Tensor, conditional: bool) -> tuple[Tensor, Tensor]:
-    features, moving = _features(x[:, circular], conditional), x[:, ~circular]
+    features, moving = waves(x[:, circular], int(conditional)), x[:, ~circular]
     ridge = 1e-3 * len(x) * torch.eye(features.shape[1], dtype=x.dtype, device=x.device)
     ridge[0, 0] = 0  # the intercept is not shrunk, so residuals average to zero
     coefficients = torch.linalg.solve(features.T @ features + ridge, features.T @ moving)

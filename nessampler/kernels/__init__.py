@@ -7,6 +7,7 @@ from nessampler.kernels.hmc import HMC
 from nessampler.kernels.inertial import Inertial
 from nessampler.kernels.langevin import Langevin
 from nessampler.kernels.mass import DenseMass, DiagonalMass, Mass, SpectralMass, UnitMass
+from nessampler.kernels.mirror import Mirror
 from nessampler.kernels.protocol import Kernel, Walkers
 from nessampler.kernels.random_walk import RandomWalk
 
@@ -24,6 +25,7 @@ __all__ = [
     "Langevin",
     "Map",
     "Mass",
+    "Mirror",
     "RandomWalk",
     "SpectralMass",
     "UnitMass",

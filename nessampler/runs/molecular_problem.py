@@ -12,15 +12,17 @@ import openmm
 import torch
 
 from nessampler.errors import InputError
-from nessampler.methods.ends import SMALLEST_BLOCK
+from nessampler.estimators import Flag
+from nessampler.methods.ends import SMALLEST_BLOCK, generator_for
 from nessampler.molecular.contexts import ContextPool, check_platform
 from nessampler.molecular.end_states import Dynamics, Replicas, sample_end_states
 from nessampler.molecular.equilibration import Equilibrated, equilibrated
 from nessampler.molecular.force_field import TorchForceFieldTarget, unsupported_force
+from nessampler.molecular.handedness import check_same_handedness, handedness_flags
 from nessampler.molecular.internal_coordinates import InternalCoordinates
 from nessampler.molecular.panels import ramachandran, torsion_histograms
 from nessampler.molecular.regions import Arc, ArcToArc, Region, RegionTarget, Torsion, walled
-from nessampler.molecular.symmetry import rotor_orders
+from nessampler.molecular.symmetry import rotor_orders, spun
 from nessampler.molecular.systems import Molecule, check_same_atoms, load_structure, parameterize
 from nessampler.molecular.target import OpenMMTarget, openmm_target
 from nessampler.molecular.topology_tree import ZMatrix, check_same_topology
@@ -47,6 +49,7 @@ def check_molecular(config: DifferenceConfig, folder: Path) -> tuple[dict[str, M
         molecules[name] = load_structure(folder / state.structure)
     check_same_atoms(molecules["a"], molecules["b"])
     check_same_topology(molecules["a"].topology, molecules["b"].topology)
+    check_same_handedness(molecules["a"].topology, molecules["a"].positions, molecules["b"].positions)
     for name, state in zip(STATES, (config.state_a, config.state_b), strict=True):
         assert isinstance(state, MolecularState)
         systems[name] = parameterize(
@@ -54,28 +57,32 @@ def check_molecular(config: DifferenceConfig, folder: Path) -> tuple[dict[str, M
         )
     _regions(config, molecules)
     ZMatrix.from_topology(molecules["a"].topology)
-    if config.md.platform != "torch":
-        check_platform(config.md.platform)
     for name, system in systems.items():
-        if config.md.platform == "torch" and (reason := unsupported_force(system)):
+        platform = config.md.of(name).platform
+        if platform != "torch":
+            check_platform(platform)
+        elif reason := unsupported_force(system):
             raise InputError(
                 f'md.platform "torch" cannot run state {name.upper()}: {reason}; set md.platform="Reference"'
             )
-    for name, production in (("A", config.md.production_a), ("B", config.md.production_b)):
-        _check_frames(config, production, name)
+    for name in STATES:
+        _check_frames(config, name)
     return molecules, systems
 
 
-def _check_frames(config: DifferenceConfig, production: str, name: str) -> None:
-    dynamics = _dynamics(config, production)
+def _check_frames(config: DifferenceConfig, state: str) -> None:
+    dynamics = _dynamics(config, state)
     frames = dynamics.frames - dynamics.burn_in
     if frames * dynamics.replicas * min(config.ladder.blocks) < SMALLEST_BLOCK or frames < FEWEST_DRAWS:
         raise InputError(
-            f"every block needs at least {SMALLEST_BLOCK} samples: {dynamics.replicas} replicas of state {name} store "
-            f"{frames} frames each ({production}, one every {config.md.interval}); sample longer or store more often"
+            f"every block needs at least {SMALLEST_BLOCK} samples: {dynamics.replicas} replicas of state "
+            f"{state.upper()} store {frames} frames each ({dynamics.production:g} ps, one every "
+            f"{dynamics.interval:g} ps); sample longer or store more often"
         )
     if dynamics.interval < dynamics.timestep:
-        raise InputError(f"md.interval must be a time step at least: got {config.md.interval} < {config.md.timestep}")
+        raise InputError(
+            f"md.interval must be a time step at least: got {config.md.of(state).interval} < {config.md.timestep}"
+        )
 
 
 def prepare_molecular(
@@ -97,7 +104,7 @@ def prepare_molecular(
     temperature = parse(config.temperature or "", "K")
     pool = ContextPool(processes)
     try:
-        dynamics = {"a": _dynamics(config, config.md.production_a), "b": _dynamics(config, config.md.production_b)}
+        dynamics = {s: _dynamics(config, s) for s in STATES}
         regions = _regions(config, molecules)
         sampled = sample_end_states(
             {s: walled(systems[s], regions[s]) if s in regions else systems[s] for s in STATES},
@@ -131,7 +138,15 @@ def prepare_molecular(
         pool.close()
         raise
     device = torch.device(config.run.device)
-    samples = [torch.as_tensor(kept[s].positions, dtype=torch.float64, device=device) for s in STATES]
+    # Maps and mixtures must not take the wells in which methyl groups started for a difference of the states.
+    samples = [
+        spun(
+            torch.as_tensor(kept[s].positions, dtype=torch.float64),
+            molecules[s].topology,
+            generator=generator_for(config.run.seed, f"rotors of {s}"),
+        ).to(device)
+        for s in STATES
+    ]
     labels = (config.state_a.label, config.state_b.label)
     outside = {s: sampled[s].positions.shape[1] - frames[s].shape[1] for s in regions}
     ends: dict[str, Target] = {s: RegionTarget(targets[s], regions[s]) if s in regions else targets[s] for s in STATES}
@@ -144,7 +159,7 @@ def prepare_molecular(
         samples[1] if turn is None else carry(turn, samples[1].flatten(0, 1)).view_as(samples[1]),
         coordinates,
         (_spent(sampled["a"]), _spent(sampled["b"])),
-        [flag for s in STATES for flag in kept[s].flags],
+        [flag for s in STATES for flag in (*kept[s].flags, *_mirrored(molecules[s], frames[s], s.upper()))],
         {f"state_{s}": {**_described(kept[s], outside.get(s)), "energies": _backend(targets[s])} for s in STATES},
         panels=lambda: _panels(coordinates, samples, labels),
         close=pool.close,
@@ -208,15 +223,15 @@ def _backend(target: OpenMMTarget | TorchForceFieldTarget) -> str:
     return f"{target.backend}: {target.reason}"
 
 
-def _dynamics(config: DifferenceConfig, production: str) -> Dynamics:
-    md = config.md
+def _dynamics(config: DifferenceConfig, state: str) -> Dynamics:
+    md = config.md.of(state)
     return Dynamics(
         parse(config.temperature or "", "K"),
         parse(md.timestep, "ps"),
         parse(md.friction, "1/ps"),
         md.replicas,
         parse(md.equilibration, "ps"),
-        parse(production, "ps"),
+        parse(md.production_a if state == "a" else md.production_b, "ps"),
         parse(md.interval, "ps"),
         md.platform,
     )
@@ -225,6 +240,12 @@ def _dynamics(config: DifferenceConfig, production: str) -> Dynamics:
 def _spent(replicas: Replicas) -> Tally:
     """A gradient per MD step, and an energy per stored frame to find equilibration."""
     return Tally(replicas.positions.shape[0] * replicas.positions.shape[1], replicas.gradient_evaluations)
+
+
+def _mirrored(molecule: Molecule, frames: np.ndarray, name: str) -> tuple[Flag, ...]:
+    """Of some frames of every replica."""
+    some = frames[:, :: max(1, frames.shape[1] // 50)].reshape(-1, *frames.shape[2:])
+    return handedness_flags(molecule.topology, molecule.positions, some.astype(np.float64), name)
 
 
 def _early(positions: np.ndarray, fraction: float) -> np.ndarray:

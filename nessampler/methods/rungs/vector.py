@@ -4,19 +4,39 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from nessampler.closed_form.rosenblatt import slaved
 from nessampler.methods.analytic import fields_rung
 from nessampler.methods.ends import generator_for
 from nessampler.methods.feat import feat_rung
-from nessampler.methods.maps import candidate_maps, mapped
+from nessampler.methods.flow_matching import flow_matching_rung
+from nessampler.methods.maps import candidate_maps, mapped, score_maps
+from nessampler.methods.soft_maps import soft_map
 from nessampler.methods.stage import Candidate, Rungs, Stage
 from nessampler.methods.switching import tuned_switching
+from nessampler.methods.torsion_fields import learned_torsions, torsion_fields
 
 __all__ = ["VECTOR_RUNGS"]
 
+FOLLOWING = ("shift and scale", "affine × 0.25, conditional")  # maps of hard coordinates worth trying on moved torsions
+
 
 def _maps(stage: Stage) -> Iterator[Candidate]:
-    for name, transform in candidate_maps(stage.ends, stage.fit).items():
+    hard = candidate_maps(stage.ends, stage.fit)
+    with stage.ledger.charge("map", "training"):
+        scored = score_maps(stage.ends, stage.fit)
+    for name, transform in (hard | scored).items():
         yield mapped(stage.ends, name, transform), None
+    soft = soft_map(stage.ends, stage.fit)
+    if soft is None:
+        return
+    for name, transform in ({k: v for k, v in hard.items() if k.startswith(FOLLOWING)} | scored).items():
+        what = f"Knothe–Rosenblatt on {len(soft.index)} torsions, {name}"
+        yield mapped(stage.ends, what, slaved(soft, transform)), None
+
+
+def _fields(stage: Stage) -> Iterator[Candidate]:
+    yield from fields_rung(stage)
+    yield from torsion_fields(stage, stage.mapping)
 
 
 def _switching(stage: Stage) -> Iterator[Candidate]:
@@ -32,4 +52,15 @@ def _switching(stage: Stage) -> Iterator[Candidate]:
     yield transport, None
 
 
-VECTOR_RUNGS: Rungs = {"map": _maps, "fields": fields_rung, "switching": _switching, "feat": feat_rung}
+def _feat(stage: Stage) -> Iterator[Candidate]:
+    yield from feat_rung(stage)
+    yield from learned_torsions(stage, stage.mapping)
+
+
+VECTOR_RUNGS: Rungs = {
+    "map": _maps,
+    "fields": _fields,
+    "switching": _switching,
+    "feat": _feat,
+    "tfep": flow_matching_rung,
+}

@@ -29,6 +29,7 @@ Temperature = Annotated[str, _positive("K")]
 Time = Annotated[str, _positive("ps")]
 Rate = Annotated[str, _positive("1/ps")]
 Mass = Annotated[str, _positive("Da")]
+Platform = Literal["Reference", "CPU", "CUDA", "OpenCL", "torch"]
 
 
 class Region(Table):
@@ -70,7 +71,10 @@ class TargetState(Table):
 
 
 class Dynamics(Table):
-    """End-state MD, per replica; `_a` and `_b` lengths differ because the states' prices do."""
+    """End-state MD, per replica; `_a` and `_b` lengths differ because the states' prices do, and how fast they move.
+
+    `replicas`, `interval` and `platform` hold for both states, unless one has its own, as `interval_b`.
+    """
 
     timestep: Time = "2 fs"
     friction: Rate = "1 / ps"
@@ -80,7 +84,19 @@ class Dynamics(Table):
     production_a: Time = "500 ps"
     production_b: Time = "500 ps"
     interval: Time = "0.5 ps"
-    platform: Literal["Reference", "CPU", "CUDA", "OpenCL", "torch"] = "Reference"
+    platform: Platform = "Reference"
+    replicas_a: PositiveInt | None = None
+    replicas_b: PositiveInt | None = None
+    interval_a: Time | None = None
+    interval_b: Time | None = None
+    platform_a: Platform | None = None
+    platform_b: Platform | None = None
+
+    def of(self, state: str) -> Dynamics:
+        """What holds for the state, "a" or "b"."""
+        names = ("replicas", "interval", "platform")
+        own = {name: getattr(self, f"{name}_{state}") or getattr(self, name) for name in names}
+        return self.model_copy(update=own)
 
 
 class Samples(Table):
@@ -115,6 +131,8 @@ class Feat(Table):
     sampling_steps: PositiveInt = 64
     width: PositiveInt = 128
     depth: PositiveInt = 3
+    informed: bool = False
+    refine_steps: Annotated[int, Field(ge=0)] = 0
 
 
 class Ladder(Table):
@@ -138,7 +156,7 @@ class Ladder(Table):
 class DifferenceRun(Run):
     """The rungs that a difference can be asked for."""
 
-    method: Literal["plain", "map", "fields", "switching", "feat", "auto"] = "auto"
+    method: Literal["plain", "map", "fields", "switching", "feat", "tfep", "auto"] = "auto"
 
 
 class DifferenceConfig(Problem):
