@@ -107,6 +107,7 @@ def slaved(soft: Transform, hard: ConditionalAffine) -> ComposeTransform:
         >>> g = torch.Generator().manual_seed(0)
         >>> x = torch.randn(500, 2, generator=g)
         >>> circular = torch.tensor([True, False])
+        >>> from nessampler.closed_form.affine import fit_map
         >>> hard = fit_map(x, x + 1, circular, conditional=True)
         >>> slaved(fit_rosenblatt(x, x + 1, torch.tensor([0])), hard)(x).shape
         torch.Size([500, 2])

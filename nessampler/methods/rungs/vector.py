@@ -10,6 +10,7 @@ from nessampler.methods.ends import generator_for
 from nessampler.methods.feat import feat_rung
 from nessampler.methods.flow_matching import flow_matching_rung
 from nessampler.methods.maps import candidate_maps, mapped, score_maps
+from nessampler.methods.mixture_feat import learned_mixture_fields
 from nessampler.methods.soft_maps import soft_map
 from nessampler.methods.stage import Candidate, Rungs, Stage
 from nessampler.methods.switching import tuned_switching
@@ -54,6 +55,7 @@ def _switching(stage: Stage) -> Iterator[Candidate]:
 
 def _feat(stage: Stage) -> Iterator[Candidate]:
     yield from feat_rung(stage)
+    yield from learned_mixture_fields(stage)
     yield from learned_torsions(stage, stage.mapping)
 
 

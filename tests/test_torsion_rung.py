@@ -1,0 +1,84 @@
+"""The rungs that move angles, on densities whose norms are known."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor
+
+from nessampler.closed_form.affine import fit_map
+from nessampler.closed_form.wrapped_mixture import WrappedMixture
+from nessampler.estimators import bar
+from nessampler.methods.effort import Effort, Training
+from nessampler.methods.ends import Block, Ends, generator_for
+from nessampler.methods.ledger import Ledger
+from nessampler.methods.stage import Stage
+from nessampler.methods.torsion_fields import learned_torsions, torsion_fields
+from nessampler.targets import Counted, Tally
+
+CIRCULAR = torch.tensor([False, False, True, True, True])
+
+
+class Rotors:
+    """Three angles in a mixture, and two Gaussian coordinates whose means follow them."""
+
+    event_shape = torch.Size([5])
+
+    def __init__(self, seed: int, width: float) -> None:
+        g = torch.Generator().manual_seed(seed)
+        draw = {"generator": g, "dtype": torch.float64}
+        share = torch.tensor([0.6, 0.4], dtype=torch.float64)
+        self.mixture = WrappedMixture(
+            share, 2 * math.pi * torch.rand(2, 3, **draw) - math.pi, (0.2 + 0.3 * torch.rand(2, 3, **draw)).square()
+        )
+        self.waves, self.width = torch.randn(7, 2, **draw), torch.tensor([0.3, width], dtype=torch.float64)
+        self.log_z = float((self.width * math.sqrt(2 * math.pi)).log().sum())
+
+    def energy(self, x: Tensor) -> Tensor:
+        deviation = (x[:, :2] - self._mean(x[:, 2:])) / self.width
+        return 0.5 * deviation.square().sum(1) - self.mixture.log_density(x[:, 2:])
+
+    def sample(self, n: int, g: torch.Generator) -> Tensor:
+        label = (torch.rand(n, generator=g) > 0.6).long()
+        noise = torch.randn(n, 5, generator=g, dtype=torch.float64)
+        angle = self.mixture.means[label] + self.mixture.variances[label].sqrt() * noise[:, :3]
+        angle = torch.remainder(angle + math.pi, 2 * math.pi) - math.pi
+        return torch.cat([self._mean(angle) + self.width * noise[:, 3:], angle], 1)
+
+    def _mean(self, angle: Tensor) -> Tensor:
+        return torch.cat([torch.ones_like(angle[:, :1]), angle.cos(), angle.sin()], 1) @ self.waves
+
+
+@pytest.fixture(scope="module")
+def stage() -> Stage:
+    a, b = (Counted(Rotors(seed, width)) for seed, width in ((1, 0.5), (2, 0.8)))
+    g = torch.Generator().manual_seed(0)
+    fit, select = (Block(a.target.sample(n, g)[None], b.target.sample(n, g)[None], False) for n in (500, 150))  # pyright: ignore
+    effort = Effort(fields_steps=20, tuning_samples=60, feat=Training(steps=30, sampling_steps=20, width=16, depth=1))
+    return Stage(Ends(a, b, CIRCULAR, (a, b)), fit, select, effort, Ledger((a, b), (Tally(), Tally())))
+
+
+@pytest.mark.parametrize("rung", [torsion_fields, learned_torsions])
+def test_angles_that_move_give_the_known_difference(stage: Stage, rung) -> None:
+    hard = fit_map(stage.fit.flat_a, stage.fit.flat_b, CIRCULAR, scale="full", shrink=1.0, conditional=True)
+    ((transport, counted),) = rung(stage, hard)
+    a, b = (c.target for c in stage.ends.counted)
+    g = torch.Generator().manual_seed(7)
+    fresh = Block(a.sample(1500, g)[None], b.sample(1500, g)[None], False)  # pyright: ignore
+    found = bar(*transport.works(fresh, generator=generator_for(0, "evaluate")))
+    exact = a.log_z - b.log_z  # pyright: ignore
+    assert found.std_error is not None
+    assert found.std_error < 0.02
+    assert abs(found.delta_f - exact) < 4 * found.std_error  # pyright: ignore
+    assert abs(found.delta_f - exact - 0.1) > 4 * found.std_error  # pyright: ignore
+    assert counted is not None
+    assert counted.evaluations > 3000 * 20
+
+
+def test_nothing_is_tried_without_angles(stage: Stage) -> None:
+    hard = fit_map(stage.fit.flat_a, stage.fit.flat_b, CIRCULAR, conditional=True)
+    ends = Ends(stage.ends.a, stage.ends.b, torch.zeros(5, dtype=torch.bool), stage.ends.counted)
+    assert list(torsion_fields(replace(stage, ends=ends), hard)) == []
