@@ -25,15 +25,17 @@ def _run(checkpoint: Path | None = None, **options) -> tuple[ns.Difference, list
 
 def test_every_candidate_is_piloted_and_billed(tmp_path: Path):
     plain, alone = _run()
-    assert len(alone) == 1
+    assert len(alone) == 2  # on Gaussian fields, and on those of mixtures
     found, tried = _run(tmp_path / "training.safetensors", informed=True, refine_steps=5)
     assert [line.split("(", 1)[1].split(",")[0] for line in tried] == [
         "Gaussian fields with a learned remainder",
         "Gaussian fields with a learned remainder",
         "Gaussian fields with a learned remainder that reads the ends' scores",
         "Gaussian fields with a learned remainder that reads the ends' scores",
+        tried[-1].split("(", 1)[1].split(",")[0],
     ]
-    assert ["refined on works" in line for line in tried] == [False, True, False, True]
+    assert "pairs of components with a learned remainder" in tried[-1]
+    assert ["refined on works" in line for line in tried] == [False, True, False, True, False]
     assert tried[0].split(":")[1] == alone[0].split(":")[1]  # the first candidate is what it was without the others
     gradients = [r.evaluations["state_a"]["training"]["gradient"] for r in (plain.rung, found.rung)]
     # Training the informed network: 16 batches and the held-out one, both signs of the noise, however many steps;
@@ -42,4 +44,8 @@ def test_every_candidate_is_piloted_and_billed(tmp_path: Path):
     exact = A.log_z - B.log_z
     assert abs(found.delta_f.delta_f - exact) <= 4 * found.delta_f.std_error
     assert found.delta_f.std_error < 0.15
-    assert {p.name for p in tmp_path.iterdir()} == {"training.safetensors", "training-1.safetensors"}
+    assert {p.name for p in tmp_path.iterdir()} == {
+        "training.safetensors",
+        "training-1.safetensors",
+        "training-mixture.safetensors",
+    }

@@ -46,7 +46,7 @@ def learned_mixture_fields(stage: Stage) -> Iterator[Candidate]:
     with stage.ledger.charge("feat", "training"):
         ends = _Ends(stage)
         base = ends.fields()
-    if base is None or base.travel.numel() > LARGEST_PRODUCT:
+    if base.travel.numel() > LARGEST_PRODUCT:
         return
     network = _network(stage, base)
     with stage.ledger.charge("feat", "training", network):
@@ -68,8 +68,8 @@ class _Ends:
         self._energies = [energy for energy, _ in known[0]]
         self._scores = [[score for _, score in block] for block in known]
 
-    def fields(self) -> MixtureFields | None:
-        """Between the polished mixtures; None where a component has too few samples."""
+    def fields(self) -> MixtureFields:
+        """Between the mixtures, polished where every component has the samples for it."""
         found: list[Mixture] = []
         for name, x, score, energy in zip("ab", self._x[0], self._scores[0], self._energies, strict=True):
             generator = generator_for(self._stage.seed, f"independent components of {name}")
@@ -78,7 +78,8 @@ class _Ends:
                 found.append(polished(rough, x, score, energy, kind="diagonal"))
             except InputError:
                 found.append(rough)
-        return MixtureFields(pair_components(*found, circular=self._stage.ends.circular))
+        a, b = found
+        return MixtureFields(pair_components(a, b, circular=self._stage.ends.circular))
 
     def train(self, network: ResidualFields, base: MixtureFields) -> list[dict]:
         objective = InterpolantObjective(network, base.interpolant, base.variance, control=base, reference=base)
@@ -123,7 +124,8 @@ def _tuned(stage: Stage, network: ResidualFields, base: MixtureFields) -> Transp
     """Times where work is spread evenly, then the diffusion with the smallest BAR error of pilot walkers."""
     generator = generator_for(stage.seed, "times of learned mixture fields")
     steps = stage.effort.feat.sampling_steps
-    times = equal_work_times(network, base, steps, generator=generator)
+    with torch.no_grad():
+        times = equal_work_times(network, base, steps, generator=generator)
     pilot, generator = stage.fit.thinned(stage.effort.tuning_samples), generator_for(stage.seed, "tune mixture feat")
     state = {f"feat.{k}": v for k, v in network.state_dict().items()}
 

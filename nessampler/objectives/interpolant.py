@@ -11,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from nessampler.closed_form.gaussian_interpolant import GaussianFields
+from nessampler.closed_form.mixture_interpolant import MixtureFields
 from nessampler.errors import InputError
 from nessampler.fields import Evaluated, Fields
 from nessampler.interpolants import Interpolant
@@ -72,7 +73,7 @@ class InterpolantObjective(nn.Module):
         interpolant: $I_t$; that of `control` where one is given.
         variance: $V$ as a function of times `(n,)`, `(n, d)`; coordinates of zero variance do not count.
         weights: of the terms.
-        control: Gaussians whose fields make the targets less noisy.
+        control: Gaussians, or mixtures of them, whose fields make the targets less noisy.
         reference: fields to compare with, such as the base of a residual network.
 
     Raises:
@@ -98,7 +99,7 @@ class InterpolantObjective(nn.Module):
         variance: Callable[[Tensor], Tensor],
         *,
         weights: Weights = Weights(),
-        control: GaussianFields | None = None,
+        control: GaussianFields | MixtureFields | None = None,
         reference: Fields | None = None,
     ) -> None:
         super().__init__()
