@@ -13,11 +13,13 @@ from nessampler.methods.density.result import Sampled
 from nessampler.methods.density.sample import DensityEffort
 from nessampler.methods.difference import Difference, free_energy
 from nessampler.methods.effort import Effort
+from nessampler.methods.one_sided import Absolute, absolute_free_energy
 from nessampler.paths import Path
 from nessampler.simulate import Ensemble, simulate
 from nessampler.targets import Target
 
 __all__ = [
+    "Absolute",
     "Bounds",
     "DensityEffort",
     "Difference",
@@ -33,6 +35,7 @@ __all__ = [
     "Sampled",
     "Target",
     "Walkers",
+    "absolute_free_energy",
     "bar",
     "bounds",
     "free_energy",

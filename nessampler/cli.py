@@ -23,7 +23,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-METHODS = "auto; of a difference plain, map, switching or feat; of a density ais, smc, lsq or nets."
+METHODS = "auto; of a difference plain, map, fields, switching, feat or tfep; of a density ais, smc, lsq or nets."
 
 
 class _Progress:
@@ -91,7 +91,9 @@ def run(
     system: Annotated[str, typer.Argument(help="A name from `nessampler list`, a folder, or a system.toml.")],
     method: Annotated[
         str | None,
-        typer.Option(help="Of a difference: plain, map, switching, feat; of a density: ais, smc, lsq, nets; or auto."),
+        typer.Option(
+            help="Of a difference: plain, map, fields, switching, feat, tfep; of a density: ais, smc, lsq, nets; auto."
+        ),
     ] = None,
     preset: Annotated[str | None, typer.Option(help="smoke, quick or full.")] = None,
     out: Annotated[Path | None, typer.Option(help="Run directory; by default runs/SYSTEM-METHOD-PRESET-SEED.")] = None,

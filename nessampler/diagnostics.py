@@ -34,6 +34,7 @@ __all__ = [
     "convergence",
     "crooks_check",
     "disagreement",
+    "disjoint_supports",
     "overlap",
     "pareto_k",
     "statistical_inefficiency",
@@ -185,6 +186,30 @@ def disagreement(
         if abs(forward.delta_f - reverse.delta_f) > float(norm.ppf(ONE_SIDED)) * error:
             flags.append(_directions_disagree(forward.delta_f, reverse.delta_f, base_log_z))
     return tuple(flags)
+
+
+def disjoint_supports(work_forward: Work, work_reverse: Work) -> tuple[Flag, ...]:
+    """A flag where works without transport say that no sample of one state has density in the other, either way.
+
+    Raises:
+        InputError: fewer than two works in a direction, a NaN, or a −inf; the work is named.
+
+    >>> [flag.code for flag in disjoint_supports([math.inf] * 9, [math.inf] * 9)]
+    ['disjoint_supports']
+    >>> disjoint_supports([0.0] * 9, [1.0] * 9)
+    ()
+    """
+    forward, reverse = checked_work(work_forward, "forward").values, checked_work(work_reverse, "reverse").values
+    if not (np.isposinf(forward).all() and np.isposinf(reverse).all()):
+        return ()
+    return (
+        Flag(
+            "disjoint_supports",
+            f"none of {forward.size} samples of A lies in the support of B, and none of {reverse.size} of B in that of "
+            "A: without a map that brings one onto the other there is nothing to compare; give `coordinates` in which "
+            "the two regions differ by a shift and a scale, or a state in between that covers both.",
+        ),
+    )
 
 
 def _logistic(

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from nessampler._files import write_atomically
+from nessampler.couplings import Coupling
 from nessampler.errors import InputError
 from nessampler.objectives.interpolant import PairBatch
 
@@ -118,14 +119,18 @@ def pairs(
     generator: torch.Generator,
     *,
     moving: Bool[Tensor, " d"] | None = None,
+    coupling: Coupling | None = None,
 ) -> Iterator[PairBatch]:
-    r"""Endless batches of independent pairs, with stratified times in (0, 1) and standard normal noise.
+    r"""Endless batches of pairs, with stratified times in (0, 1) and standard normal noise.
+
+    Pairs are independent, or what `coupling` makes of the samples of a batch.
 
     A coordinate that does not move is the same at both ends of a pair: that of A with probability $1 - t$, of B with
     probability t. (Scores stay those of the whole samples; along moving coordinates they remain right on average.)
 
     Raises:
-        InputError: no samples, or scores of another shape than the samples.
+        InputError: no samples, scores of another shape than the samples, or scores along with a coupling: matching them
+            needs independent ends.
 
     Example:
         >>> x = torch.arange(6.0).view(3, 2)
@@ -137,7 +142,12 @@ def pairs(
         if len(x) == 0 or (score is not None and score.shape != x.shape):
             shape = None if score is None else tuple(score.shape)
             raise InputError(f"score_{name} must have one row per sample: got {shape} for samples {tuple(x.shape)}")
-    return _pairs(x_a, x_b, score_a, score_b, batch_size, generator, moving)
+    if coupling is not None and (score_a is not None or score_b is not None):
+        raise InputError(
+            "scores of the ends say nothing about coupled pairs, whose density is not the product of the ends': got "
+            "both; pass scores of None and train on velocity and denoising, or leave out the coupling"
+        )
+    return _pairs(x_a, x_b, score_a, score_b, batch_size, generator, moving, coupling)
 
 
 def save_model(module: nn.Module, path: Path) -> None:
@@ -263,6 +273,7 @@ def _pairs(
     size: int,
     generator: torch.Generator,
     moving: Tensor | None,
+    coupling: Coupling | None,
 ) -> Iterator[PairBatch]:
     like = {"dtype": x_a.dtype, "device": x_a.device, "generator": generator}
     strata = torch.arange(size, dtype=x_a.dtype, device=x_a.device)
@@ -272,6 +283,8 @@ def _pairs(
         t = ((strata + torch.rand(size, **like)) / size).clamp(1e-5, 1 - 1e-5)
         z, coin = torch.randn(size, x_a.shape[1], **like), torch.rand(size, **like)
         a, b = x_a[i], x_b[j]
+        if coupling is not None:
+            a, b = coupling(a, b)
         if moving is not None:
             shared = torch.where((coin < t).unsqueeze(-1), b, a)
             a, b = torch.where(moving, a, shared), torch.where(moving, b, shared)

@@ -68,6 +68,10 @@ DICTIONARIES: dict[str, tuple[Dictionary, tuple[int, ...]]] = {
     "chain": (lattice(5, 1), (5,)),
     "square": (lattice(4, 2), (4, 4)),
     "odd square": (lattice(3, 2), (3, 3)),
+    "with phases": (
+        LatticeDictionary((3, 3), (math.inf, 0.5), (0.3,), normal(2, 4, seed=1), normal(4, seed=3)),
+        (3, 3),
+    ),
     "cube": (lattice(3, 3), (3, 3, 3)),
     "no smearing": (LatticeDictionary((3, 3), (math.inf,), (math.inf,), normal(1, 4, seed=2)), (3, 3)),
     "isotropic": (ridge("isotropic", False), (3,)),

@@ -97,10 +97,10 @@ def test_a_run_from_exact_samples_and_chains_finds_the_exact_difference(tmp_path
     assert (ends["state_a"]["frames"], ends["state_b"]["frames"]) == (2000, 40 * 50)
     assert ends["state_b"]["r_hat"] < 1.1
     assert ends["state_b"]["acceptance"] > 0.5
-    # One gradient to start, and one per leapfrog step of every chain.
+    # One gradient to start, one per leapfrog step of every chain, and what tells whether they are samples of B.
     spent = result["evaluations"]["state_b"]["endstates"]
-    assert (spent["energy"], spent["gradient"]) == (0, 40 * (1 + 6 * (100 + 50 * 4)))
-    assert result["evaluations"]["state_a"]["endstates"] == {"energy": 0, "gradient": 0}
+    assert (spent["energy"], spent["gradient"]) == (200, 40 * (1 + 6 * (100 + 50 * 4)) + 800)
+    assert result["evaluations"]["state_a"]["endstates"] == {"energy": 200, "gradient": 800}
     assert "chains of state B" in ended.err + ended.out or "Hamiltonian chains" in ended.err + ended.out
 
 
@@ -134,14 +134,18 @@ def test_chains_are_repeated_by_their_seed_alone_and_tell_how_far_they_are() -> 
     assert first.samples_b.shape == (40, 10, 2, 3)
 
 
-def test_chains_that_have_not_mixed_are_flagged() -> None:
-    """A lattice deep in its ordered phase: chains stay with the sign that they started with."""
+def test_chains_that_have_not_mixed_are_flagged(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A lattice deep in its ordered phase: chains keep the sign that they started with, unless they may reverse."""
     ordered = {"label": "ordered", "target": {"name": "phi4", "size": 4, "quartic": 0.1, "mass_squared": -1.0}}
     short = ("chains.equilibration=20", "chains.interval=1", "chains.draws=20")
-    prepared = prepare_targets(pair(*short, state_a=ordered, state_b=ordered), Path())
+    with monkeypatch.context() as patch:
+        patch.delattr(Phi4, "mirror")
+        prepared = prepare_targets(pair(*short, state_a=ordered, state_b=ordered), Path())
     assert {"chains_disagree"} <= {flag.code for flag in prepared.flags}
     assert {flag.message[:7] for flag in prepared.flags} == {"state A", "state B"}
     assert prepared.endstates["state_b"]["r_hat"] > 1.5
+    crossing = prepare_targets(pair(*short, "chains.equilibration=60", state_a=ordered, state_b=ordered), Path())
+    assert crossing.endstates["state_b"]["r_hat"] < 1.2
     mixed = prepare_targets(pair(), Path())
     assert (mixed.flags, mixed.endstates["state_b"]["r_hat"] < 1.1) == ((), True)
 

@@ -152,7 +152,7 @@ def _power(matrix: Tensor, exponent: float) -> Tensor:
 
 
 def optimal_transport(a: Float[Tensor, "d d"], b: Float[Tensor, "d d"]) -> Float[Tensor, "d d"]:
-    """The matrix that carries the covariance a to b along the shortest way."""
+    """The symmetric M with M A Mᵀ = B: the optimal transport between Gaussians of these covariances."""
     root, inverse_root = _power(a, 0.5), _power(a, -0.5)
     return inverse_root @ _power(root @ b @ root, 0.5) @ inverse_root
 

@@ -1,4 +1,4 @@
-"""Velocity and score of the linear interpolant between two Gaussians, in closed form."""
+"""Velocity and score of the interpolant between two Gaussians, in closed form."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from nessampler.closed_form._covariance import with_correlations_times
 from nessampler.errors import InputError
 from nessampler.fields import Evaluated
-from nessampler.interpolants import LinearInterpolant
+from nessampler.interpolants import Coefficients, Linear, LinearInterpolant, Schedule, ScheduledInterpolant, SquareRoot
 
 __all__ = ["GaussianFields", "Noise", "fit_gaussian_fields"]
 
@@ -21,19 +21,21 @@ Noise = Literal["start", "end", "mean"]
 class GaussianFields(nn.Module):
     r"""Fields of $I_t$ between independent $N(m_a, \Sigma_a)$ and $N(m_b, \Sigma_b)$, elementwise in one basis.
 
-    $$V_t = (1-t)^2\Sigma_a + t^2\Sigma_b + \gamma^2\Sigma_z, \qquad
-      C_t = -(1-t)\Sigma_a + t\Sigma_b + \gamma\dot\gamma\Sigma_z = \mathrm{Cov}(\dot I_t, I_t)$$
-    $$b = m_b - m_a + C_t V_t^{-1} (x - m_t), \qquad s = -V_t^{-1} (x - m_t), \qquad m_t = (1-t)\,m_a + t\,m_b$$
+    $$V_t = \alpha_t^2\Sigma_a + \beta_t^2\Sigma_b + \gamma_t^2\Sigma_z, \qquad C_t = \alpha\dot\alpha\,\Sigma_a
+      + \beta\dot\beta\,\Sigma_b + \gamma\dot\gamma\,\Sigma_z = \mathrm{Cov}(\dot I_t, I_t)$$
+    $$b = \dot m_t + C_t V_t^{-1} (x - m_t), \qquad s = -V_t^{-1} (x - m_t), \qquad m_t = \alpha_t\,m_a + \beta_t\,m_b$$
 
-    A basis $P$ diagonalises $\Sigma_a = P\,\mathrm{diag}(\alpha)\,P^T$, $\Sigma_b = P\,\mathrm{diag}(\beta)\,P^T$ and
-    the noise at once, so no $V_t$ is ever factorised.
+    The schedule is $\alpha = 1 - t$, $\beta = t$, $\gamma^2 = c\,t(1-t)$ unless another is given. A basis $P$
+    diagonalises $\Sigma_a = P\,\mathrm{diag}(A)\,P^T$, $\Sigma_b = P\,\mathrm{diag}(B)\,P^T$ and the noise at once, so
+    no $V_t$ is ever factorised.
 
     | symbol | argument | |
     |---|---|---|
     | $m_a, m_b$ | `mean_a`, `mean_b` | `(d,)` |
     | $\Sigma_a, \Sigma_b$ | `covariance_a`, `covariance_b` | `(d, d)`, positive definite over the moving coordinates |
     | $\Sigma_z$ | `noise` | covariance of the noise: that of the start, of the end, or their mean |
-    | $c$ | `strength` | $\gamma^2 = c\,t(1-t)$ |
+    | $c$ | `strength` | $\gamma^2 = c\,t(1-t)$, where no schedule is given |
+    | $\alpha, \beta, \gamma$ | `schedule` | another one, such as `Trigonometric()` or, one-sided, `Linear(NoNoise())` |
     | | `moving` | `(d,)`: the other coordinates have no velocity, score or variance; a kernel carries them along |
 
     The module has buffers only; an interpolant with the same noise is `.interpolant`.
@@ -69,6 +71,7 @@ class GaussianFields(nn.Module):
         *,
         noise: Noise = "mean",
         strength: float = 1.0,
+        schedule: Schedule | None = None,
         moving: Bool[Tensor, " d"] | None = None,
     ) -> None:
         super().__init__()
@@ -79,7 +82,7 @@ class GaussianFields(nn.Module):
         if noise not in spectra:
             raise InputError(f"noise must be one of {', '.join(spectra)}: got {noise!r}")
         rows = torch.eye(len(mean_a), dtype=basis.dtype, device=basis.device)[:, moving]
-        self.strength = strength
+        self.schedule = Linear(SquareRoot(strength)) if schedule is None else schedule
         self.register_buffer("mean_a", torch.where(moving, mean_a, 0.0))
         self.register_buffer("mean_b", torch.where(moving, mean_b, 0.0))
         self.register_buffer("basis", rows @ basis)
@@ -90,8 +93,9 @@ class GaussianFields(nn.Module):
     def forward(self, t: Float[Tensor, " n"], x: Float[Tensor, "n d"]) -> Evaluated:
         """Both fields."""
         at = self._at(t.to(x))
-        u = self._mode(x - _between(t, self.mean_a.to(x), self.mean_b.to(x)))
-        drift = (self.mean_b - self.mean_a).to(x)
+        mean_a, mean_b = self.mean_a.to(x), self.mean_b.to(x)
+        u = self._mode(x - (at.time.alpha * mean_a + at.time.beta * mean_b))
+        drift = at.time.beta_rate * mean_b + at.time.alpha_rate * mean_a
         velocity = drift + (at.rate / at.variance * u) @ self.basis.T.to(x)
         return Evaluated(velocity, -(u / at.variance) @ self.inverse_basis.to(x))
 
@@ -103,12 +107,23 @@ class GaussianFields(nn.Module):
         time = torch.as_tensor(t, dtype=self.basis.dtype, device=self.basis.device)
         return self._at(time).variance @ self.basis.square().T
 
+    def roughness(self, t: float | Float[Tensor, " n"]) -> Float[Tensor, "*n"]:
+        r"""Largest squared rate at which the velocity stretches a mode, $\max_i (C_t/V_t)_i^2$.
+
+        $|\nabla b|^2$ in the metric of the common basis, the same everywhere; `equal_length_times` takes it.
+        """
+        at = self._at(torch.as_tensor(t, dtype=self.basis.dtype, device=self.basis.device))
+        return (at.rate / at.variance).square().amax(-1)
+
     @property
-    def interpolant(self) -> LinearInterpolant:
+    def interpolant(self) -> LinearInterpolant | ScheduledInterpolant:
         """The interpolant whose noise this is."""
         factor = self.basis * self.spectra[2].sqrt()
-        idle = factor.new_zeros(len(factor), len(factor) - factor.shape[1])
-        return LinearInterpolant(torch.cat([factor, idle], 1), self.strength)
+        noise = torch.cat([factor, factor.new_zeros(len(factor), len(factor) - factor.shape[1])], 1)
+        schedule = self.schedule
+        if isinstance(schedule, Linear) and isinstance(schedule.gamma, SquareRoot):
+            return LinearInterpolant(noise, schedule.gamma.strength)
+        return ScheduledInterpolant(schedule, noise)
 
     def targets(
         self,
@@ -124,26 +139,27 @@ class GaussianFields(nn.Module):
         With $r_a = s_a(x_a) + \Sigma_a^{-1}(x_a - m_a)$, the part of an end's score that is not Gaussian, and likewise
         $r_b$; written in the common basis, $k = C_t/V_t$:
 
-        $$T_b = b - \alpha\,[1 + k(1-t)]\,r_a + \beta\,[1 - k t]\,r_b, \qquad
-          T_s = s + \frac{(1-t)\,\alpha\,r_a + t\,\beta\,r_b}{V_t}$$
+        $$T_b = b + A\,[\dot\alpha - k\alpha]\,r_a + B\,[\dot\beta - k\beta]\,r_b, \qquad
+          T_s = s + \frac{\alpha A\,r_a + \beta B\,r_b}{V_t}$$
 
-        $E[T_b|I_t]$ and $E[T_s|I_t]$ are the exact fields of the interpolant between the *true* ends, whatever the
-        fitted Gaussians: both differ from $\dot I_t$ and from the usual scores by
-        $s_a(x_a)/(1-t) + \Sigma_z^{-1}L z/\gamma$ and $s_b(x_b)/t + \Sigma_z^{-1}L z/\gamma$ times numbers, which have
-        conditional mean zero (integrate by parts along shifts of the ends that leave $I_t$ where it is).
-        Bounded at both ends: nothing is divided by $\gamma$, $t$ or $1-t$.
+        $E[T_b|I_t]$ and $E[T_s|I_t]$ are the exact fields of the interpolant between the *true*, independent ends,
+        whatever the fitted Gaussians: both differ from $\dot I_t$ and from the usual scores by
+        $s_a(x_a)/\alpha + \Sigma_z^{-1}L z/\gamma$ and $s_b(x_b)/\beta + \Sigma_z^{-1}L z/\gamma$ times numbers, which
+        have conditional mean zero (integrate by parts along shifts of the ends that leave $I_t$ where it is; without
+        noise, along the shift of both that does). Bounded at both ends: nothing is divided by $\gamma$, $\alpha$ or
+        $\beta$. Pairs that are coupled, as by optimal transport, have other conditional means.
 
         References:
             De Bortoli et al., Target score matching, 2024, arXiv:2402.08667 (the score, for diffusions).
         """
-        time, at = t.to(x).unsqueeze(-1), self._at(t.to(x))
-        alpha, beta, _ = self.spectra.to(x)
+        at = self._at(t.to(x))
+        time, (a, b, _) = at.time, self.spectra.to(x)
         basis, inverse = self.basis.to(x), self.inverse_basis.to(x)
-        r_a = score_a @ basis + self._mode(x_a - self.mean_a.to(x)) / alpha
-        r_b = score_b @ basis + self._mode(x_b - self.mean_b.to(x)) / beta
+        r_a = score_a @ basis + self._mode(x_a - self.mean_a.to(x)) / a
+        r_b = score_b @ basis + self._mode(x_b - self.mean_b.to(x)) / b
         k, here = at.rate / at.variance, self(t, x)
-        velocity = beta * (1 - k * time) * r_b - alpha * (1 + k * (1 - time)) * r_a
-        score = ((1 - time) * alpha * r_a + time * beta * r_b) / at.variance
+        velocity = b * (time.beta_rate - k * time.beta) * r_b + a * (time.alpha_rate - k * time.alpha) * r_a
+        score = (time.alpha * a * r_a + time.beta * b * r_b) / at.variance
         return Evaluated(here.velocity + velocity @ basis.T, here.score + score @ inverse)
 
     def _mode(self, deviation: Tensor) -> Tensor:
@@ -151,10 +167,10 @@ class GaussianFields(nn.Module):
 
     def _at(self, t: Tensor) -> _Spectrum:
         """Eigenvalues of V_t and C_t, one more axis than t."""
-        t = t.unsqueeze(-1)
-        alpha, beta, zeta = self.spectra.to(t)
-        variance = (1 - t) ** 2 * alpha + t**2 * beta + self.strength * t * (1 - t) * zeta
-        return _Spectrum(variance, t * beta - (1 - t) * alpha + 0.5 * self.strength * (1 - 2 * t) * zeta)
+        time, (a, b, zeta) = self.schedule(t.unsqueeze(-1)), self.spectra.to(t)
+        variance = time.alpha**2 * a + time.beta**2 * b + time.gamma_square * zeta
+        rate = time.beta * time.beta_rate * b + time.alpha * time.alpha_rate * a + time.gamma_product * zeta
+        return _Spectrum(time, variance, rate)
 
 
 def fit_gaussian_fields(
@@ -163,6 +179,7 @@ def fit_gaussian_fields(
     *,
     noise: Noise = "mean",
     strength: float = 1.0,
+    schedule: Schedule | None = None,
     shrink: float = 0.25,
     moving: Bool[Tensor, " d"] | None = None,
 ) -> GaussianFields:
@@ -192,17 +209,14 @@ def fit_gaussian_fields(
                 f"coordinate {int(flat[0])} does not vary in the samples of {name}: leave it out of `moving`"
             )
     covariances = (with_correlations_times(shrink, torch.cov(x.T).reshape(len(keep), -1)) for x in (x_a, x_b))
-    return GaussianFields(x_a.mean(0), x_b.mean(0), *covariances, noise=noise, strength=strength, moving=moving)
+    options = {"noise": noise, "strength": strength, "schedule": schedule, "moving": moving}
+    return GaussianFields(x_a.mean(0), x_b.mean(0), *covariances, **options)
 
 
 class _Spectrum(NamedTuple):
+    time: Coefficients
     variance: Tensor
     rate: Tensor
-
-
-def _between(t: Tensor, a: Tensor, b: Tensor) -> Tensor:
-    time = t.to(a).unsqueeze(-1)
-    return (1 - time) * a + time * b
 
 
 def _simultaneous(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:

@@ -1,4 +1,4 @@
-"""Vector fields on a periodic lattice: random sines of smeared fields, with the symmetries of the action."""
+"""Vector fields on a periodic lattice: random sines of smeared fields, with the symmetries of the lattice."""
 
 from __future__ import annotations
 
@@ -39,13 +39,17 @@ class LatticeDictionary:
     | $m_b$ | `inner` | masses before the sine; `inf` leaves the field as it is |
     | $m_c$ | `outer` | masses after it |
     | $W$ | `weights` | `(inner, features)`, float64 |
+    | $p_j$ | `phases` | `(features,)`; zero where None |
     | $L^D$ | `shape` | of one configuration |
+
+    With phases the fields are $K_c * \sin(S_j * \varphi + p_j)$ and know the sign of $\varphi$, for actions that a bias
+    or a source makes uneven. A feature of zero weights and phase π/2 is a constant: it shifts the mean.
 
     Fields come outer mass by outer mass, the linear one before the sines of each. Velocities have the dtype of the
     walkers; features and divergences are summed over sites in that dtype and handed on in float64.
 
     Raises:
-        InputError: sides of different length, masses that are not positive, or weights that do not fit the masses.
+        InputError: sides of different length, masses that are not positive, or weights and phases that do not fit.
 
     Example:
         >>> fields = LatticeDictionary((4, 4), (math.inf, 1.0), (math.inf,), torch.ones(2, 3, dtype=torch.float64))
@@ -58,6 +62,7 @@ class LatticeDictionary:
     inner: tuple[float, ...]
     outer: tuple[float, ...]
     weights: Float[Tensor, "inner features"]
+    phases: Float[Tensor, " features"] | None = None
     _smear: Tensor = field(init=False, repr=False)
     _kernel: Tensor = field(init=False, repr=False)
     _contact: Tensor = field(init=False, repr=False)  # (K_c * S_j)(0), the linear fields' column first
@@ -70,6 +75,10 @@ class LatticeDictionary:
             )
         if not all(m > 0 for m in (*self.inner, *self.outer)):
             raise InputError(f"a smearing needs a positive mass, inf for none: got {self.inner} and {self.outer}")
+        if self.phases is not None and tuple(self.phases.shape) != (self.weights.shape[1],):
+            raise InputError(
+                f"every feature has one phase: got {tuple(self.phases.shape)} for {self.weights.shape[1]} features"
+            )
         momenta = lattice_momenta(self.shape[0], len(self.shape))
         smear, kernel = _responses(momenta, self.inner), _responses(momenta, self.outer)
         weighted = (kernel * mode_multiplicity(self.shape)).flatten(1) / math.prod(self.shape)
@@ -95,6 +104,12 @@ class LatticeDictionary:
         pieces = [self._velocity(block, theta) for block in x.split(self._block())]
         return torch.cat([v for v, _ in pieces]), torch.cat([d for _, d in pieces])
 
+    def fields(self, x: Float[Tensor, " n *event"]) -> Float[Tensor, "n p *event"]:
+        r"""Every $\varphi_i(x)$ by itself."""
+        features = torch.cat([x.flatten(1)[:, None], torch.sin(self._inside(x))], 1).unflatten(2, self.shape)
+        modes = torch.fft.rfftn(features, dim=self._axes).unsqueeze(1) * self._kernel.unsqueeze(1).to(x)
+        return torch.fft.irfftn(modes, s=self.shape, dim=self._axes).flatten(1, 2)
+
     def spread(self, x: Float[Tensor, " n *event"]) -> Float[Tensor, " inner"]:
         """Standard deviation of every smeared field over sites and walkers, to scale `weights` by."""
         blocks = [self._filtered(block, self.inner, self._smear).to(torch.float64) for block in x.split(self._block())]
@@ -119,7 +134,8 @@ class LatticeDictionary:
 
     def _inside(self, x: Tensor) -> Tensor:
         """The arguments of the sines, `(n, features, sites)`."""
-        return self.weights.T.to(x) @ self._filtered(x, self.inner, self._smear).flatten(2)
+        inside = self.weights.T.to(x) @ self._filtered(x, self.inner, self._smear).flatten(2)
+        return inside if self.phases is None else inside + self.phases.to(x)[:, None]
 
     def _filtered(self, x: Tensor, masses: Sequence[float], responses: Tensor) -> Tensor:
         """Every response to x, `(n, masses, *shape)`; an infinite mass takes no transform."""

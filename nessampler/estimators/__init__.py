@@ -7,6 +7,8 @@ NaN and −inf are errors.
 """
 
 from nessampler.estimators.acceptance_ratio import bar, overlap
+from nessampler.estimators.bound_curve import BoundCurve, bound_curve
+from nessampler.estimators.combination import Combination, combine
 from nessampler.estimators.exponential_average import jarzynski, pareto_k
 from nessampler.estimators.free_energy import Flag, FreeEnergy
 from nessampler.estimators.integration import GaussRule, thermodynamic_integration
@@ -15,14 +17,18 @@ from nessampler.estimators.second_law import Bounds, bounds
 from nessampler.estimators.works import Work, WorkSource, r_hat, statistical_inefficiency
 
 __all__ = [
+    "BoundCurve",
     "Bounds",
+    "Combination",
     "Flag",
     "FreeEnergy",
     "GaussRule",
     "Work",
     "WorkSource",
     "bar",
+    "bound_curve",
     "bounds",
+    "combine",
     "jarzynski",
     "mbar",
     "overlap",

@@ -13,7 +13,7 @@ from nessampler.estimators.blocks import block_bootstrap
 from nessampler.estimators.free_energy import Flag, FreeEnergy, estimate, no_estimate
 from nessampler.estimators.works import Rows, Work, checked_work, effective_fraction, scaled_weights
 
-__all__ = ["bar", "overlap"]
+__all__ = ["bar", "bennett_root", "overlap"]
 
 LOWEST_OVERLAP = 0.06
 # Below a hundredth of a shared sample (or one in a million) the root only marks the middle of a gap.
@@ -54,7 +54,7 @@ def bar(work_forward: Work, work_reverse: Work, *, seed: int = 0, resamples: int
     n = n_f, n_r = forward.values.size, reverse.values.size
     ess = effective_fraction(scaled_weights(forward.values)), effective_fraction(scaled_weights(reverse.values))
     shift = math.log(n_f / n_r)
-    delta_f = float(_bennett_root(forward.values.reshape(1, -1), reverse.values.reshape(1, -1), shift)[0])
+    delta_f = float(bennett_root(forward.values.reshape(1, -1), reverse.values.reshape(1, -1), shift)[0])
     fermi = expit(delta_f - shift - forward.values), expit(shift - delta_f - reverse.values)
     shared = sum(float((f * (1 - f)).sum()) for f in fermi) if math.isfinite(delta_f) else 0.0
     common = min(1.0, shared * (1 / n_f + 1 / n_r))
@@ -68,7 +68,7 @@ def bar(work_forward: Work, work_reverse: Work, *, seed: int = 0, resamples: int
         flags.append(_poor_overlap(common))
         variance = max(variance, max(g) * (1 / shared - 1 / n_f - 1 / n_r))
     if forward.correlated or reverse.correlated:
-        root = partial(_bennett_root, shift=shift, start=delta_f)
+        root = partial(bennett_root, shift=shift, start=delta_f)
         resampled, caught = block_bootstrap(root, (forward, reverse), g, resamples, seed)
         flags += caught
         variance = max(variance, resampled)
@@ -96,7 +96,7 @@ def overlap(work_forward: Work, work_reverse: Work, delta_f: float) -> float:
     return min(1.0, float((f * (1 - f)).sum() + (r * (1 - r)).sum()) * (1 / forward.size + 1 / reverse.size))
 
 
-def _bennett_root(forward: Rows, reverse: Rows, shift: float, start: float | None = None) -> Float[np.ndarray, " _"]:
+def bennett_root(forward: Rows, reverse: Rows, shift: float, start: float | None = None) -> Float[np.ndarray, " _"]:
     """The root of Bennett's equation in every row, by Newton steps on its logarithm inside a shrinking bracket.
 
     Rows without a finite work on either side have none: NaN.

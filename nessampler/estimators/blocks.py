@@ -10,7 +10,7 @@ import numpy as np
 from nessampler.estimators.free_energy import Flag
 from nessampler.estimators.works import Rows, WorkSample
 
-__all__ = ["block_bootstrap"]
+__all__ = ["block_bootstrap", "block_resamples"]
 
 FEWEST_BLOCKS = 8
 CHUNK = 2**20  # numbers held at once while resampling
@@ -20,6 +20,20 @@ def block_bootstrap(
     statistic: Callable[..., np.ndarray], samples: Sequence[WorkSample], g: Sequence[float], resamples: int, seed: int
 ) -> tuple[float, list[Flag]]:
     """The variance of the statistic over resampled blocks; flags for too few blocks or resamples without a value."""
+    values, inflation, flags = block_resamples(statistic, samples, g, resamples, seed)
+    failed = int((~np.isfinite(values)).sum())
+    if failed:
+        return 0.0, [*flags, _unstable(failed, resamples)]
+    return float(values.var(ddof=1)) * inflation, flags
+
+
+def block_resamples(
+    statistic: Callable[..., np.ndarray], samples: Sequence[WorkSample], g: Sequence[float], resamples: int, seed: int
+) -> tuple[np.ndarray, float, list[Flag]]:
+    """The statistic of every resample, what its (co)variances are to be multiplied by, and a flag for too few blocks.
+
+    Resamples of B blocks scatter like B - 1, which the factor B / (B - 1) makes good.
+    """
     rng = np.random.default_rng(seed)
     lengths = [_block_length(works, g_i) for works, g_i in zip(samples, g, strict=True)]
     fewest, longest = min((works.values.size // length, length) for works, length in zip(samples, lengths, strict=True))
@@ -30,11 +44,7 @@ def block_bootstrap(
         drawn = [_resampled(works.values, length, n_rows, rng) for works, length in zip(samples, lengths, strict=True)]
         values.append(statistic(*drawn))
     flags = [_few_blocks(fewest, longest)] if fewest < FEWEST_BLOCKS else []
-    failed = int((~np.isfinite(values := np.concatenate(values))).sum())
-    if failed:
-        return 0.0, [*flags, _unstable(failed, resamples)]
-    # B resampled blocks scatter like B - 1.
-    return float(values.var(ddof=1)) * fewest / max(1, fewest - 1), flags
+    return np.concatenate(values), fewest / max(1, fewest - 1), flags
 
 
 def _block_length(works: WorkSample, g: float) -> int:

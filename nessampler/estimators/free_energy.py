@@ -83,6 +83,17 @@ class FreeEnergy:
             self, delta_f=_times(self.delta_f, kt), std_error=_times(self.std_error, kt), ci95=ci95, unit=unit
         )
 
+    def widened(self, error: float) -> FreeEnergy:
+        """The same value with another, independent error added to its own, such as that of an integrated map.
+
+        >>> FreeEnergy(1.0, 0.03, (0.94, 1.06), (50,), (1.0,), (), "BAR").widened(0.04).std_error
+        0.05
+        """
+        if self.delta_f is None or self.std_error is None or error == 0:
+            return self
+        total = math.hypot(self.std_error, error)
+        return replace(self, std_error=total, ci95=(self.delta_f - Z95 * total, self.delta_f + Z95 * total))
+
     def __str__(self) -> str:
         warned = "".join(f"\n  {flag.code}: {flag.message}" for flag in self.flags)
         if self.delta_f is None:

@@ -11,7 +11,7 @@ from scipy.stats import t as student_t
 
 from nessampler.estimators.works import Work, WorkSample, checked_work
 
-__all__ = ["ONE_SIDED", "Bounds", "bounds"]
+__all__ = ["ONE_SIDED", "Bounds", "bounds", "group_bound"]
 
 ONE_SIDED = 0.999
 FEWEST_GROUPS = 32
@@ -103,13 +103,18 @@ def _mean_and_limit(works: WorkSample) -> tuple[float | None, float | None]:
 
 
 def _grouped(works: WorkSample) -> tuple[float | None, float | None, int]:
-    """Mean and upper limit of `-log mean exp(-work)` over contiguous groups, and the size of the groups."""
-    values = works.values
-    chains, draws = values.shape
+    """The bound from the largest groups that leave enough of them, its limit, and their size."""
+    chains, draws = works.values.shape
     size = max(1, draws // math.ceil(FEWEST_GROUPS / chains))
-    groups = values[:, : draws // size * size].reshape(chains, -1, size)
+    return *group_bound(works, size), size
+
+
+def group_bound(works: WorkSample, size: int) -> tuple[float | None, float | None]:
+    """Mean and upper limit of `-log mean exp(-work)` over contiguous groups of `size` works."""
+    chains, draws = works.values.shape
+    groups = works.values[:, : draws // size * size].reshape(chains, -1, size)
     values = math.log(size) - np.asarray(logsumexp(-groups, axis=-1))
-    return *_mean_and_limit(replace(works, values=values)), size
+    return _mean_and_limit(replace(works, values=values))
 
 
 def _negated(x: float | None) -> float | None:

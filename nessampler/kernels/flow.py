@@ -125,13 +125,14 @@ class Flow:
         """Follow the flow; the log ratio is the integrated divergence."""
         cuts = torch.linspace(t0, t1, self.substeps + 1, dtype=torch.float64).tolist()
         x, log_det = walkers.x, torch.zeros(len(walkers), dtype=torch.float64, device=walkers.x.device)
-        advance = self._advance if t1 > t0 else self._retreat
+        move = self.advance if t1 > t0 else self._retreat
         for start, end in pairwise(cuts):
-            x, change = advance(start, end, x)
+            x, change = move(start, end, x)
             log_det = log_det + change
         return Walkers(x, t1), log_det
 
-    def _advance(self, t0: float, t1: float, x: Tensor) -> tuple[Tensor, Tensor]:
+    def advance(self, t0: float, t1: float, x: Float[Tensor, " n *event"]) -> tuple[Tensor, Float[Tensor, " n"]]:
+        """One application of the rule, in either direction, and its log-determinant; differentiable as the field is."""
         nodes, matrix, weights = _RULES[self.order]
         h, velocities = t1 - t0, []
         moved, log_det = x, torch.zeros(len(x), dtype=torch.float64, device=x.device)
@@ -148,12 +149,12 @@ class Flow:
 
     def _retreat(self, t0: float, t1: float, x: Tensor) -> tuple[Tensor, Tensor]:
         """The walkers that a step from t1 to t0 would bring to x, and minus its log-determinant."""
-        y, _ = self._advance(t0, t1, x)
+        y, _ = self.advance(t0, t1, x)
         log_det = torch.full((len(x),), torch.inf, dtype=torch.float64, device=x.device)
         close = max(self.tolerance, 8 * torch.finfo(x.dtype).eps * float(x.abs().max()))
         open_ = torch.arange(len(x), device=x.device)
         for correction in range(CORRECTIONS):
-            back, change = self._advance(t1, t0, y[open_])
+            back, change = self.advance(t1, t0, y[open_])
             gap = x[open_] - back
             done = gap.abs().flatten(1).amax(1) <= close
             log_det[open_[done]] = change[done]

@@ -2,5 +2,6 @@
 
 from nessampler.methods.difference import Difference, RungResult, free_energy
 from nessampler.methods.effort import Effort
+from nessampler.methods.one_sided import Absolute, absolute_free_energy
 
-__all__ = ["Difference", "Effort", "RungResult", "free_energy"]
+__all__ = ["Absolute", "Difference", "Effort", "RungResult", "absolute_free_energy", "free_energy"]

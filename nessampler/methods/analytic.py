@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from nessampler.methods.ledger import CountedFields
+from nessampler.methods.mixtures import mixture_candidates
 from nessampler.methods.stage import Candidate, Stage
 from nessampler.methods.standardised import StandardisedEnds
 
@@ -12,10 +13,14 @@ __all__ = ["fields_rung"]
 
 
 def fields_rung(stage: Stage) -> Iterator[Candidate]:
-    r"""Fields between the Gaussians of the mapped end $T_\# A$ and of B; two energies per walker at any step count."""
+    r"""Fields between the Gaussians of the mapped end $T_\# A$ and of B, then between Gaussian mixtures of A and B.
+
+    Two energies per walker at any step count.
+    """
     ends = StandardisedEnds(stage, stage.mapping)
     base = ends.gaussian_fields()
     fields = CountedFields(base)
     with stage.ledger.charge("fields", "training", fields):
         transport = ends.tuned("fields", fields, base, stage.effort.fields_steps, "analytic Gaussian fields")
     yield transport, fields
+    yield from mixture_candidates(stage)

@@ -12,10 +12,11 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.distributions.transforms import Transform
 
-from nessampler.diagnostics import disagreement
+from nessampler.diagnostics import disagreement, disjoint_supports
 from nessampler.errors import InputError
-from nessampler.estimators import Bounds, Flag, FreeEnergy, bar, bounds, jarzynski, pareto_k
+from nessampler.estimators import Bounds, Flag, FreeEnergy, bounds, jarzynski, pareto_k
 from nessampler.methods.effort import Effort
+from nessampler.methods.end_checks import check_end_states
 from nessampler.methods.ends import Ends, generator_for, split_by_time
 from nessampler.methods.ladder import MARGIN, RUNGS, Ladder, Method
 from nessampler.methods.ledger import Ledger
@@ -112,7 +113,8 @@ def free_energy(
         target_a, target_b: densities with one event shape; energies in kT.
         samples_a, samples_b: `(n, *event)` of independent samples, or `(chains, draws, *event)` of time-ordered,
             correlated ones, float64 best. The counts may differ.
-        method: plain, map, fields, switching, feat, or auto, which climbs while pilots on the select block say it pays.
+        method: plain, map, fields, switching, feat, or auto, which climbs while pilots on the select block say it pays;
+            or tfep, flow matching for comparison.
         coordinates: a bijection from samples to a vector in which maps work well; its attribute `circular`, if any,
             marks the circular coordinates. By default those of the structure.
         structure: how rungs are built for this kind of walker; by default recognised from the targets, else vectors.
@@ -125,7 +127,7 @@ def free_energy(
 
     Raises:
         InputError: shapes that differ, NaN samples, too few of them, an unknown method, samples outside the
-            support of their state.
+            support of their state, exchanged, or of another state altogether.
 
     References:
         Bennett, Efficient estimation of free energy differences from Monte Carlo data, 1976; Jarzynski, Targeted
@@ -147,7 +149,10 @@ def free_energy(
     if coordinates is not None:
         chains_a, chains_b = carry(coordinates, chains_a), carry(coordinates, chains_b)
     fit, select, evaluate = split_by_time(chains_a, chains_b, effort.blocks, correlated)
-    spent_a, spent_b = (n if isinstance(n, Tally) else Tally(gradient=n) for n in endstate_evaluations)
+    given = [n if isinstance(n, Tally) else Tally(gradient=n) for n in endstate_evaluations]
+    with ends.counted[0].stage("checks"), ends.counted[1].stage("checks"):
+        endstate_flags = (*endstate_flags, *check_end_states(ends, fit, seed=seed))
+    spent_a, spent_b = (n + c.tally("checks") for n, c in zip(given, ends.counted, strict=True))
     ledger = Ledger(ends.counted, (spent_a, spent_b))
     stage = Stage(ends, fit, select, effort, ledger, seed, say, checkpoint)
     ladder = Ladder(stage, structure.rungs, len(evaluate))
@@ -172,7 +177,7 @@ def _rung(
         name=name,
         description=pilot.transport.description,
         block="evaluate" if climbed else "select",
-        estimate=bar(*works, seed=seed),
+        estimate=pilot.transport.estimate(works, seed=seed),
         works=works,
         bounds=bounds(*works),
         pareto_k=(pareto_k(works.forward), pareto_k(works.reverse)),
@@ -210,7 +215,9 @@ def _result(
         "bar": by_name[chosen].estimate,
         "plain_bar": by_name["plain"].estimate,
     }
-    flags = (*by_name[chosen].estimate.flags, *disagreement(forward, reverse, seed=seed), *endstate_flags)
+    apart = disjoint_supports(*by_name["plain"].works) if by_name[chosen].estimate.delta_f is None else ()
+    own = (*by_name[chosen].estimate.flags, *apart)
+    flags = (*own, *disagreement(forward, reverse, seed=seed), *endstate_flags)
     state = {k: v for p in stage.below.values() for k, v in p.transport.state.items()}
     return Difference(
         method=method,

@@ -11,7 +11,12 @@ __all__ = ["Effort", "Training"]
 
 @dataclass(frozen=True)
 class Training:
-    """The learned rung: how large, how long, how finely sampled. Zero `steps` leave the analytic fields alone."""
+    """The learned rung: how large, how long, how finely sampled. Zero `steps` leave the analytic fields alone.
+
+    Attributes:
+        informed: also try a network that reads the scores of both ends, two gradients per walker and step.
+        refine_steps: gradient steps on the spread of recorded works, after the regression; zero leaves them out.
+    """
 
     steps: int = 1000
     batch_size: int = 512
@@ -20,6 +25,8 @@ class Training:
     depth: int = 3
     sampling_steps: int = 64
     patience: int = 6
+    informed: bool = False
+    refine_steps: int = 0
 
 
 @dataclass(frozen=True)

@@ -2,21 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from itertools import islice
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from nessampler.closed_form.gaussian_interpolant import GaussianFields
+from nessampler.kernels import Langevin
 from nessampler.methods.ends import generator_for
+from nessampler.methods.path_refinement import refine
 from nessampler.methods.stage import Candidate, Stage
 from nessampler.methods.standardised import StandardisedEnds
+from nessampler.methods.transport import Transport
+from nessampler.networks.informed import InformedFields
 from nessampler.networks.mlp import ResidualFields
 from nessampler.objectives.interpolant import InterpolantObjective, PairBatch
-from nessampler.targets import energy_and_score
+from nessampler.targets import carry, energy_and_score
 from nessampler.training import fit, pairs
 
-__all__ = ["feat_rung"]
+__all__ = ["feat_rung", "train_fields"]
+
+FEW, LARGEST = 16, 1024  # batches, and rows, of training whose inputs cost gradients
+
+_Fields = ResidualFields | InformedFields
 
 
 def feat_rung(stage: Stage) -> Iterator[Candidate]:
@@ -24,7 +35,8 @@ def feat_rung(stage: Stage) -> Iterator[Candidate]:
 
     Both ends are seen in coordinates that standardise B, given the circular coordinates, which do not move: what
     is transported is everything else. The fields have no need of interior energies, so a path of many steps
-    costs two energies per walker.
+    costs two energies per walker. If asked for, a second network reads the scores of both ends, and each is refined on
+    its own works.
 
     References:
         He et al., FEAT: Free energy Estimators with Adaptive Transport, 2025, arXiv:2504.11516.
@@ -34,12 +46,19 @@ def feat_rung(stage: Stage) -> Iterator[Candidate]:
         return
     ends = StandardisedEnds(stage, stage.mapping)
     base = ends.gaussian_fields()
-    network = _network(stage, ends, base)
-    with stage.ledger.charge("feat", "training", network):
-        stage.metrics.extend(_train(stage, ends, network, base))
-        what = "Gaussian fields with a learned remainder"
-        transport = ends.tuned("feat", network, base, training.sampling_steps, what)
-    yield transport, network
+    builders: dict[str, Callable[[], _Fields]] = {"a learned remainder": lambda: _network(stage, ends, base)}
+    if training.informed and bool(ends.moving.all()):
+        builders["a learned remainder that reads the ends' scores"] = lambda: _informed(stage, ends, base)
+    for i, (what, build) in enumerate(builders.items()):
+        network = build()
+        with stage.ledger.charge("feat", "training", network):
+            with _remembering(network):
+                stage.metrics.extend(_train(stage, ends, network, base, f"-{i}" if i else ""))
+            what = f"Gaussian fields with {what}"
+            transport = ends.tuned("feat", network, base, training.sampling_steps, what)
+        yield transport, network
+        if training.refine_steps:
+            yield _refined(stage, ends, transport, network, build())
 
 
 def _network(stage: Stage, ends: StandardisedEnds, base: GaussianFields) -> ResidualFields:
@@ -55,13 +74,93 @@ def _network(stage: Stage, ends: StandardisedEnds, base: GaussianFields) -> Resi
     ).to(spread.device)
 
 
-def _train(stage: Stage, ends: StandardisedEnds, network: ResidualFields, base: GaussianFields) -> list[dict]:
-    """Regress on the fit block; stop where the select block's loss no longer falls."""
-    training, seed = stage.effort.feat, stage.seed
+def _informed(stage: Stage, ends: StandardisedEnds, base: GaussianFields) -> InformedFields:
+    spread = torch.cat([ends.u_a, ends.u_b])
+    return InformedFields(
+        base,
+        ends.path.start,
+        ends.path.end,
+        center=spread.mean(0),
+        scale=spread.std(0),
+        width=stage.effort.feat.width,
+        depth=stage.effort.feat.depth,
+        generator=generator_for(stage.seed, "initial weights, informed"),
+    ).to(spread.device)
+
+
+def _train(
+    stage: Stage, ends: StandardisedEnds, network: nn.Module, base: GaussianFields, suffix: str = ""
+) -> list[dict]:
     objective = InterpolantObjective(network, base.interpolant, base.variance, control=base, reference=base)
-    generator = generator_for(seed, "training batches")
-    batches = _pairs(ends, ends.u_a, ends.u_b, training.batch_size, generator)
-    held_out = next(_pairs(ends, ends.held_a, ends.held_b, 4096, generator_for(seed, "validation batch")))
+
+    def batches(held_out: bool, size: int, generator: torch.Generator) -> Iterator[PairBatch]:
+        u_a, u_b = (ends.held_a, ends.held_b) if held_out else (ends.u_a, ends.u_b)
+        return _pairs(ends, u_a, u_b, size, generator)
+
+    def few(held_out: bool, size: int, generator: torch.Generator) -> Iterator[PairBatch]:
+        drawn = batches(held_out, min(size, LARGEST), generator_for(stage.seed, f"batches in turn {held_out}"))
+        kept = list(islice(drawn, 1 if held_out else FEW))
+        while True:
+            yield kept[int(torch.randint(len(kept), (1,), generator=generator))]
+
+    return train_fields(
+        stage, network, objective, few if isinstance(network, InformedFields) else batches, suffix=suffix
+    )
+
+
+@contextmanager
+def _remembering(network: nn.Module) -> Iterator[None]:
+    """While it trains, the ends' scores at the few batches are asked for once."""
+    if isinstance(network, InformedFields):
+        network.remember = FEW + 1
+    yield
+    if isinstance(network, InformedFields):
+        network.remember = 0
+
+
+def _refined(stage: Stage, ends: StandardisedEnds, transport: Transport, network: _Fields, copy: _Fields) -> Candidate:
+    """A copy of the network, fitted to the spread of its own path weights at the diffusion that was tuned."""
+    training, before = stage.effort.feat, transport.kernel
+    assert isinstance(before, Langevin)
+    copy.load_state_dict(network.state_dict())
+    kernel = replace(before, fields=copy)
+    thin = stage.select.thinned(stage.effort.tuning_samples)
+    held_out = carry(ends.encode_a, thin.flat_a), carry(ends.encode_b, thin.flat_b)
+    what = f"{transport.description}, refined on works"
+    with stage.ledger.charge("feat", "training", copy), _remembering(copy):
+        generator = generator_for(stage.seed, f"refine {what}")
+        refine(
+            copy,
+            kernel,
+            ends.path,
+            transport.times,
+            ends.u_a,
+            ends.u_b,
+            held_out,
+            steps=training.refine_steps,
+            learning_rate=0.4 * training.learning_rate,
+            generator=generator,
+        )
+    state = {f"feat.{k}": v for k, v in copy.state_dict().items()}
+    return replace(transport, kernel=kernel, description=what, state=state), copy
+
+
+def train_fields(
+    stage: Stage,
+    network: nn.Module,
+    objective: InterpolantObjective,
+    batches: Callable[[bool, int, torch.Generator], Iterator[PairBatch]],
+    *,
+    suffix: str = "",
+) -> list[dict]:
+    """Regress on the fit block; stop where the select block's loss no longer falls.
+
+    Args:
+        batches: of the select block where the first argument is true, of a size, from a generator.
+        suffix: of the checkpoint's name, different for each network of a run.
+    """
+    training, generator = stage.effort.feat, generator_for(stage.seed, "training batches")
+    file, held_out = stage.checkpoint, next(batches(True, 4096, generator_for(stage.seed, "validation batch")))
 
     def progress(done: int, total: int) -> None:
         if done % max(1, total // 5) == 0:
@@ -70,11 +169,11 @@ def _train(stage: Stage, ends: StandardisedEnds, network: ResidualFields, base: 
     return fit(
         network,
         objective,
-        batches,
+        batches(False, training.batch_size, generator),
         steps=training.steps,
         learning_rate=training.learning_rate,
         generator=generator,
-        checkpoint=stage.checkpoint,
+        checkpoint=None if file is None else file.with_stem(file.stem + suffix),
         validate=lambda: objective(held_out),
         patience=training.patience,
         every=max(1, training.steps // 20),

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Literal, get_args
 
 from nessampler.errors import InputError
-from nessampler.estimators import FreeEnergy, bar
+from nessampler.estimators import FreeEnergy
 from nessampler.methods.ends import generator_for
 from nessampler.methods.ledger import CountsEvaluations
 from nessampler.methods.plain import plain
@@ -16,10 +16,12 @@ from nessampler.methods.transport import Transport
 
 __all__ = ["MARGIN", "RUNGS", "Ladder", "Method"]
 
-Method = Literal["plain", "map", "fields", "switching", "feat", "auto"]
-RUNGS = ("plain", "map", "fields", "switching", "feat")
-STANDS_ON = {"fields": ("map",), "switching": ("map",), "feat": ("map",)}
+Method = Literal["plain", "map", "fields", "switching", "feat", "tfep", "auto"]
+RUNGS = ("plain", "map", "fields", "switching", "feat", "tfep")
+STANDS_ON = {"fields": ("map",), "switching": ("map",), "feat": ("map",), "tfep": ("map",)}
+ON_REQUEST = ("tfep",)  # rungs for comparison, which auto does not climb
 MARGIN = 0.8  # a rung must lower variance x cost below this fraction: pilot errors are themselves uncertain
+NOTHING = 1e-6  # kT: an error that cannot pay for anything any more
 PATIENCE = 2  # rungs in a row that do not pay, after which nothing dearer is tried
 
 
@@ -55,11 +57,12 @@ class Ladder:
     def _climb_while_it_pays(self) -> str:
         pilots, best, misses = self._stage.below, "plain", 0
         for name in RUNGS[1:]:
-            if not self._build(name):
+            if name in ON_REQUEST or not self._build(name):
                 continue
             pays = pilots[name].merit < MARGIN * pilots[best].merit
             best, misses = (name, 0) if pays else (best, misses + 1)
-            if misses == PATIENCE and math.isfinite(pilots[best].merit):
+            error = pilots[best].estimate.std_error
+            if (misses == PATIENCE and math.isfinite(pilots[best].merit)) or (error is not None and error < NOTHING):
                 break
         return best
 
@@ -81,7 +84,7 @@ class Ladder:
         with stage.ledger.charge(name, "training", network):
             works = transport.works(stage.select, generator=generator)
         carrying = self._scale * (self._spent(name) - before)
-        estimate = bar(*works, seed=stage.seed)
+        estimate = transport.estimate(works, seed=stage.seed)
         stage.say(f"{name} ({transport.description}) on the select block: {_short(estimate)}")
         return Pilot(transport, works, estimate, self._spent(name) + carrying, carrying, network)
 

@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.distributions.transforms import Transform
 
-from nessampler.estimators import bar
+from nessampler.estimators import FreeEnergy, bar
 from nessampler.kernels import Kernel
 from nessampler.methods.ends import Block
 from nessampler.paths import Path
@@ -37,10 +37,11 @@ class Transport:
     """Kernel, path and times, and the bijections that bring samples of either end to the path's coordinates.
 
     Attributes:
-        name: the rung: plain, map, switching or feat.
+        name: the rung.
         description: what it does, for a table.
         encode_a, encode_b: applied to samples of A and B first; None leaves them alone.
         state: tensors that, with the code, make the transport again; saved with a run.
+        systematic: measured error in kT of log-determinants that are integrated; 0 where works are exact.
     """
 
     name: str
@@ -51,6 +52,7 @@ class Transport:
     encode_a: Transform | None = None
     encode_b: Transform | None = None
     state: Mapping[str, Tensor] = field(default_factory=dict)
+    systematic: float = 0.0
 
     def works(
         self, block: Block, *, generator: torch.Generator, progress: Progress | None = None, chunk_size: int = 4096
@@ -60,9 +62,13 @@ class Transport:
         reverse = self._run(block.b, self.encode_b, self.times[::-1], block.correlated, generator, chunk_size, progress)
         return Works(forward, reverse)
 
+    def estimate(self, works: Works, *, seed: int = 0) -> FreeEnergy:
+        """BAR of works; what integrated log-determinants may err by is added to its error in quadrature."""
+        return bar(*works, seed=seed).widened(self.systematic)
+
     def pilot_error(self, pilot: Block, *, generator: torch.Generator) -> float:
         """Standard error of BAR over pilot walkers, by which step sizes are chosen; +inf where they do not overlap."""
-        error = bar(*self.works(pilot, generator=generator)).std_error
+        error = self.estimate(self.works(pilot, generator=generator)).std_error
         return math.inf if error is None else error
 
     def _run(

@@ -37,6 +37,7 @@ class LatticeNetwork(nn.Module):
     | $W$ | `weights` | `(inner, features)`, initial |
     | | `times` | knots of $\theta$, increasing |
     | $\theta^0$ | `coefficients` | `(times, outer, 1 + features)`; zero where None |
+    | $p_j$ | `phases` | initial phases $\sin(S_j * \varphi + p_j)$, for actions not even in φ; none where None |
 
     Parameters are float64, since closed-form coefficients may cancel one another; arithmetic is in the dtype of x.
 
@@ -71,6 +72,7 @@ class LatticeNetwork(nn.Module):
         weights: Float[Tensor, "inner features"],
         times: Float[Tensor, " k"],
         coefficients: Float[Tensor, "k outer terms"] | None = None,
+        phases: Float[Tensor, " features"] | None = None,
     ) -> None:
         super().__init__()
         size = (len(times), len(outer), 1 + weights.shape[1])
@@ -99,6 +101,7 @@ class LatticeNetwork(nn.Module):
             self.register_buffer(name, value)
         self.weights = nn.Parameter(weights.to(torch.float64).clone())
         self.change = nn.Parameter(torch.zeros(size, dtype=torch.float64))
+        self.phases = None if phases is None else nn.Parameter(phases.to(torch.float64).clone())
 
     @classmethod
     def from_drift(cls, drift: LeastSquaresDrift) -> LatticeNetwork:
@@ -113,7 +116,7 @@ class LatticeNetwork(nn.Module):
                 f"a lattice network starts from a drift in a LatticeDictionary: got {type(known).__name__}"
             )
         coefficients = drift.coefficients.reshape(len(drift.times), len(known.outer), -1)
-        return cls(known.shape, known.inner, known.outer, known.weights, drift.times, coefficients)
+        return cls(known.shape, known.inner, known.outer, known.weights, drift.times, coefficients, known.phases)
 
     def forward(self, t: Float[Tensor, " n"], x: Float[Tensor, " n *event"]) -> Float[Tensor, " n *event"]:
         """The velocity."""
@@ -145,6 +148,8 @@ class LatticeNetwork(nn.Module):
         axes = tuple(range(-len(self.shape), 0))
         smeared = torch.fft.irfftn(torch.fft.rfftn(x, dim=axes).unsqueeze(1) * smear.to(x), s=self.shape, dim=axes)
         inside = self.weights.T.to(x) @ smeared.flatten(2)
+        if self.phases is not None:
+            inside = inside + self.phases.to(x)[:, None]
         theta = self._theta(t)
         mixed = theta[..., :1].to(x) * x.flatten(1)[:, None] + theta[..., 1:].to(x) @ inside.sin()
         modes = torch.fft.rfftn(mixed.unflatten(2, self.shape), dim=axes)

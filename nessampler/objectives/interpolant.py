@@ -21,7 +21,11 @@ _VELOCITY, _SCORE = 0, 1
 
 
 class PairBatch(NamedTuple):
-    """Independent pairs of end samples, a time and a latent noise each; scores where known."""
+    r"""Pairs of end samples, a time and a latent noise each; scores where known, and only of independent pairs.
+
+    Matching the ends' scores integrates by parts against $\rho_a(x_a)\,\rho_b(x_b)$, which is not the density of
+    pairs that were coupled.
+    """
 
     x_a: Float[Tensor, "n d"]
     x_b: Float[Tensor, "n d"]
@@ -51,11 +55,11 @@ class Weights:
 class InterpolantObjective(nn.Module):
     r"""Weighted sum of regressions on pairs $\pm z$, per coordinate in units of the path's variance $V$.
 
-    | term of `weights` | regression | needs |
+    | term of `weights` | regression | needs independent pairs and |
     |---|---|---|
     | `velocity` | $E\,\lvert b - \dot I_t\rvert^2_{1/V}$ | |
     | `denoising` | $E\,\lvert\gamma s + L^{-T}z\rvert^2_{V}$ | |
-    | `target_score` | $E\,\lvert s - T\rvert^2_V$, $T = s_a(x_a)/(1-t)$ for $t < 1/2$, else $s_b(x_b)/t$ | scores |
+    | `target_score` | $E\,\lvert s - T\rvert^2_V$, $T = s_a/\alpha$ where $\alpha > \beta$, else $s_b/\beta$ | scores |
     | `controlled_velocity` | $E\,\lvert b - T_b\rvert^2_{1/V}$, see `GaussianFields.targets` | scores, `control` |
     | `controlled_score` | $E\,\lvert s - T_s\rvert^2_V$ | scores, `control` |
 
@@ -108,7 +112,7 @@ class InterpolantObjective(nn.Module):
 
     def forward(self, batch: PairBatch) -> Float[Tensor, ""]:
         """The loss of a batch."""
-        double = batch.antithetic()
+        double = self._with_first_end(batch.antithetic())
         x = self.interpolant.position(double.t, double.x_a, double.x_b, double.z)
         here, guess = _both(self.fields(double.t, x)), (0.0, 0.0)
         if self.reference is not None:
@@ -123,6 +127,21 @@ class InterpolantObjective(nn.Module):
             total = total + weight * (excess * metric[of]).sum(-1).mean()
         return total
 
+    def _with_first_end(self, batch: PairBatch) -> PairBatch:
+        """One-sided, the noise is the sample of A, and its score is known."""
+        if not hasattr(self.interpolant, "first_end"):
+            return batch
+        x_a, score_a = self.interpolant.first_end(batch.z)  # pyright: ignore[reportAttributeAccessIssue]
+        return batch._replace(x_a=x_a, score_a=score_a)
+
+    def _ends(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        if not hasattr(self.interpolant, "ends"):
+            raise InputError(
+                f"the ends' scores say nothing about a {type(self.interpolant).__name__}, which has no `ends`; "
+                "use velocity and denoising only"
+            )
+        return self.interpolant.ends(t)  # pyright: ignore[reportAttributeAccessIssue]
+
     def _targets(self, batch: PairBatch, x: Tensor) -> list[tuple[float, int, Tensor | float, Tensor]]:
         """Weight, which field, factor on the field, and target of every term that counts."""
         weights, t, found = self.weights, batch.t, []
@@ -134,8 +153,9 @@ class InterpolantObjective(nn.Module):
             found.append((weights.denoising, _SCORE, gamma, self.interpolant.noise_score(batch.z)))
         if weights.target_score > 0:
             score_a, score_b = _scores(batch)
-            time = t.unsqueeze(-1)
-            target = torch.where(time < 0.5, score_a / (1 - time), score_b / time)
+            alpha, beta = (v.unsqueeze(-1) for v in self._ends(t))
+            first = alpha > beta
+            target = torch.where(first, score_a, score_b) / torch.where(first, alpha, beta)
             found.append((weights.target_score, _SCORE, 1.0, target))
         if self.control is not None and max(weights.controlled_velocity, weights.controlled_score) > 0:
             velocity, score = _both(self.control.targets(t, x, batch.x_a, batch.x_b, *_scores(batch)))
@@ -154,6 +174,6 @@ def _scores(batch: PairBatch) -> tuple[Tensor, Tensor]:
     if batch.score_a is None or batch.score_b is None:
         raise InputError(
             "target-score and controlled terms need the score of every end sample: got none; "
-            "pass them to `pairs`, or use velocity and denoising only"
+            "pass them to `pairs`, without a coupling, or use velocity and denoising only"
         )
     return batch.score_a, batch.score_b

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from nessampler.errors import InputError
+from nessampler.objectives._langevin_pair import Diffusion, path_log_ratio
 from nessampler.objectives.rollout import Rollout
 
 __all__ = ["LogVarianceObjective"]
@@ -41,7 +40,7 @@ class LogVarianceObjective(nn.Module):
         Variational Inference, 2020, arXiv:2010.10436.
     """
 
-    def __init__(self, network: nn.Module, diffusion: float | Tensor | Callable[[float], Tensor]) -> None:
+    def __init__(self, network: nn.Module, diffusion: Diffusion) -> None:
         super().__init__()
         self.network, self.diffusion = network, diffusion
 
@@ -54,21 +53,6 @@ class LogVarianceObjective(nn.Module):
 
     def log_weight(self, batch: Rollout) -> Float[Tensor, " n"]:
         """Of every path, float64; its walkers may have moved by any process."""
-        velocity = self.network(batch.flat_times, batch.flat_x).view(batch.x.shape).to(torch.float64)
-        moved, score = batch.x.to(torch.float64).diff(dim=0), batch.score.to(torch.float64)
-        h = batch.times.to(torch.float64).diff().view(-1, *[1] * (batch.x.ndim - 1))
-        epsilon = self._diffusion(batch)
-        forward = moved - h * (velocity[:-1] + epsilon * score[:-1])
-        backward = moved - h * (velocity[1:] - epsilon * score[1:])
-        ratio = (forward.square() - backward.square()) / (4 * epsilon * h)
-        return (batch.energy[0] - batch.energy[-1]).to(torch.float64) + ratio.flatten(2).sum((0, 2))
-
-    def _diffusion(self, batch: Rollout) -> Tensor:
-        middles = (0.5 * (batch.times[1:] + batch.times[:-1])).tolist()
-        values = [self.diffusion(t) if callable(self.diffusion) else self.diffusion for t in middles]
-        event = batch.x.shape[2:]
-        per_step = [torch.as_tensor(v, dtype=torch.float64, device=batch.x.device).expand(event) for v in values]
-        epsilon = torch.stack(per_step).unsqueeze(1)
-        if not bool((epsilon > 0).all()):
-            raise InputError(f"path weights need a positive diffusion: got {float(epsilon.min())} at least")
-        return epsilon
+        velocity = self.network(batch.flat_times, batch.flat_x).view(batch.x.shape)
+        ratio = path_log_ratio(batch.times, batch.x, velocity, batch.score, self.diffusion)
+        return (batch.energy[0] - batch.energy[-1]).to(torch.float64) + ratio

@@ -8,7 +8,9 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-__all__ = ["Rollout", "quadrature"]
+from nessampler.interpolants import Interpolant
+
+__all__ = ["Rollout", "interpolant_rollout", "quadrature"]
 
 
 class Rollout(NamedTuple):
@@ -58,3 +60,28 @@ def quadrature(times: Float[Tensor, " k"]) -> Float[Tensor, " k"]:
     gaps = 0.5 * times.diff()
     zero = gaps.new_zeros(1)
     return torch.cat([zero, gaps]) + torch.cat([gaps, zero])
+
+
+def interpolant_rollout(
+    interpolant: Interpolant,
+    times: Float[Tensor, " k"],
+    x_a: Float[Tensor, "n d"],
+    x_b: Float[Tensor, "n d"],
+    z: Float[Tensor, "n d"],
+) -> Rollout:
+    r"""$I_t$ of n pairs at every time: equally weighted samples of $\rho_t$, for objectives that ask for no energies.
+
+    Action matching on it finds the gradient field that carries the law of $I_t$. One noise per column, so that
+    neighbouring times differ by what moved only.
+
+    Example:
+        >>> from nessampler.interpolants import LinearInterpolant
+        >>> a, t = torch.zeros(3, 1), torch.tensor([0.0, 0.5, 1.0])
+        >>> interpolant_rollout(LinearInterpolant(torch.ones(1)), t, a, a + 1, a).x[1].flatten()
+        tensor([0.5000, 0.5000, 0.5000])
+    """
+    k, n = len(times), len(x_a)
+    flat = times.to(x_a).repeat_interleave(n)
+    x = interpolant.position(flat, *(v.repeat(k, 1) for v in (x_a, x_b, z))).view(k, n, -1)
+    nothing = x.new_zeros(k, n)
+    return Rollout(times, x, nothing, torch.zeros_like(x), nothing, nothing)

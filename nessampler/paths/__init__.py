@@ -7,6 +7,7 @@ from nessampler.paths.learned import MonotonePath
 from nessampler.paths.mixture import MixturePath
 from nessampler.paths.protocol import AnnealingPath, Path, PathPoint
 from nessampler.paths.scheduled import LinearPath, ScheduledPath
+from nessampler.paths.soft_core import SoftCorePath
 
 __all__ = [
     "AnnealingPath",
@@ -18,5 +19,6 @@ __all__ = [
     "Path",
     "PathPoint",
     "ScheduledPath",
+    "SoftCorePath",
     "coupling_path",
 ]

@@ -9,7 +9,11 @@ from typing import Any
 from nessampler.estimators import Bounds, Flag
 from nessampler.runs.config import Config
 
-__all__ = ["bounds", "finite", "flags", "heading", "pair", "z_score"]
+__all__ = ["ROUNDING", "bounds", "finite", "flags", "heading", "pair", "z_score"]
+
+
+ROUNDING = 1e-9
+"""kT: works that agree to this are differences of energies that were rounded."""
 
 
 def heading(config: Config, version: str) -> dict[str, Any]:
@@ -53,11 +57,11 @@ def flags(found: Iterable[Flag]) -> list[dict[str, str]]:
 
 
 def z_score(value: float | None, error: float | None, reference: Mapping[str, Any] | None) -> float | None:
-    """The distance from the reference in standard errors of both."""
+    """The distance from the reference in standard errors of both; None where these are rounding errors of energies."""
     if reference is None or value is None or error is None:
         return None
     both = math.hypot(error, reference["std_error"])
-    return (value - reference["value"]) / both if both > 0 else None
+    return (value - reference["value"]) / both if both > ROUNDING else None
 
 
 def finite(value: Any) -> Any:

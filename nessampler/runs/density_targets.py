@@ -23,6 +23,7 @@ from nessampler.targets.mixture import GaussianMixture, gmm_40, random_mixture
 from nessampler.targets.phi4 import Phi4
 from nessampler.targets.shapes import Ring, TwoMoons
 from nessampler.targets.student import StudentMixture, student_mixture_50
+from nessampler.targets.umbrella import Umbrella
 
 __all__ = ["TARGETS", "build_target"]
 
@@ -104,6 +105,13 @@ def _phi4(size: int, quartic: float, mass_squared: float = -1.0, dimensions: int
     return Phi4(size, quartic=quartic, mass_squared=mass_squared, dimensions=dimensions)
 
 
+def _phi4_umbrella(
+    size: int, quartic: float, stiffness: float, center: float, mass_squared: float = -1.0, dimensions: int = 2
+) -> Umbrella:
+    magnet = Phi4(size, quartic=quartic, mass_squared=mass_squared, dimensions=dimensions)
+    return Umbrella(magnet, stiffness=stiffness, center=center)
+
+
 def _ring(radius: float, width: float) -> Ring:
     return Ring(radius, width)
 
@@ -153,6 +161,7 @@ TARGETS: dict[str, Callable[..., Target]] = {
     "ring": _ring,
     "two-moons": _two_moons,
     "phi4": _phi4,
+    "phi4-umbrella": _phi4_umbrella,
     "curie-weiss": _curie_weiss,
     "lennard-jones": _lennard_jones,
     "logistic": _logistic,

@@ -97,6 +97,8 @@ def effort_of(config: DifferenceConfig) -> Effort:
             width=ladder.feat.width,
             depth=ladder.feat.depth,
             sampling_steps=ladder.feat.sampling_steps,
+            informed=ladder.feat.informed,
+            refine_steps=ladder.feat.refine_steps,
         ),
         prices=Prices(config.state_a.relative_cost, config.state_b.relative_cost, ladder.network_cost),
     )

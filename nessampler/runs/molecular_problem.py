@@ -12,11 +12,13 @@ import openmm
 import torch
 
 from nessampler.errors import InputError
+from nessampler.estimators import Flag
 from nessampler.methods.ends import SMALLEST_BLOCK, generator_for
 from nessampler.molecular.contexts import ContextPool, check_platform
 from nessampler.molecular.end_states import Dynamics, Replicas, sample_end_states
 from nessampler.molecular.equilibration import Equilibrated, equilibrated
 from nessampler.molecular.force_field import TorchForceFieldTarget, unsupported_force
+from nessampler.molecular.handedness import check_same_handedness, handedness_flags
 from nessampler.molecular.internal_coordinates import InternalCoordinates
 from nessampler.molecular.panels import ramachandran, torsion_histograms
 from nessampler.molecular.regions import Arc, ArcToArc, Region, RegionTarget, Torsion, walled
@@ -47,6 +49,7 @@ def check_molecular(config: DifferenceConfig, folder: Path) -> tuple[dict[str, M
         molecules[name] = load_structure(folder / state.structure)
     check_same_atoms(molecules["a"], molecules["b"])
     check_same_topology(molecules["a"].topology, molecules["b"].topology)
+    check_same_handedness(molecules["a"].topology, molecules["a"].positions, molecules["b"].positions)
     for name, state in zip(STATES, (config.state_a, config.state_b), strict=True):
         assert isinstance(state, MolecularState)
         systems[name] = parameterize(
@@ -156,7 +159,7 @@ def prepare_molecular(
         samples[1] if turn is None else carry(turn, samples[1].flatten(0, 1)).view_as(samples[1]),
         coordinates,
         (_spent(sampled["a"]), _spent(sampled["b"])),
-        [flag for s in STATES for flag in kept[s].flags],
+        [flag for s in STATES for flag in (*kept[s].flags, *_mirrored(molecules[s], frames[s], s.upper()))],
         {f"state_{s}": {**_described(kept[s], outside.get(s)), "energies": _backend(targets[s])} for s in STATES},
         panels=lambda: _panels(coordinates, samples, labels),
         close=pool.close,
@@ -237,6 +240,12 @@ def _dynamics(config: DifferenceConfig, state: str) -> Dynamics:
 def _spent(replicas: Replicas) -> Tally:
     """A gradient per MD step, and an energy per stored frame to find equilibration."""
     return Tally(replicas.positions.shape[0] * replicas.positions.shape[1], replicas.gradient_evaluations)
+
+
+def _mirrored(molecule: Molecule, frames: np.ndarray, name: str) -> tuple[Flag, ...]:
+    """Of some frames of every replica."""
+    some = frames[:, :: max(1, frames.shape[1] // 50)].reshape(-1, *frames.shape[2:])
+    return handedness_flags(molecule.topology, molecule.positions, some.astype(np.float64), name)
 
 
 def _early(positions: np.ndarray, fraction: float) -> np.ndarray:

@@ -82,7 +82,9 @@ def _absences(config: DifferenceConfig, result: Difference, reference: Mapping[s
         absent.append(Flag("no_temperature", "the system names no temperature, so ΔF is known in kT alone"))
     if reference is None:
         absent.append(Flag("no_reference", "no reference value is known for these settings, so there is no z-score"))
-    elif result.delta_f.std_error == 0 == reference["std_error"]:
+    elif (
+        result.delta_f.std_error is not None and max(result.delta_f.std_error, reference["std_error"]) <= plain.ROUNDING
+    ):
         absent.append(Flag("no_z_score", "neither the result nor the reference has an error, so there is no z-score"))
     return absent
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from nessampler.errors import InputError
 from nessampler.estimators import Flag, r_hat, statistical_inefficiency
-from nessampler.kernels import HMC
+from nessampler.kernels import HMC, Compose, Kernel, Mirror
 from nessampler.methods.ends import SMALLEST_BLOCK, generator_for
 from nessampler.paths import ScheduledPath
 from nessampler.runs.config import AnalyticState, DifferenceConfig, TargetState
@@ -130,7 +130,8 @@ def _chains(
     """A leapfrog step tuned in the first half of the equilibration, then draws at a distance.
 
     Every trajectory takes a random part of the step: in a stiff corner, where none of the full size is accepted, a
-    chain would stay, and come there too rarely.
+    chain would stay, and come there too rarely. Where the density names a `mirror`, an involution that keeps
+    volumes and leads where trajectories do not, such as a magnet's reversal, each trajectory begins with that proposal.
     """
     generator = generator_for(seed, f"chains {name.lower()}", device)
     counted = Counted(target)
@@ -144,7 +145,7 @@ def _chains(
     total, draws, energies = settings.equilibration + settings.draws * settings.interval, [], []
     for n in range(total):
         part = float(torch.empty((), device=device).uniform_(SHORTEST_STEP, 1.0, generator=generator))
-        kernel = HMC(path, part * size, settings.leapfrog_steps)
+        kernel = _moves(path, target, part * size, settings.leapfrog_steps)
         walkers, _ = kernel.step(1.0, 1.0, walkers, generator=generator)
         assert walkers.acceptance is not None
         assert walkers.energy is not None
@@ -160,6 +161,13 @@ def _chains(
     x = torch.stack(draws, 1)
     settled = {"acceptance": float(acceptance), "step_size": size}
     return _judged(x, torch.stack(energies, 1), settled, settings, name, counted.tally())
+
+
+def _moves(path: ScheduledPath, target: Target, step_size: float, leapfrog_steps: int) -> Kernel:
+    trajectory = HMC(path, step_size, leapfrog_steps)
+    if not hasattr(target, "mirror"):
+        return trajectory
+    return Compose(trajectory, Mirror(path, target.mirror))  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def _starts(target: Target, settings: Chains, seed: int, name: str) -> Tensor:

@@ -25,6 +25,9 @@ class Tally:
     def __sub__(self, other: Tally) -> Tally:
         return Tally(self.energy - other.energy, self.gradient - other.gradient)
 
+    def __add__(self, other: Tally) -> Tally:
+        return Tally(self.energy + other.energy, self.gradient + other.gradient)
+
     def copy(self) -> Tally:
         """The count as it is now."""
         return Tally(self.energy, self.gradient)
@@ -75,5 +78,6 @@ class Counted:
 
     def energy_and_score(self, x: Float[Tensor, " n *event"]) -> tuple[Float[Tensor, " n"], Float[Tensor, " n *event"]]:
         """U and -∇U, one gradient evaluation per walker."""
+        found = energy_and_score(self.target, x)
         self.tally().gradient += len(x)
-        return energy_and_score(self.target, x)
+        return found

@@ -96,6 +96,11 @@ class Phi4:
             total = total + x.roll(1, axis) + x.roll(-1, axis)
         return total
 
+    @staticmethod
+    def mirror(x: Float[Tensor, " n *event"]) -> Float[Tensor, " n *event"]:
+        r"""$-\varphi$, which has the same energy: the proposal that carries chains between both magnetisations."""
+        return -x
+
     # Observables: functions of configurations, to be averaged.
 
     @staticmethod

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
@@ -11,11 +11,14 @@ from jaxtyping import Float
 from torch import Tensor
 
 from nessampler.errors import InputError
-from nessampler.kernels import Flow, Kernel, Walkers
+from nessampler.kernels import Flow, Kernel, VelocityField, Walkers
 from nessampler.paths import AnnealingPath
 from nessampler.weights import LogWeights
 
-__all__ = ["FlowError", "flow_error"]
+__all__ = ["FLOW_TOLERANCE", "FlowError", "fine_enough", "flow_error"]
+
+FLOW_TOLERANCE = 5e-4  # in log Z, beyond which a finer rule is tried
+RULES = ((2, 1), (4, 1), (4, 2), (4, 4))  # order and substeps, by cost
 
 
 @dataclass(frozen=True)
@@ -87,6 +90,30 @@ def flow_error(
         log_weight = fine - LogWeights(fine).log_mean
     gain = 1 / (1 - 2.0**-flow.order)
     return FlowError(gain * shift, gain * float(influence.square().sum().sqrt()))
+
+
+def fine_enough(
+    field: VelocityField,
+    relax: Kernel,
+    path: AnnealingPath,
+    times: Sequence[float],
+    x: Float[Tensor, " n *event"],
+    *,
+    tolerance: float = FLOW_TOLERANCE,
+    generator: torch.Generator,
+    say: Callable[[str], None] = lambda _: None,
+) -> tuple[Flow, FlowError]:
+    """The cheapest Runge–Kutta rule whose `flow_error` is within the tolerance, and that error; else the finest."""
+    rules = [Flow(field, order, substeps) for order, substeps in RULES]
+    for flow in rules:
+        error = flow_error(flow, relax, path, times, x, generator=generator)
+        say(
+            f"flow of order {flow.order}, {flow.substeps} substep{'s' if flow.substeps > 1 else ''}: shifts log Z by "
+            f"{error.shift:+.1e} ± {error.std_error:.0e}"
+        )
+        if error.bound <= tolerance or flow is rules[-1]:
+            return flow, error
+    raise AssertionError("there is at least one rule")
 
 
 def _energy(walkers: Walkers) -> Tensor:

@@ -12,19 +12,17 @@ from torch import Tensor
 from nessampler.closed_form.dictionary import Dictionary
 from nessampler.closed_form.least_squares_drift import SolvedDrift, solve_drift
 from nessampler.errors import InputError
-from nessampler.kernels import HMC, Compose, Flow
+from nessampler.kernels import HMC, Compose
 from nessampler.methods.density.again import drift_state, moves_state
 from nessampler.methods.density.annealing import Annealing
 from nessampler.methods.density.counted import CountedField, CountedPath
-from nessampler.methods.density.flow_error import FlowError, flow_error
+from nessampler.methods.density.flow_error import FLOW_TOLERANCE, FlowError, fine_enough
 from nessampler.methods.density.tuning import Hamiltonian, Pilot, pilot
 
 __all__ = ["Solved", "least_squares"]
 
 TUNING_WALKERS, FEWEST_TUNING_WALKERS = 256, 64
 TUNING_NUMBERS = 2**20  # coordinates of all tuning walkers together: large systems average over themselves
-FLOW_TOLERANCE = 5e-4  # in log Z, beyond which a finer rule is tried
-RULES = ((2, 1), (4, 1), (4, 2), (4, 4))  # order and substeps, by cost
 
 
 @dataclass(frozen=True)
@@ -100,7 +98,7 @@ def least_squares(
     say(f"drift solved in {fields.size} fields: held-out R² {min(drift.r_squared):.3f} at worst")
     times = production_times(drift, steps)
     field = CountedField(drift.field, path)
-    flow, error = _fine_enough(field, relax, path, times, x[:few], tolerance, generator, say)
+    flow, error = fine_enough(field, relax, path, times, x[:few], tolerance=tolerance, generator=generator, say=say)
     annealing = Annealing(
         "lsq",
         f"drift in closed form ({fields.size} fields), "
@@ -133,28 +131,6 @@ def production_times(drift: SolvedDrift, steps: int) -> tuple[float, ...]:
     mixed = index if length[-1] == 0 else 0.5 * index + 0.5 * length / length[-1]
     inner = np.interp(np.linspace(0.0, 1.0, steps + 1), mixed, times)[1:-1]
     return (0.0, *inner.tolist(), 1.0)
-
-
-def _fine_enough(
-    field: CountedField,
-    relax: HMC,
-    path: CountedPath,
-    times: tuple[float, ...],
-    x: Tensor,
-    tolerance: float,
-    generator: torch.Generator,
-    say: Callable[[str], None],
-) -> tuple[Flow, FlowError]:
-    rules = [Flow(field, order, substeps) for order, substeps in RULES]
-    for flow in rules:
-        error = flow_error(flow, relax, path, times, x, generator=generator)
-        say(
-            f"flow of order {flow.order}, {flow.substeps} substep{'s' if flow.substeps > 1 else ''}: shifts log Z by "
-            f"{error.shift:+.1e} ± {error.std_error:.0e}"
-        )
-        if error.bound <= tolerance or flow is rules[-1]:
-            return flow, error
-    raise AssertionError("there is at least one rule")
 
 
 def _start(

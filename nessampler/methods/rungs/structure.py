@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch.distributions.transforms import ReshapeTransform, Transform
 
+from nessampler.methods.rungs.cluster import CLUSTER_RUNGS, is_cluster
+from nessampler.methods.rungs.lattice import LATTICE_RUNGS, on_a_lattice
 from nessampler.methods.rungs.vector import VECTOR_RUNGS
 from nessampler.methods.stage import Rungs
 from nessampler.targets import Target
@@ -28,7 +30,14 @@ class Structure:
 
 
 def structure_of(a: Target, b: Target) -> Structure:
-    """Vectors, unless the densities are known to be of something else; other shapes are read entry after entry."""
+    """Fields on a lattice or clusters of like atoms where the densities are known to be of such; else vectors.
+
+    Walkers of any other shape are read entry after entry.
+    """
+    if on_a_lattice(a) and on_a_lattice(b):
+        return Structure(LATTICE_RUNGS)
+    if is_cluster(a, b):
+        return Structure(CLUSTER_RUNGS)
     shape = a.event_shape
     flat = None if len(shape) == 1 else ReshapeTransform(shape, torch.Size([shape.numel()]))
     return Structure(VECTOR_RUNGS, flat)

@@ -8,6 +8,7 @@ from nessampler.closed_form.rosenblatt import slaved
 from nessampler.methods.analytic import fields_rung
 from nessampler.methods.ends import generator_for
 from nessampler.methods.feat import feat_rung
+from nessampler.methods.flow_matching import flow_matching_rung
 from nessampler.methods.maps import candidate_maps, mapped, score_maps
 from nessampler.methods.soft_maps import soft_map
 from nessampler.methods.stage import Candidate, Rungs, Stage
@@ -56,4 +57,10 @@ def _feat(stage: Stage) -> Iterator[Candidate]:
     yield from learned_torsions(stage, stage.mapping)
 
 
-VECTOR_RUNGS: Rungs = {"map": _maps, "fields": _fields, "switching": _switching, "feat": _feat}
+VECTOR_RUNGS: Rungs = {
+    "map": _maps,
+    "fields": _fields,
+    "switching": _switching,
+    "feat": _feat,
+    "tfep": flow_matching_rung,
+}

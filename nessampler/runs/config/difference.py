@@ -131,6 +131,8 @@ class Feat(Table):
     sampling_steps: PositiveInt = 64
     width: PositiveInt = 128
     depth: PositiveInt = 3
+    informed: bool = False
+    refine_steps: Annotated[int, Field(ge=0)] = 0
 
 
 class Ladder(Table):
@@ -154,7 +156,7 @@ class Ladder(Table):
 class DifferenceRun(Run):
     """The rungs that a difference can be asked for."""
 
-    method: Literal["plain", "map", "fields", "switching", "feat", "auto"] = "auto"
+    method: Literal["plain", "map", "fields", "switching", "feat", "tfep", "auto"] = "auto"
 
 
 class DifferenceConfig(Problem):

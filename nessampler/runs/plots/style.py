@@ -29,7 +29,14 @@ INK = "#222222"
 GREY = "#767676"
 FORWARD = "#0072B2"  # blue and vermilion of Okabe and Ito: apart for every common colour vision
 REVERSE = "#D55E00"
-RUNG_COLOURS = {"plain": "#6B6B6B", "map": "#009E73", "fields": "#8C510A", "switching": "#7B3294", "feat": "#C98A00"}
+RUNG_COLOURS = {
+    "plain": "#6B6B6B",
+    "map": "#009E73",
+    "fields": "#8C510A",
+    "switching": "#7B3294",
+    "feat": "#C98A00",
+    "tfep": "#0072B2",
+}
 METHOD_COLOURS = {"ais": "#6B6B6B", "smc": "#009E73", "lsq": "#7B3294", "nets": "#C98A00"}
 STAGE_COLOURS = {
     "endstates": "#BFC7CF",

@@ -1,46 +1,37 @@
-"""Stochastic interpolants: a random path between a sample of one state and a sample of another."""
+"""The linear interpolant: both ends come and go at constant speed."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from nessampler.errors import InputError
+from nessampler.interpolants._noise import check_noise, inverse_of, spread, unspread
+from nessampler.interpolants.gamma import SquareRoot
+from nessampler.interpolants.schedule import Coefficients, Gamma
 
-__all__ = ["Interpolant", "LinearInterpolant"]
+__all__ = ["Linear", "LinearInterpolant"]
 
 
-@runtime_checkable
-class Interpolant(Protocol):
-    """$I_t$ from $x_a$ at t = 0 to $x_b$ at t = 1 with latent noise $z$, and what velocity and score are regressed on.
+@dataclass(frozen=True)
+class Linear:
+    r"""$\alpha = 1 - t$, $\beta = t$.
 
-    A trigonometric or one-sided interpolant is another class with these four methods.
+    Example:
+        >>> Linear()(torch.tensor(0.25)).alpha
+        tensor(0.7500)
     """
 
-    def gamma(self, t: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
-        r"""Strength $\gamma(t)$ of the noise; 0 at an end that is reached exactly."""
-        ...
+    gamma: Gamma = field(default_factory=SquareRoot)
 
-    def position(
-        self, t: Float[Tensor, " n"], x_a: Float[Tensor, "n d"], x_b: Float[Tensor, "n d"], z: Float[Tensor, "n d"]
-    ) -> Float[Tensor, "n d"]:
-        """$I_t$."""
-        ...
-
-    def velocity(
-        self, t: Float[Tensor, " n"], x_a: Float[Tensor, "n d"], x_b: Float[Tensor, "n d"], z: Float[Tensor, "n d"]
-    ) -> Float[Tensor, "n d"]:
-        """$dI_t/dt$."""
-        ...
-
-    def noise_score(self, z: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:
-        r"""$\gamma(t)$ times the score of $I_t$ given both ends."""
-        ...
+    def __call__(self, t: Float[Tensor, " *n"]) -> Coefficients:
+        """At times in [0, 1]."""
+        square, product = self.gamma(t)
+        return Coefficients(1 - t, t, square, -torch.ones_like(t), torch.ones_like(t), product)
 
 
 @dataclass(frozen=True)
@@ -74,13 +65,14 @@ class LinearInterpolant:
     strength: float = 1.0
 
     def __post_init__(self) -> None:
-        shape = tuple(self.noise.shape)
-        if len(shape) not in (1, 2) or len(set(shape)) != 1:
-            raise InputError(f"noise must be scales (d,) or a factor (d, d): got shape {shape}")
-        if not bool(torch.isfinite(self.noise).all()) or (len(shape) == 1 and bool((self.noise < 0).any())):
-            raise InputError(f"noise must be finite, scales not negative: got {self.noise.flatten()[:4].tolist()} …")
+        check_noise(self.noise)
         if not 0 < self.strength < float("inf"):
             raise InputError(f"strength must be positive: got {self.strength}; 1.0 suits most ends")
+
+    @property
+    def schedule(self) -> Linear:
+        """Its factors as a function of time."""
+        return Linear(SquareRoot(self.strength))
 
     def gamma(self, t: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
         r"""$\sqrt{c\,t(1-t)}$."""
@@ -90,30 +82,27 @@ class LinearInterpolant:
         r"""$\dot\gamma(t) = c\,(1 - 2t) / 2\gamma(t)$; infinite at the ends."""
         return 0.5 * self.strength * (1 - 2 * t) / self.gamma(t)
 
+    def ends(self, t: Float[Tensor, " n"]) -> tuple[Float[Tensor, " n"], Float[Tensor, " n"]]:
+        """$(1 - t, t)$."""
+        return 1 - t, t
+
     def position(
         self, t: Float[Tensor, " n"], x_a: Float[Tensor, "n d"], x_b: Float[Tensor, "n d"], z: Float[Tensor, "n d"]
     ) -> Float[Tensor, "n d"]:
         """$I_t$."""
         time = t.unsqueeze(-1)
-        return (1 - time) * x_a + time * x_b + self.gamma(t).unsqueeze(-1) * self._spread(z)
+        return (1 - time) * x_a + time * x_b + self.gamma(t).unsqueeze(-1) * spread(self.noise, z)
 
     def velocity(
         self, t: Float[Tensor, " n"], x_a: Float[Tensor, "n d"], x_b: Float[Tensor, "n d"], z: Float[Tensor, "n d"]
     ) -> Float[Tensor, "n d"]:
         r"""$dI_t/dt = x_b - x_a + \dot\gamma L z$, for t inside (0, 1)."""
-        return x_b - x_a + self.gamma_rate(t).unsqueeze(-1) * self._spread(z)
+        return x_b - x_a + self.gamma_rate(t).unsqueeze(-1) * spread(self.noise, z)
 
     def noise_score(self, z: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:
         r"""$-L^{-T} z$, zero along coordinates without noise."""
-        inverse = self._inverse.to(z)
-        return -z * inverse if inverse.ndim == 1 else -z @ inverse
+        return -unspread(self._inverse, z)
 
     @cached_property
     def _inverse(self) -> Tensor:
-        if self.noise.ndim == 2:
-            return torch.linalg.pinv(self.noise)
-        return torch.where(self.noise > 0, 1 / torch.where(self.noise > 0, self.noise, 1.0), 0.0)
-
-    def _spread(self, z: Tensor) -> Tensor:
-        noise = self.noise.to(z)
-        return z * noise if noise.ndim == 1 else z @ noise.T
+        return inverse_of(self.noise)

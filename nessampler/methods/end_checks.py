@@ -1,0 +1,89 @@
+"""Are the samples of each end samples of its density? Asked of the fit block, before anything is built on it."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from nessampler.errors import InputError
+from nessampler.estimators import Flag
+from nessampler.methods.ends import Block, Ends, generator_for
+from nessampler.stein import SteinCheck, stein_check
+from nessampler.targets import Target, energy_and_score
+
+__all__ = ["check_end_states"]
+
+MOST_SAMPLES = 1000  # of each end
+PROBES = 200
+EDGE = 0.015  # share of displaced samples without density above which a density counts as cut off
+
+
+def check_end_states(ends: Ends, fit: Block, *, seed: int = 0) -> tuple[Flag, ...]:
+    """Flags of ends whose samples contradict Stein's identity; a gradient per sample, at most 1,000 of each end.
+
+    A density that is cut off where it is not small, or whose gradient is not to be had, is not checked.
+
+    Raises:
+        InputError: samples outside of the support of their state; samples of A that are samples of B and the other way
+            round; samples that have nothing to do with their state.
+    """
+    few = fit.thinned(MOST_SAMPLES)
+    samples = {"A": few.a[:MOST_SAMPLES], "B": few.b[:MOST_SAMPLES]}
+    targets = {"A": ends.a, "B": ends.b}
+    found = {name: _check(targets[name], samples[name], name, ends, few.correlated, seed) for name in samples}
+    wrong = {name: check for name, check in found.items() if check is not None and not check.fits}
+    if len(wrong) == 2 and _exchanged(targets, samples, ends, few.correlated, seed):
+        raise InputError(
+            "samples of A must come from state A and samples of B from state B: those of A satisfy Stein's identity of "
+            "B's density and those of B that of A's; exchange samples_a and samples_b, or the two states"
+        )
+    for name, check in wrong.items():
+        if check.grossly_wrong:
+            raise InputError(f"samples must come from their own state: {check.describe(name)}")
+    return tuple(flag for name, check in wrong.items() for flag in check.flags(name))
+
+
+def _check(target: Target, x: Tensor, name: str, ends: Ends, correlated: bool, seed: int) -> SteinCheck | None:
+    """None where the identity does not apply."""
+    flat = x.flatten(0, 1)
+    scored = _scored(target, flat)
+    if scored is None:
+        return None
+    energy, score = scored
+    outside = torch.isinf(energy) & (energy > 0)
+    if bool(outside.any()):
+        raise InputError(
+            f"samples must lie in the support of their own state: {int(outside.sum())} of {len(flat)} samples of "
+            f"{name} have energy +inf there; check that samples, density and coordinates belong together"
+        )
+    if not bool(torch.isfinite(energy).all() & torch.isfinite(score).all()) or _cut_off(target, flat, seed):
+        return None
+    # Single draws of many chains are independent.
+    shape, correlated = ((*x.shape[:2], -1), correlated) if x.shape[1] > 1 else ((1, len(flat), -1), False)
+    pieces = [value.detach().double().reshape(shape).cpu().numpy() for value in (x, score)]
+    return stein_check(*pieces, circular=ends.circular.cpu().numpy(), correlated=correlated)
+
+
+def _scored(target: Target, x: Tensor) -> tuple[Tensor, Tensor] | None:
+    try:
+        return energy_and_score(target, x)
+    except (RuntimeError, InputError):  # of autograd, or of a density that knows of no gradient: energies may do
+        return None
+
+
+def _cut_off(target: Target, x: Tensor, seed: int) -> bool:
+    """Whether a step of a standard deviation along every coordinate often leaves the support."""
+    generator = generator_for(seed, "edges of the supports", x.device)
+    some = x[torch.randperm(len(x), generator=generator, device=x.device)[:PROBES]]
+    signs = 2.0 * torch.randint(2, some.shape, generator=generator, device=x.device) - 1
+    with torch.no_grad():
+        energy = target.energy(some + signs.to(x) * x.std(0))
+    return float((energy == torch.inf).double().mean()) > EDGE
+
+
+def _exchanged(targets: dict[str, Target], samples: dict[str, Tensor], ends: Ends, correlated: bool, seed: int) -> bool:
+    try:
+        crossed = [_check(targets[name], samples[other], other, ends, correlated, seed) for name, other in ("AB", "BA")]
+    except InputError:  # not even in the support
+        return False
+    return all(check is not None and check.fits for check in crossed)

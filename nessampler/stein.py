@@ -1,0 +1,206 @@
+"""Are these samples of this density? Stein's identity, averaged over them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Bool, Float
+from scipy.stats import t as student_t
+
+from nessampler.errors import InputError
+from nessampler.estimators import Flag, statistical_inefficiency
+
+__all__ = ["SteinCheck", "stein_check"]
+
+LEVEL = 0.001
+GROSS = 0.5  # of the effect sizes below, each 0 for samples of the density and 1 where it is plainly another one
+CENTRED = 1e-6
+FEWEST_BATCHES = 4
+MOST_BATCHES = 64
+BATCH = 10  # in units of the statistical inefficiency
+
+
+@dataclass(frozen=True)
+class SteinCheck:
+    r"""What the identity says.
+
+    Attributes:
+        temperature: $-\langle (x - m) \cdot s \rangle / d$, the temperature of the samples in units of the density's;
+            1 if they belong to it. (A virial theorem; in a well that is not harmonic it is no thermometer.)
+        temperature_error: its standard error.
+        force: the largest $|\langle s_i \rangle| / \sqrt{\langle s_i^2 \rangle}$ over coordinates: 0 if forces balance.
+        coordinate: where that is.
+        p: probability of so large a deviation of samples of the density, over all that was looked at.
+    """
+
+    temperature: float
+    temperature_error: float
+    force: float
+    coordinate: int
+    p: float
+
+    @property
+    def fits(self) -> bool:
+        """Within the 99.9 % limits."""
+        return self.p >= LEVEL
+
+    @property
+    def grossly_wrong(self) -> bool:
+        """Beyond doubt, and by far."""
+        return self.p < LEVEL**3 and max(abs(self.temperature - 1), self.force) > GROSS
+
+    def flags(self, name: str) -> tuple[Flag, ...]:
+        """A flag unless the samples, called `name`, fit."""
+        return () if self.fits else (Flag(f"not_samples_of_{name.lower()}", self.describe(name)),)
+
+    def describe(self, name: str) -> str:
+        """What was found, and what to look at."""
+        return (
+            f"samples of {name} do not satisfy Stein's identity of its density (p = {self.p:.1e}): by the virial their "
+            f"temperature is {self.temperature:.3f} ± {self.temperature_error:.3f} times that of the density, the mean "
+            f"force along coordinate {self.coordinate} is {self.force:.2f} of its root mean square; check that they "
+            "were sampled in this state, at its temperature, at equilibrium and with a time step that is short enough"
+        )
+
+
+def stein_check(
+    x: Float[np.ndarray, "chains draws d"],
+    score: Float[np.ndarray, "chains draws d"],
+    *,
+    circular: Bool[np.ndarray, " d"] | None = None,
+    correlated: bool = True,
+) -> SteinCheck:
+    r"""Hold samples against the score $s = -\nabla U$ of a density.
+
+    $$E[\nabla\cdot f + f \cdot s] = 0$$
+
+    for samples of the density and every smooth field f that does not carry anything over an edge of the support. Here
+    f is, in turn, $e_i$ (forces balance), $(x_i - m_i)\, e_i$ (the virial of each coordinate; $\cos x_i\, e_i$ and
+    $\sin x_i\, e_i$ on a circle), and $x - m$ (the virial as a whole, which measures the temperature). The centre m of
+    each half of the chains (or draws) is the mean of the *other* half, independent of what it is multiplied with.
+
+    Half of the 0.1 % level goes to the virial as a whole and half is shared by all others. Errors come from the
+    statistical inefficiency of each term or from batches, whichever is larger; limits are Student's, with Johnson's
+    correction for skewness.
+
+    | symbol | argument | |
+    |---|---|---|
+    | x | `x` | `(chains, draws, d)`, time-ordered |
+    | s | `score` | the same shape, in inverse units of x |
+    | | `circular` | which coordinates are angles |
+    | | `correlated` | whether draws of a chain are |
+
+    Particles whose centre of mass never moves are taken as what they are: a density without these directions.
+
+    Not for a density that is cut off where it is not small, such as a box or half of a well: there E is not zero but a
+    term of the boundary.
+
+    Raises:
+        InputError: shapes that differ, fewer than eight samples, numbers that are not finite.
+
+    References:
+        Stein, A bound for the error in the normal approximation, 1972; Gorham & Mackey, Measuring sample quality with
+        Stein's method, 2015, arXiv:1506.03039, section 2; Johnson, Modified t tests and confidence intervals for
+        asymmetrical populations, 1978, doi:10.1080/01621459.1978.10480051.
+
+    Example:
+        >>> x = np.random.default_rng(0).normal(size=(4, 500, 3))
+        >>> stein_check(x, -x).fits, stein_check(x, -x - 0.3).fits
+        (True, False)
+    """
+    x, score = _checked(x, score)
+    wraps = np.zeros(x.shape[-1], dtype=bool) if circular is None else np.asarray(circular, dtype=bool)
+    score, free = _free(x, score)
+    force = score
+    own, total = _virials(x, score, wraps, free)
+    terms = [*np.moveaxis(force, -1, 0), *own]
+    p = min(_p_value(total, correlated) / 0.5, min(_p_value(term, correlated) for term in terms) * len(terms) / 0.5)
+    size = np.abs(force.mean((0, 1))) / np.sqrt((force**2).mean((0, 1)) + np.finfo(float).tiny)
+    straight = max(free * float((~wraps).sum()), np.finfo(float).tiny)
+    g = statistical_inefficiency(total) if correlated else 1.0
+    return SteinCheck(
+        temperature=1 - float(total.mean()) / straight,
+        temperature_error=float(total.std()) * float(np.sqrt(g / total.size)) / straight,
+        force=float(size.max()),
+        coordinate=int(size.argmax()),
+        p=min(1.0, p),
+    )
+
+
+def _virials(x: np.ndarray, score: np.ndarray, wraps: np.ndarray, free: float) -> tuple[list[np.ndarray], np.ndarray]:
+    """Stein's term of every coordinate's own field, and of x - m, as series `(chains, draws)`."""
+    angle, pull = x[..., wraps], score[..., wraps]
+    turning = [-np.sin(angle) + np.cos(angle) * pull, np.cos(angle) + np.sin(angle) * pull]
+    straight = free + (x - _other_half(x))[..., ~wraps] * score[..., ~wraps]
+    own = [*np.moveaxis(straight, -1, 0), *(series for term in turning for series in np.moveaxis(term, -1, 0))]
+    return own, straight.sum(-1)
+
+
+def _other_half(x: np.ndarray) -> np.ndarray:
+    """For each draw, the mean of the half of the chains, or of the draws of a single one, that it is not in."""
+    if len(x) == 1:
+        return np.swapaxes(_other_half(np.swapaxes(x, 0, 1)), 0, 1)
+    half = len(x) // 2
+    first, second = x[:half].mean((0, 1)), x[half:].mean((0, 1))
+    centre = np.empty_like(x)
+    centre[:half], centre[half:] = second, first
+    return centre
+
+
+def _free(x: np.ndarray, score: np.ndarray) -> tuple[np.ndarray, float]:
+    """The score along directions in which samples move, and the share of each coordinate in them."""
+    d = x.shape[-1]
+    if d % 3 == 0 and d > 3:
+        atoms = x.reshape(*x.shape[:2], -1, 3)
+        if atoms.mean(2).std((0, 1)).max() < CENTRED * x.std():
+            forces = score.reshape(atoms.shape)
+            return (forces - forces.mean(2, keepdims=True)).reshape(score.shape), 1 - 3 / d
+    return score, 1.0
+
+
+def _p_value(series: np.ndarray, correlated: bool) -> float:
+    """Two-sided, of mean zero; 1 for a series that is zero throughout, or too short to tell."""
+    mean, deviation = float(series.mean()), float(series.std())
+    if deviation <= 1e-12 * max(1.0, abs(mean)):
+        return 1.0 if abs(mean) <= 1e-9 else 0.0
+    effective, freedom = _effective(series) if correlated else (float(series.size), series.size - 1)
+    if freedom < FEWEST_BATCHES:
+        return 1.0
+    skew = float(((series - mean) ** 3).mean()) / deviation**3
+    z = mean / deviation
+    # Johnson's expansion holds for moderate deviations; a large one needs no correction.
+    corrected = z + skew / (6 * effective) + skew * z * z / 3 if abs(skew * z) < 1 else z
+    return 2 * float(student_t.sf(abs(corrected) * np.sqrt(effective - 1), freedom))
+
+
+def _effective(series: np.ndarray) -> tuple[float, int]:
+    """How many independent draws a correlated series is worth, and the degrees of freedom of that number.
+
+    An inefficiency from a short series is too small at times, and limits far out in the tail would believe it. So
+    means over batches of ten times that length have a say: the fewer there are, the wider are Student's limits.
+    """
+    draws = series.shape[1]
+    g = statistical_inefficiency(series)
+    length = min(draws, max(round(BATCH * g), -(-series.size // MOST_BATCHES)))
+    batches = series[:, : draws // length * length].reshape(-1, length).mean(1)
+    if len(batches) < 2 or batches.var() == 0:
+        return 0.0, 0
+    from_batches = len(batches) * float(series.var() / batches.var(ddof=1))
+    return min(series.size / g, from_batches), len(batches) - 1
+
+
+def _checked(x: np.ndarray, score: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    x, score = np.asarray(x, dtype=np.float64), np.asarray(score, dtype=np.float64)
+    if x.ndim != 3 or x.shape != score.shape or x.shape[1] < 2 or x.shape[0] * x.shape[1] < 8:
+        raise InputError(
+            "samples and scores are (chains, draws, d), eight samples or more: got "
+            f"{x.shape} and {score.shape}; reshape one series to (1, draws, d)"
+        )
+    for name, values in (("samples", x), ("scores", score)):
+        if not np.isfinite(values).all():
+            raise InputError(
+                f"{name} must be finite: those at {np.argwhere(~np.isfinite(values))[0].tolist()} are not; look at "
+                "the energy there"
+            )
+    return x, score
