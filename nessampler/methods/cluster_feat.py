@@ -27,7 +27,7 @@ from nessampler.training import fit
 
 __all__ = ["ClusterEnds", "cluster_feat", "cluster_fields"]
 
-DIFFUSIONS = (0.05, 0.25, 1.0)  # eps in units of the path's variance, at t = 0
+DIFFUSIONS = (0.25, 1.0, 3.0)  # eps in units of the path's variance, at t = 0
 LAST = 0.02
 """What is left of it at t = 1, where cores are hard: noise that suits the whole cluster pushes atoms into another."""
 
