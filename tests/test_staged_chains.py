@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 
 from nessampler.errors import InputError
+from nessampler.estimators import mbar
 from nessampler.methods.staged import staged
 from nessampler.methods.staged_chains import HamiltonianStates
 from nessampler.paths import LinearPath
@@ -58,3 +60,16 @@ def test_starts_and_lengths_that_make_no_sense_are_refused(wells: Wells) -> None
         HamiltonianStates(LinearPath(*wells), x, x[:2])
     with pytest.raises(InputError, match="1 at least: got 0"):
         HamiltonianStates(LinearPath(*wells), x, x, equilibration=0)
+
+
+def test_an_error_that_is_none_leaves_no_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    x = np.concatenate([np.random.default_rng(0).normal(c, 1, 200) for c in (0.0, 1.0)])
+    energies = np.stack([0.5 * (x - c) ** 2 for c in (0.0, 1.0)])
+    healthy = mbar(energies, [200, 200])
+    assert healthy.delta_f == pytest.approx(0.0, abs=4 * (healthy.std_error or 0.0))
+    # What pymbar says where rounding makes the variance of disconnected states negative.
+    nothing = {"Delta_f": np.full((2, 2), -246.0), "dDelta_f": np.full((2, 2), np.nan)}
+    monkeypatch.setattr("pymbar.MBAR.compute_free_energy_differences", lambda *_, **__: nothing)
+    found = mbar(energies, [200, 200])
+    assert (found.delta_f, found.std_error) == (None, None)
+    assert "no_overlap" in [flag.code for flag in found.flags]

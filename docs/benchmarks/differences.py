@@ -34,6 +34,7 @@ from nessampler.targets import Counted
 
 Row = dict[str, Any]
 SECOND = ("auto", "staged")  # auto first: what the others do does not depend on it, but staged takes its budget
+ROUNDING = 1e-9  # kT: an error below this is that of arithmetic
 NODES, CHAINS, LEAPFROG, EQUILIBRATION = 9, 64, 10, 0.2  # of staged MBAR
 
 
@@ -213,7 +214,7 @@ def _z(row: Row) -> str:
     if known is None or row["std_error"] is None:
         return ""
     error = math.hypot(row["std_error"], known["std_error"])
-    return f"{(row['delta_f'] - known['value']) / error:+.1f}"
+    return f"{(row['delta_f'] - known['value']) / error:+.1f}" if error > ROUNDING else "exact"
 
 
 def _thousands(n: float) -> str:
@@ -238,7 +239,7 @@ def table(rows: list[Row]) -> str:
 def _scatter(system: str, method: str, group: list[Row]) -> str:
     values = torch.tensor([r["delta_f"] for r in group], dtype=torch.float64)
     claimed = math.sqrt(sum(r["std_error"] ** 2 for r in group) / len(group))
-    scores = [abs(float(z)) for r in group if (z := _z(r))]
+    scores = [abs(float(z)) for r in group if (z := _z(r)) not in ("", "exact")]
     largest = f"{max(scores):.1f}" if scores else ""
     return (
         f"| {system} | {method} | {len(group)} | {float(values.mean()):.3f} | {float(values.std()):.3f} | "

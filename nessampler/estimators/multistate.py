@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
 
 from nessampler.errors import InputError
 from nessampler.estimators.acceptance_ratio import LOWEST_OVERLAP
-from nessampler.estimators.free_energy import Flag, FreeEnergy, estimate
+from nessampler.estimators.free_energy import Flag, FreeEnergy, estimate, no_estimate
 
 __all__ = ["mbar"]
 
@@ -67,15 +69,15 @@ def mbar(energies: Float[np.ndarray, "states n"], counts: Sequence[int]) -> Free
     for name, k in (("first", 0), ("last", -1)):
         if effective[k] < FEWEST_EFFECTIVE:
             flags.append(_far(name, float(effective[k])))
-    return estimate(
-        value,
-        error**2,
-        n=tuple(int(k) for k in n),
-        ess=tuple(float(e) / u.shape[1] for e in effective),
-        flags=tuple(flags),
-        estimator="MBAR",
-        overlap=min(1.0, shared),
-    )
+    about: dict[str, Any] = {
+        "n": tuple(int(k) for k in n),
+        "ess": tuple(float(e) / u.shape[1] for e in effective),
+        "estimator": "MBAR",
+        "overlap": min(1.0, shared),
+    }
+    if not math.isfinite(error):
+        return no_estimate(flags=(*flags, _disconnected()), **about)
+    return estimate(value, error**2, flags=tuple(flags), **about)
 
 
 def _smallest_overlap(weights: Float[np.ndarray, "n states"], counts: np.ndarray) -> float:
@@ -94,6 +96,14 @@ def _gap(overlap: float) -> Flag:
         "poor_overlap",
         f"the states on either side of a gap overlap by {overlap:.3f}, below {LOWEST_OVERLAP}: value and error lean on "
         "a few samples; put a state in between.",
+    )
+
+
+def _disconnected() -> Flag:
+    return Flag(
+        "no_overlap",
+        "no sample of one part of the states has any weight in the rest, so nothing connects the two ends and MBAR has "
+        "no error: put states in between.",
     )
 
 
