@@ -325,6 +325,7 @@ def test_every_target_can_be_named_and_its_parameters_reach_it() -> None:
         "student-mixture": {"means": [[0.0, 1.0]]},
         "ring": {"radius": 2.0, "width": 0.4},
         "phi4": {"size": 4, "quartic": 1.0, "dimensions": 3},
+        "phi4-umbrella": {"size": 4, "quartic": 1.0, "stiffness": 5.0, "center": 0.6},
         "curie-weiss": {"spins": 3, "stiffness": 1.0, "coupling": 1.0},
         "lennard-jones": {"atoms": 3},
     }

@@ -172,9 +172,18 @@ def test_auto_reports_every_rung_and_climbs_only_the_chosen(auto: ns.Difference)
         assert rung.block == ("evaluate" if rung.name in ("plain", "map", auto.chosen) else "select")
 
 
+def test_auto_stops_where_works_have_no_variance(wells: Wells) -> None:
+    twins = climbed((wells[0], wells[0]))
+    assert [r.name for r in twins.rungs] == ["plain", "map"]
+
+
 def test_auto_stops_after_two_rungs_that_do_not_pay(wells: Wells) -> None:
-    twins = climbed((wells[0], wells[0]))  # plain BAR has no variance at all
-    assert [r.name for r in twins.rungs] == ["plain", "map", "fields"]
+    softer = AnharmonicWell(
+        [0.1, -0.2, 0.3], stiffness=[1.1, 1.5, 0.8], quartic=[0.1, 0.0, 0.05], skew=[0.5, -0.3, 0.4], coupling=0.3
+    )
+    near = climbed((wells[0], softer))
+    assert [r.name for r in near.rungs] == ["plain", "map", "fields"]
+    assert near.chosen == "plain"
 
 
 def test_a_method_without_a_rung_is_refused(wells: Wells) -> None:

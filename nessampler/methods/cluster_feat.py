@@ -115,7 +115,7 @@ def cluster_feat(ends: ClusterEnds) -> Candidate:
         generator=generator_for(stage.seed, "initial weights"),
     )
     with stage.ledger.charge("feat", "training", network):
-        stage.metrics.extend(_train(ends, network))
+        stage.log("cluster fields", _train(ends, network))
         transport = ends.tuned("feat", network, training.sampling_steps, "Gaussian fields with a learned remainder")
     return transport, network
 

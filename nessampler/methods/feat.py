@@ -53,8 +53,8 @@ def feat_rung(stage: Stage) -> Iterator[Candidate]:
         network = build()
         with stage.ledger.charge("feat", "training", network):
             with _remembering(network):
-                stage.metrics.extend(_train(stage, ends, network, base, f"-{i}" if i else ""))
-            what = f"Gaussian fields with {what}"
+                what = f"Gaussian fields with {what}"
+            stage.log(what, _train(stage, ends, network, base, f"-{i}" if i else ""))
             transport = ends.tuned("feat", network, base, training.sampling_steps, what)
         yield transport, network
         if training.refine_steps:

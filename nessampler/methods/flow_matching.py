@@ -46,7 +46,7 @@ def flow_matching_rung(stage: Stage) -> Iterator[Candidate]:
     ends = StandardisedEnds(stage, stage.mapping)
     network = _network(stage, ends)
     with stage.ledger.charge("tfep", "training", network):
-        stage.metrics.extend(_train(stage, ends, network))
+        stage.log("flow matching", _train(stage, ends, network))
         network.double()  # the integration is more accurate than float32 can hold
         transport = _accurate(stage, ends, network)
     yield transport, network

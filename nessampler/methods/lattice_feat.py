@@ -31,7 +31,8 @@ def train_on_works(stage: Stage, ends: AlignedEnds, network: LatticeNetwork) -> 
     held = stage.select.thinned(HELD_OUT)
     a = held.flat_a if ends.encode_a is None else carry(ends.encode_a, held.flat_a)
     held_out = _batch(ends.path, a, held.flat_b)
-    stage.metrics.extend(
+    stage.log(
+        "lattice network",
         fit(
             network,
             objective,
@@ -44,7 +45,7 @@ def train_on_works(stage: Stage, ends: AlignedEnds, network: LatticeNetwork) -> 
             patience=training.patience,
             every=max(1, training.steps // 8),
             progress=lambda k, n: stage.say(f"feat: trained {k} of {n} steps") if k % max(1, n // 4) == 0 else None,
-        )
+        ),
     )
 
 

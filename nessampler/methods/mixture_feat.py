@@ -50,7 +50,7 @@ def learned_mixture_fields(stage: Stage) -> Iterator[Candidate]:
         return
     network = _network(stage, base)
     with stage.ledger.charge("feat", "training", network):
-        stage.metrics.extend(ends.train(network, base))
+        stage.log("mixture fields", ends.train(network, base))
         transport = _tuned(stage, network, base)
     yield transport, network
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from torch.distributions.transforms import Transform
 
@@ -66,7 +67,7 @@ class Stage:
         seed: streams of random numbers derive from it.
         say: told what is going on, one line at a time.
         checkpoint: where training may leave its state.
-        metrics: rows of training curves are appended here.
+        metrics: rows of training curves, see `log`.
         below: the pilots of the rungs below, by name.
     """
 
@@ -80,6 +81,10 @@ class Stage:
     checkpoint: Path | None = None
     metrics: list[dict] = field(default_factory=list)
     below: dict[str, Pilot] = field(default_factory=dict)
+
+    def log(self, network: str, rows: Iterable[Mapping[str, Any]]) -> None:
+        """Append the training curve of a network; a run may train several."""
+        self.metrics.extend({"network": network, **row} for row in rows)
 
     @property
     def mapping(self) -> Transform:

@@ -73,7 +73,7 @@ def learned_torsions(stage: Stage, transform: Transform) -> Iterator[Candidate]:
         generator=generator_for(stage.seed, "initial weights of torsions"),
     )
     with stage.ledger.charge("feat", "training", network):
-        stage.metrics.extend(_train(stage, fields, network))
+        stage.log("torus fields", _train(stage, fields, network))
         what = f"mixtures of {len(fields.index)} torsions with a learned remainder"
         transport = _tuned(stage, "feat", parts, fields, network, training.sampling_steps, what)
     yield transport, network

@@ -62,7 +62,7 @@ def _feat(stage: Stage) -> Iterator[Candidate]:
     with stage.ledger.charge("feat", "training", network):
         interpolant = OneSidedInterpolant(zero, torch.ones_like(zero))
         objective = InterpolantObjective(network, interpolant, base.variance, control=base, reference=base)
-        stage.metrics.extend(train_fields(stage, network, objective, _Batches(stage), suffix="-one-sided"))
+        stage.log("one-sided", train_fields(stage, network, objective, _Batches(stage), suffix="-one-sided"))
         what = "one-sided Gaussian fields with a learned denoiser"
         transport = _tuned(stage, "feat", network, base, training.sampling_steps, what)
     yield transport, network
