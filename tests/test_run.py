@@ -286,6 +286,13 @@ def test_model_and_metrics_hold_what_was_fitted(feat: Path) -> None:
         assert len(steps) > 3
 
 
+def test_tensors_that_share_memory_are_written(tmp_path: Path) -> None:
+    whole = torch.arange(4.0)
+    RunDirectory(tmp_path).write_model({"whole": whole, "again": whole, "part": whole[2:]})
+    found = load_file(tmp_path / "model.safetensors")
+    assert [v.tolist() for v in (found["whole"], found["again"], found["part"])] == [[0, 1, 2, 3], [0, 1, 2, 3], [2, 3]]
+
+
 def test_a_method_without_training_leaves_a_header_in_metrics(tmp_path: Path) -> None:
     assert undrawn("run", SYSTEM, "--method", "plain", *BRIEF, "--out", tmp_path / "run").code == 0
     assert (tmp_path / "run" / "metrics.csv").read_text() == "step,loss\n"

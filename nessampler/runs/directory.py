@@ -84,7 +84,7 @@ class RunDirectory:
 
     def write_model(self, state: Mapping[str, Tensor]) -> None:
         """`model.safetensors`: the fitted maps and networks."""
-        tensors = {k: v.detach().cpu().contiguous() for k, v in state.items()}
+        tensors = {k: v.detach().cpu().contiguous().clone() for k, v in state.items()}  # some are views of one another
         self._write("model.safetensors", lambda path: save_file(tensors, str(path)))
 
     def write_works(self, result: Difference) -> None:
