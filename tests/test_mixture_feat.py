@@ -1,4 +1,4 @@
-"""A network on top of mixture fields: it starts as they are, learns what they leave over, and changes no answer."""
+"""A network on top of mixture fields: it starts as they are, learns some of what they leave over, changes no answer."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def _stage(steps: int) -> tuple[Stage, object]:
     return Stage(ends, fit, select, effort, Ledger(ends.counted, (Tally(), Tally()))), evaluate
 
 
-def test_a_learned_remainder_on_mixtures_lowers_the_error_and_changes_no_answer() -> None:
+def test_a_remainder_on_mixtures_is_learned_and_changes_no_answer() -> None:
     stage, evaluate = _stage(400)
     [(transport, network)] = learned_mixture_fields(stage)
     losses = [row["validation"] for row in stage.metrics]
@@ -58,7 +58,7 @@ def test_a_learned_remainder_on_mixtures_lowers_the_error_and_changes_no_answer(
     assert min(losses) < -0.02
     found = transport.estimate(transport.works(evaluate, generator=torch.Generator().manual_seed(1)))
     exact = A.log_z - B.log_z
-    assert found.std_error < 0.04
+    assert found.std_error < 0.02
     assert abs(found.delta_f - exact) < 4 * found.std_error
     assert abs(found.delta_f + exact) > 4 * found.std_error  # the other sign would be seen
     assert network.evaluations > 0
