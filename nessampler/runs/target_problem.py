@@ -160,7 +160,7 @@ def _chains(
         progress(n + 1, total, f"chains of state {name}")
     x = torch.stack(draws, 1)
     settled = {"acceptance": float(acceptance), "step_size": size}
-    return _judged(x, torch.stack(energies, 1), settled, settings, name, counted.tally())
+    return _judged(x, _observables(target, x, torch.stack(energies, 1)), settled, settings, name, counted.tally())
 
 
 def _moves(path: ScheduledPath, target: Target, step_size: float, leapfrog_steps: int) -> Kernel:
@@ -179,13 +179,15 @@ def _starts(target: Target, settings: Chains, seed: int, name: str) -> Tensor:
     return settings.start_scale * noise
 
 
-def _judged(x: Tensor, energy: Tensor, settled: dict[str, float], settings: Chains, name: str, spent: Tally) -> _End:
+def _judged(
+    x: Tensor, watched: dict[str, Array], settled: dict[str, float], settings: Chains, name: str, spent: Tally
+) -> _End:
     """Do the chains agree, and how many independent draws are there of the slowest observable?"""
-    watched = _observables(x, energy)
+    frames = x.shape[0] * x.shape[1]
     inefficiency = {k: statistical_inefficiency(v) for k, v in watched.items()}
     r_hats = {k: r_hat(v) for k, v in watched.items()}
     slowest, worst = max(inefficiency, key=inefficiency.__getitem__), max(r_hats, key=r_hats.__getitem__)
-    independent = energy.numel() / inefficiency[slowest]
+    independent = frames / inefficiency[slowest]
     flags = []
     if settled["acceptance"] < LOWEST_ACCEPTANCE:
         text = f"state {name}: {settled['acceptance']:.0%} of the trajectories are accepted; raise chains.equilibration"
@@ -200,7 +202,7 @@ def _judged(x: Tensor, energy: Tensor, settled: dict[str, float], settings: Chai
         )
     described = {
         "replicas": len(x),
-        "frames": energy.numel(),
+        "frames": frames,
         "equilibration_frames": 0,
         "statistical_inefficiency": inefficiency[slowest],
         "slowest": slowest,
@@ -213,11 +215,19 @@ def _judged(x: Tensor, energy: Tensor, settled: dict[str, float], settings: Chai
 
 
 def _observables(
-    x: Float[Tensor, "chains draws *event"], energy: Float[Tensor, "chains draws"]
+    target: Target, x: Float[Tensor, "chains draws *event"], energy: Float[Tensor, "chains draws"]
 ) -> dict[str, Float[Array, "chains draws"]]:
-    """The energy, the mean coordinate and its mean square; of a short vector every coordinate."""
+    """The energy, and what the density itself names; else the mean coordinate, its mean square, and every coordinate.
+
+    Every coordinate only of a short vector.
+    """
+    found = {"the energy": energy}
+    if hasattr(target, "observables"):
+        named = target.observables(x.flatten(0, 1))  # pyright: ignore[reportAttributeAccessIssue]
+        found |= {name: series.reshape(x.shape[:2]) for name, series in named.items()}
+        return {name: series.cpu().numpy() for name, series in found.items()}
     flat = x.flatten(2).double()
-    found = {"the energy": energy, "the mean coordinate": flat.mean(-1), "the mean square": flat.square().mean(-1)}
+    found |= {"the mean coordinate": flat.mean(-1), "the mean square": flat.square().mean(-1)}
     if x.ndim == 3 and x.shape[-1] <= MOST_COORDINATES:
         found |= {f"coordinate {k}": flat[..., k] for k in range(x.shape[-1])}
     return {name: series.cpu().numpy() for name, series in found.items()}

@@ -110,6 +110,12 @@ class LennardJonesCluster:
         noise = torch.randn(n, atoms, 3, generator=generator, dtype=torch.float64)
         return spacing * (torch.stack(heaps) + 0.02 * noise)
 
+    def observables(self, x: Float[Tensor, "n atoms 3"]) -> dict[str, Float[Tensor, " n"]]:
+        """What chains are watched by: sizes and shapes about the centre of mass, whose own motion no ΔF depends on."""
+        inner = x.double() - x.double().mean(1, keepdim=True)
+        squares = inner.square().sum(-1)
+        return {"the mean square radius": squares.mean(-1), "the outermost atom": squares.amax(-1).sqrt()}
+
     def _sample(self, n: int, *, generator: torch.Generator) -> Float[Tensor, "n atoms 3"]:
         """Independent, exact draws of the trap, float64."""
         noise = torch.randn(n, *self.event_shape, generator=generator, dtype=torch.float64)

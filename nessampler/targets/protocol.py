@@ -16,7 +16,8 @@ class Target(Protocol):
     r"""An unnormalised density $\rho(x) \propto e^{-U(x)}$ with $U$ in kT.
 
     Optional, used where present: `sample(n, *, generator)`, `log_z` where known exactly,
-    `energy_and_score(x)` where one call gives both, `check(x)` to refuse unusable input early, and `mirror(x)`, an
+    `energy_and_score(x)` where one call gives both, `check(x)` to refuse unusable input early, `observables(x)`, named
+    numbers of every walker by which chains are judged, and `mirror(x)`, an
     involution that keeps volumes and that chains propose where no trajectory would cross.
     """
 
