@@ -4,19 +4,23 @@ Two questions, one engine: weighted samples and log Z of an unnormalised density
 two states. Learning changes the variance, never the answer.
 """
 
-from nessampler.errors import InputError
-from nessampler.estimators import Bounds, Flag, FreeEnergy, bar, bounds, jarzynski
-from nessampler.fields import Evaluated, Fields
-from nessampler.kernels import Kernel, Walkers
-from nessampler.methods.density.one_call import sample
-from nessampler.methods.density.result import Sampled
-from nessampler.methods.density.sample import DensityEffort
-from nessampler.methods.difference import Difference, free_energy
-from nessampler.methods.effort import Effort
-from nessampler.methods.one_sided import Absolute, absolute_free_energy
-from nessampler.paths import Path
-from nessampler.simulate import Ensemble, simulate
-from nessampler.targets import Target
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from nessampler.errors import InputError
+    from nessampler.estimators import Bounds, Flag, FreeEnergy, bar, bounds, jarzynski
+    from nessampler.fields import Evaluated, Fields
+    from nessampler.kernels import Kernel, Walkers
+    from nessampler.methods.density.one_call import sample
+    from nessampler.methods.density.result import Sampled
+    from nessampler.methods.density.sample import DensityEffort
+    from nessampler.methods.difference import Difference, free_energy
+    from nessampler.methods.effort import Effort
+    from nessampler.methods.one_sided import Absolute, absolute_free_energy
+    from nessampler.paths import Path
+    from nessampler.simulate import Ensemble, simulate
+    from nessampler.targets import Target
 
 __all__ = [
     "Absolute",
@@ -43,3 +47,34 @@ __all__ = [
     "sample",
     "simulate",
 ]
+
+# Where each name lives. They are fetched when asked for: estimators, the catalogue and the command line's help need no
+# torch, which takes seconds to import.
+_HOMES = {
+    "nessampler.errors": ["InputError"],
+    "nessampler.estimators": ["Bounds", "Flag", "FreeEnergy", "bar", "bounds", "jarzynski"],
+    "nessampler.fields": ["Evaluated", "Fields"],
+    "nessampler.kernels": ["Kernel", "Walkers"],
+    "nessampler.methods.density.one_call": ["sample"],
+    "nessampler.methods.density.result": ["Sampled"],
+    "nessampler.methods.density.sample": ["DensityEffort"],
+    "nessampler.methods.difference": ["Difference", "free_energy"],
+    "nessampler.methods.effort": ["Effort"],
+    "nessampler.methods.one_sided": ["Absolute", "absolute_free_energy"],
+    "nessampler.paths": ["Path"],
+    "nessampler.simulate": ["Ensemble", "simulate"],
+    "nessampler.targets": ["Target"],
+}
+_HOME = {name: home for home, names in _HOMES.items() for name in names}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(_HOME[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,5 @@
+"""`python -m nessampler` is `nessampler`."""
+
+from nessampler.cli import main
+
+main()
