@@ -118,9 +118,11 @@ class Sampled:
         """Effective sample size of the fresh walkers, as a fraction."""
         return self.attempt.ensemble.ess
 
-    def expect(self, function: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
-        """Average of an observable under the target, and its standard error: see `Ensemble.expect`."""
-        return self.attempt.ensemble.expect(function)
+    def expect(
+        self, function: Callable[[Tensor], Tensor], *, then: Callable[[Tensor], Tensor] | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Average of an observable, or what follows from several, and its standard error: see `Ensemble.expect`."""
+        return self.attempt.ensemble.expect(function, then=then)
 
     def draws(self, n: int | None = None, *, generator: torch.Generator) -> Tensor:
         """Unweighted samples by systematic resampling, `(n, *event)`; repeats mark the heavy walkers.
