@@ -6,6 +6,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
+from nessampler.commands.estimate import estimate
 from nessampler.commands.list_systems import list_systems
 from nessampler.commands.run import run
 from nessampler.errors import InputError
@@ -20,6 +21,7 @@ app = typer.Typer(
 )
 app.command("list")(list_systems)
 app.command("run")(run)
+app.command("estimate")(estimate)
 
 
 def main() -> None:
