@@ -57,9 +57,9 @@ def _load(source: Source) -> np.ndarray | Arrays:
         loaded = np.load(io.BytesIO(source.content), allow_pickle=False)
         return loaded if isinstance(loaded, np.ndarray) else {name: loaded[name] for name in loaded.files}
     except (ValueError, OSError, EOFError, MemoryError, KeyError, SyntaxError, zipfile.BadZipFile) as error:
-        if "allow_pickle" in str(error):
+        if "allow_pickle" in str(error) and source.content.startswith((b"\x93NUMPY", b"PK")):
             raise InputError(
                 f"{source.name} holds Python objects, which are not read: save an array of floats"
             ) from error
-        reason = " ".join(str(error).split())[:100]
+        reason = "it begins otherwise" if "allow_pickle" in str(error) else " ".join(str(error).split())[:100]
         raise InputError(f"{source.name} is not a whole .npy or .npz file ({reason}); write it again") from error

@@ -205,8 +205,9 @@ def _off_crooks(found: CrooksCheck) -> tuple[Flag, ...]:
         Flag(
             "crooks_slope",
             f"Crooks' relation has slope {found.slope:.2f} ± {found.std_error:.2f} where it must be 1: forward and "
-            "reverse works belong to different processes, an end state is not sampled, or the unit or temperature is "
-            "wrong (near 300 K works in kJ/mol read as kT have 0.40, those in kcal/mol 1.7).",
+            "reverse works belong to different processes, an end state is not sampled, the reverse works have the "
+            "other sign, or the unit or temperature is wrong (near 300 K works in kJ/mol read as kT have 0.40, those "
+            "in kcal/mol 1.7).",
         ),
     )
 
