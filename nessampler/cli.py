@@ -7,6 +7,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from nessampler.commands.bench import bench
+from nessampler.commands.estimate import estimate
 from nessampler.commands.list_systems import list_systems
 from nessampler.commands.run import run
 from nessampler.errors import InputError
@@ -22,6 +23,7 @@ app = typer.Typer(
 app.command("list")(list_systems)
 app.command("run")(run)
 app.command("bench")(bench)
+app.command("estimate")(estimate)
 
 
 def main() -> None:

@@ -21,6 +21,7 @@ __all__ = [
     "r_hat",
     "scaled_weights",
     "statistical_inefficiency",
+    "work_values",
 ]
 
 
@@ -50,16 +51,21 @@ class WorkSample:
         return statistical_inefficiency(series) if self.correlated else 1.0
 
 
+def work_values(work: Work) -> np.ndarray:
+    """The works in float64, wherever they lie and whatever they are."""
+    source: Any = work.work if isinstance(work, WorkSource) else work
+    if hasattr(source, "detach"):
+        source = source.detach().cpu().double()
+    return np.asarray(source, dtype=np.float64)
+
+
 def checked_work(work: Work, direction: str) -> WorkSample:
     """The works in float64; `direction` names them in errors.
 
     Raises:
         InputError: fewer than two works, a wrong number of dimensions, a NaN, or a −inf.
     """
-    source: Any = work.work if isinstance(work, WorkSource) else work
-    if hasattr(source, "detach"):
-        source = source.detach().cpu().double()
-    values = np.asarray(source, dtype=np.float64)
+    values = work_values(work)
     if values.ndim not in (1, 2) or values.size < 2:
         raise InputError(
             f"{direction} works are an array (n,) of independent or (chains, draws) of correlated works, two or more: "

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import numpy as np
@@ -45,6 +45,8 @@ class Staged:
         inefficiency: how many draws count as one, by state.
         discarded: draws dropped from the start of every chain, by state.
         spent: evaluations of the path by the analysis; those of the sampler come on top.
+        energies: in kT, of the samples that MBAR used in every state, the ends among them: at `(0, *times, 1)`.
+        counts: samples of each of these states.
     """
 
     integration: FreeEnergy
@@ -55,6 +57,8 @@ class Staged:
     inefficiency: tuple[float, ...]
     discarded: tuple[int, ...]
     spent: Tally
+    energies: Array = field(repr=False, compare=False)
+    counts: tuple[int, ...]
 
     def __str__(self) -> str:
         return f"{self.multistate}\n{self.integration}"
@@ -113,7 +117,8 @@ def staged(
     kept = [x[:, k::stride].flatten(0, 1) for x, k, stride in zip(samples, discarded, strides, strict=True)]
     everywhere = torch.cat([torch.zeros(1), times, torch.ones(1)]).to(torch.float64)
     energies = _energies(path, everywhere, torch.cat(kept), spent)
-    multistate = mbar(energies, [0, *(len(x) for x in kept), 0])
+    counts = (0, *(len(x) for x in kept), 0)
+    multistate = mbar(energies, counts)
     flags = _drifting(discarded, samples.shape[2])
     return Staged(
         replace(integration, flags=(*flags, *integration.flags)),
@@ -124,6 +129,8 @@ def staged(
         tuple(g),
         tuple(discarded),
         spent,
+        energies,
+        counts,
     )
 
 

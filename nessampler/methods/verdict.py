@@ -7,9 +7,11 @@ from typing import Literal, NamedTuple
 
 from nessampler.estimators import Flag, FreeEnergy
 
-__all__ = ["Verdict", "judge"]
+__all__ = ["Verdict", "judge", "judge_works"]
 
 GOOD_OVERLAP = 0.3  # plain BAR above this is a result nobody would question
+
+DECISIVE = {"poor_overlap", "no_overlap", "crossed_bounds", "crooks_slope"}
 
 
 class Verdict(NamedTuple):
@@ -31,12 +33,45 @@ def judge(estimate: FreeEnergy, plain: FreeEnergy, chosen: str, flags: Sequence[
     if not flags:
         return Verdict("trusted", comparison)
     own = [f for f in flags if f in estimate.flags]
-    named = ", ".join(dict.fromkeys(f.code for f in flags))
     doubt = "The estimate itself" if own else "The estimate is sound, but the sampling behind it"
-    level = (
-        "not trusted" if any(f.code in ("poor_overlap", "no_overlap", "crossed_bounds") for f in flags) else "caution"
+    return Verdict(
+        _level(flags), f"{doubt} is flagged ({_codes(flags)}): read the flags before using the number. {comparison}"
     )
-    return Verdict(level, f"{doubt} is flagged ({named}): read the flags before using the number. {comparison}")
+
+
+def judge_works(estimate: FreeEnergy, flags: Sequence[Flag]) -> Verdict:
+    """Weigh an estimate from given works: BAR's from both directions, or Jarzynski's from one."""
+    if estimate.delta_f is None or estimate.std_error is None:
+        missing = (
+            "forward and reverse works do not overlap"
+            if len(estimate.n) == 2
+            else "no path arrived in the support of the end state"
+        )
+        return Verdict("not trusted", f"There is no result: {missing}. Switch more slowly, or add intermediate states.")
+    if len(estimate.n) == 2:
+        said = (
+            f"BAR gives ± {estimate.std_error:.3f} kT from {estimate.n[0]:,} forward and {estimate.n[1]:,} reverse "
+            f"works, and their overlap is {estimate.overlap or 0.0:.2f}."
+        )
+    else:
+        said = (
+            f"Jarzynski's average of {estimate.n[0]:,} works, {estimate.ess[0] * estimate.n[0]:.0f} of them effective, "
+            f"gives ± {estimate.std_error:.3f} kT. Works of one direction cannot show what their paths missed: reverse "
+            "works would check it."
+        )
+    if not flags:
+        return Verdict("trusted", said)
+    return Verdict(
+        _level(flags), f"The works are flagged ({_codes(flags)}): read the flags before using the number. {said}"
+    )
+
+
+def _level(flags: Sequence[Flag]) -> Literal["caution", "not trusted"]:
+    return "not trusted" if any(flag.code in DECISIVE for flag in flags) else "caution"
+
+
+def _codes(flags: Sequence[Flag]) -> str:
+    return ", ".join(dict.fromkeys(flag.code for flag in flags))
 
 
 def _comparison(estimate: FreeEnergy, plain: FreeEnergy, chosen: str) -> str:

@@ -6,11 +6,13 @@ from nessampler.molecular.end_states import Dynamics, Replicas, sample_end_state
 from nessampler.molecular.equilibration import Equilibrated, equilibrated
 from nessampler.molecular.force_field import TorchForceField, TorchForceFieldTarget, UnsupportedForce
 from nessampler.molecular.internal_coordinates import InternalCoordinates
+from nessampler.molecular.openmmtools_states import state_target
 from nessampler.molecular.relabelling import Relabelling
 from nessampler.molecular.several_molecules import join_molecules
 from nessampler.molecular.systems import Molecule, load_structure, parameterize
 from nessampler.molecular.target import OpenMMTarget, openmm_target
 from nessampler.molecular.topology_tree import ZMatrix, check_same_topology
+from nessampler.molecular.trajectories import samples_of, trajectory_of
 
 __all__ = [
     "CentredCartesian",
@@ -33,4 +35,7 @@ __all__ = [
     "openmm_target",
     "parameterize",
     "sample_end_states",
+    "samples_of",
+    "state_target",
+    "trajectory_of",
 ]

@@ -10,9 +10,23 @@ from rich.text import Text
 
 from nessampler.runs import _words as words
 
-__all__ = ["facts", "named", "verdict_line"]
+__all__ = ["difference_headline", "facts", "named", "verdict_line"]
 
 MOOD = {"trusted": "bold green", "caution": "bold yellow", "not trusted": "bold red"}
+
+
+def difference_headline(result: Mapping[str, Any]) -> Iterable[Text]:
+    """ΔF in kT, in kcal/mol where the temperature is known, and the verdict."""
+    delta_f, molar = result.get("delta_f"), result.get("delta_f_kcal_per_mol")
+    if words.get(delta_f, "value") is None:
+        yield Text("ΔF: no value can be given", style="bold")
+    else:
+        line = Text(f"ΔF = {words.plus_minus(delta_f)} kT", style="bold")
+        yield line.append(f"  (95 % interval {words.interval(delta_f)})", style="not bold")
+    if words.get(molar, "value") is not None:
+        line = Text(f"   = {words.plus_minus(molar)} kcal/mol", style="bold")
+        yield line.append(f"  (95 % interval {words.interval(molar)})", style="not bold")
+    yield verdict_line(result)
 
 
 def verdict_line(result: Mapping[str, Any]) -> Text:

@@ -11,8 +11,8 @@ from rich.table import Table
 from rich.text import Text
 
 from nessampler.runs import _words as words
-from nessampler.runs import density_summary
-from nessampler.runs._console import facts, named, verdict_line
+from nessampler.runs import density_summary, works_summary
+from nessampler.runs._console import difference_headline, facts, named
 
 __all__ = ["render"]
 
@@ -39,7 +39,7 @@ def render(result: Mapping[str, Any], run_dir: str | None, console: Console) -> 
         ΔF = 1.00 ± 0.10 kT  (95 % interval 0.80 to 1.20)
         ...
     """
-    compose = density_summary.page if result.get("kind") == "density" else _page
+    compose = {"density": density_summary.page, "works": works_summary.page}.get(str(result.get("kind")), _page)
     page = Group(*compose(result, run_dir, console))
     if not console.options.ascii_only:
         console.print(page)
@@ -53,7 +53,7 @@ def render(result: Mapping[str, Any], run_dir: str | None, console: Console) -> 
 def _page(result: Mapping[str, Any], run_dir: str | None, console: Console) -> Iterable[RenderableType]:
     yield _title(result)
     yield Text()
-    yield from _headline(result)
+    yield from difference_headline(result)
     yield Text()
     if words.rungs(result):
         yield from _rung_tables(result, console)
@@ -70,19 +70,6 @@ def _title(result: Mapping[str, Any]) -> Text:
     if settings:
         title.append("\n" + " · ".join(settings), style="not bold dim")
     return title
-
-
-def _headline(result: Mapping[str, Any]) -> Iterable[Text]:
-    delta_f, molar = result.get("delta_f"), result.get("delta_f_kcal_per_mol")
-    if words.get(delta_f, "value") is None:
-        yield Text("ΔF: no value can be given", style="bold")
-    else:
-        line = Text(f"ΔF = {words.plus_minus(delta_f)} kT", style="bold")
-        yield line.append(f"  (95 % interval {words.interval(delta_f)})", style="not bold")
-    if words.get(molar, "value") is not None:
-        line = Text(f"   = {words.plus_minus(molar)} kcal/mol", style="bold")
-        yield line.append(f"  (95 % interval {words.interval(molar)})", style="not bold")
-    yield verdict_line(result)
 
 
 # --- the rungs ---------------------------------------------------------------------------------------------------
