@@ -28,7 +28,7 @@ def list_systems() -> None:
 
 
 def _reference(entry: Mapping[str, Any]) -> str:
-    from nessampler.runs._words import plus_minus
+    from nessampler._words import plus_minus
 
     reference = entry.get("reference")
     if not reference:

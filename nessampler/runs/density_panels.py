@@ -15,8 +15,8 @@ from torch import Tensor
 from nessampler.methods.density.problem import DensityProblem
 from nessampler.methods.density.result import Sampled
 from nessampler.methods.ends import generator_for
+from nessampler.plots.style import FORWARD, GREY, INK, REVERSE, STYLE, WIDTH
 from nessampler.runs.page import Panel, captioned
-from nessampler.runs.plots.style import FORWARD, GREY, INK, REVERSE, STYLE, WIDTH
 from nessampler.targets.phi4 import Phi4
 from nessampler.weights import LogWeights
 

@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 
+from nessampler import _words as words
+from nessampler import plots
 from nessampler.methods.density.result import Attempt, Sampled
-from nessampler.runs import _words as words
-from nessampler.runs import plots
+from nessampler.plots import Curve, Weights
 from nessampler.runs.page import Answer, DataTable, Panel, captioned, save_panels, write_page
-from nessampler.runs.plots import Curve, Weights
 
 __all__ = ["save_figures", "write_report"]
 

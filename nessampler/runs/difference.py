@@ -14,10 +14,10 @@ from nessampler.errors import InputError
 from nessampler.methods.difference import Difference, free_energy
 from nessampler.methods.effort import Effort, Training
 from nessampler.methods.ledger import Prices
+from nessampler.plots import ConvergenceCurve
 from nessampler.runs.config import DifferenceConfig
 from nessampler.runs.directory import RunDirectory
 from nessampler.runs.listener import Listener
-from nessampler.runs.plots import ConvergenceCurve
 from nessampler.runs.prepared import Prepared
 from nessampler.runs.report import save_figures, write_report
 from nessampler.runs.result import to_dict

@@ -16,9 +16,9 @@ from jinja2 import Environment, StrictUndefined
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 
+from nessampler import _words as words
+from nessampler import plots
 from nessampler._files import write_atomically
-from nessampler.runs import _words as words
-from nessampler.runs import plots
 
 __all__ = ["Answer", "DataTable", "Panel", "captioned", "save_panels", "write_page"]
 

@@ -7,11 +7,11 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from nessampler.runs import _words as words
-from nessampler.runs import plots
-from nessampler.runs._words import plain_words
+from nessampler import _words as words
+from nessampler import plots
+from nessampler._words import plain_words
+from nessampler.plots import ConvergenceCurve, Works
 from nessampler.runs.page import Answer, DataTable, Panel, captioned, save_panels, write_page
-from nessampler.runs.plots import ConvergenceCurve, Works
 
 __all__ = ["Panel", "save_figures", "write_report"]
 

@@ -9,7 +9,7 @@ from jaxtyping import Float
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 
-from nessampler.runs.plots.style import INK, METHOD_COLOURS, STYLE, WIDTH, label, say
+from nessampler.plots.style import INK, METHOD_COLOURS, STYLE, WIDTH, label, say
 
 __all__ = ["Curve", "along_path"]
 

@@ -12,7 +12,7 @@ from matplotlib import rc_context
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter
 
-from nessampler.runs.plots.style import FORWARD, GREY, INK, REVERSE, STYLE, WIDTH, label, number, say
+from nessampler.plots.style import FORWARD, GREY, INK, REVERSE, STYLE, WIDTH, label, number, say
 
 __all__ = ["training_curves"]
 

@@ -11,8 +11,8 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from nessampler.runs import _words as words
-from nessampler.runs.plots.style import STAGE_COLOURS, STYLE, WIDTH, label, say
+from nessampler import _words as words
+from nessampler.plots.style import STAGE_COLOURS, STYLE, WIDTH, label, say
 
 __all__ = ["attempt_cost", "cost"]
 

@@ -11,10 +11,10 @@ from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from nessampler import _words as words
 from nessampler.errors import InputError
-from nessampler.runs import _words as words
-from nessampler.runs.plots.histogram import edges, outside, window
-from nessampler.runs.plots.style import FORWARD, INK, REVERSE, RUNG_COLOURS, STYLE, WIDTH, label, say
+from nessampler.plots.histogram import edges, outside, window
+from nessampler.plots.style import FORWARD, INK, REVERSE, RUNG_COLOURS, STYLE, WIDTH, label, say
 
 __all__ = ["Works", "work_histograms"]
 

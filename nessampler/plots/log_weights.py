@@ -11,9 +11,9 @@ from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from nessampler.runs import _words as words
-from nessampler.runs.plots.histogram import edges, outside, window
-from nessampler.runs.plots.style import FORWARD, GREY, INK, METHOD_COLOURS, REVERSE, STYLE, WIDTH, label, say
+from nessampler import _words as words
+from nessampler.plots.histogram import edges, outside, window
+from nessampler.plots.style import FORWARD, GREY, INK, METHOD_COLOURS, REVERSE, STYLE, WIDTH, label, say
 
 __all__ = ["Weights", "log_weight_histograms"]
 

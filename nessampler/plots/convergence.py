@@ -10,7 +10,7 @@ from matplotlib import rc_context
 from matplotlib.figure import Figure
 
 from nessampler.errors import InputError
-from nessampler.runs.plots.style import GREY, INK, STYLE, WIDTH
+from nessampler.plots.style import GREY, INK, STYLE, WIDTH
 
 __all__ = ["ConvergenceCurve", "convergence"]
 

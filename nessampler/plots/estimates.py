@@ -10,9 +10,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from nessampler.runs import _words as words
-from nessampler.runs._words import Real
-from nessampler.runs.plots.style import FORWARD, GREY, INK, METHOD_COLOURS, REVERSE, RUNG_COLOURS, STYLE, WIDTH, label
+from nessampler import _words as words
+from nessampler._words import Real
+from nessampler.plots.style import FORWARD, GREY, INK, METHOD_COLOURS, REVERSE, RUNG_COLOURS, STYLE, WIDTH, label
 
 __all__ = ["estimates", "log_z_estimates"]
 
