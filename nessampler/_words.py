@@ -183,6 +183,11 @@ def state_label(result: Mapping[str, Any], state: str) -> str:
     return str(get(result, "labels", state) or {"state_a": "A", "state_b": "B"}.get(state, state))
 
 
+def state_labels(result: Mapping[str, Any]) -> tuple[str, str]:
+    """The names of A and B."""
+    return state_label(result, "state_a"), state_label(result, "state_b")
+
+
 def calls(evaluations: Mapping[str, Any] | None, state: str, *stages: str) -> int | None:
     """Energy plus gradient evaluations of one state over stages; None where nothing was counted."""
     counted = [get(evaluations, state, stage, kind) for stage in stages for kind in ("energy", "gradient")]
@@ -341,6 +346,18 @@ def _all_flags(result: Mapping[str, Any]) -> Iterator[Flag]:
     for about, source in sources:
         for flag in source.get("flags") or []:
             yield Flag(about, str(flag.get("code")), str(flag.get("message")))
+
+
+def settings(result: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """What was run, by what.
+
+    >>> settings({"system": "phi4-8", "seed": 0, "versions": {"torch": "2.4.0"}})
+    [('system', 'phi4-8'), ('seed', '0'), ('torch', '2.4.0')]
+    """
+    found = [(key, plain_words(result[key])) for key in SETTINGS if result.get(key) is not None]
+    return [("nessampler" if key == "version" else key, value) for key, value in found] + [
+        (name, str(version)) for name, version in (result.get("versions") or {}).items()
+    ]
 
 
 def command(result: Mapping[str, Any]) -> str:

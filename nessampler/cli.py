@@ -7,6 +7,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from nessampler.commands.list_systems import list_systems
+from nessampler.commands.report import report
 from nessampler.commands.run import run
 from nessampler.errors import InputError
 
@@ -20,6 +21,7 @@ app = typer.Typer(
 )
 app.command("list")(list_systems)
 app.command("run")(run)
+app.command("report")(report)
 
 
 def main() -> None:

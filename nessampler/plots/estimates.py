@@ -13,8 +13,9 @@ from matplotlib.ticker import MaxNLocator
 from nessampler import _words as words
 from nessampler._words import Real
 from nessampler.plots.style import FORWARD, GREY, INK, METHOD_COLOURS, REVERSE, RUNG_COLOURS, STYLE, WIDTH, label
+from nessampler.plots.table import Table, rows
 
-__all__ = ["estimates", "log_z_estimates"]
+__all__ = ["estimates", "estimates_table", "log_z_estimates"]
 
 
 @rc_context(STYLE)
@@ -31,13 +32,13 @@ def estimates(result: Mapping[str, Any]) -> Figure:
         >>> estimates(result).get_label()
         'ΔF in kT by rung and estimator: map, chosen 1.00 ± 0.10.'
     """
-    rows = _estimate_rows(result)
-    figure = _chart(rows, result.get("reference"), "ΔF / kT")
-    spoken = "; ".join(f"{row.name} {row.number}" for row in rows)
+    shown = _estimate_rows(result)
+    figure = _chart(shown, result.get("reference"), "ΔF / kT")
+    spoken = "; ".join(f"{row.name} {row.number}" for row in shown)
     reference = words.reference_line(result)
     figure.set_label(
         f"ΔF in kT by rung and estimator: {spoken}{'. Reference: ' + reference if reference else ''}."
-        if rows
+        if shown
         else "No estimate of ΔF is available."
     )
     return figure
@@ -55,22 +56,25 @@ def log_z_estimates(result: Mapping[str, Any]) -> Figure:
         >>> log_z_estimates(result).get_label()
         'log Z by attempt: ais, chosen 1.00 ± 0.10.'
     """
-    rows = []
-    for attempt in words.attempts(result):
-        name = str(attempt.get("name"))
-        said = ", ".join(filter(None, [name, words.status(attempt)]))
-        row = _estimate(said, attempt.get("log_z"), METHOD_COLOURS.get(name, INK), attempt.get("bounds"))
-        rows.append(row._replace(chosen=bool(attempt.get("chosen"))))
-    rows += _bound_rows(result)
-    figure = _chart(rows, result.get("reference"), "log Z")
-    spoken = "; ".join(f"{row.name} {row.number}" for row in rows)
+    shown = _attempt_rows(result)
+    figure = _chart(shown, result.get("reference"), "log Z")
+    spoken = "; ".join(f"{row.name} {row.number}" for row in shown)
     reference = words.reference_line(result, "")
     figure.set_label(
         f"log Z by attempt: {spoken}{'. Reference: ' + reference if reference else ''}."
-        if rows
+        if shown
         else "No estimate of log Z is available."
     )
     return figure
+
+
+def estimates_table(result: Mapping[str, Any]) -> Table:
+    """Every estimate of a difference (kT) or of log Z: its name, value, 95 % interval, bounds and their limits."""
+    shown = _attempt_rows(result) if words.attempts(result) else _estimate_rows(result)
+    return rows(
+        ["name", "value", "low", "high", "lower_bound", "upper_bound", "lower_limit", "upper_limit"],
+        [(row.name, row.value, *(row.ends or (None, None)), *row.bounds, *row.limits) for row in shown],
+    )
 
 
 def _chart(rows: Sequence[_Row], reference: Mapping[str, Any] | None, quantity: str) -> Figure:
@@ -122,6 +126,16 @@ def _estimate_rows(result: Mapping[str, Any]) -> list[_Row]:
         colour = {"jarzynski_forward": FORWARD, "jarzynski_reverse": REVERSE}.get(key, "#6B6B6B")
         rows.append(_estimate(words.ESTIMATORS.get(key, key), estimate, colour))
     return rows + _bound_rows(result)
+
+
+def _attempt_rows(result: Mapping[str, Any]) -> list[_Row]:
+    found = []
+    for attempt in words.attempts(result):
+        name = str(attempt.get("name"))
+        said = ", ".join(filter(None, [name, words.status(attempt)]))
+        row = _estimate(said, attempt.get("log_z"), METHOD_COLOURS.get(name, INK), attempt.get("bounds"))
+        found.append(row._replace(chosen=bool(attempt.get("chosen"))))
+    return found + _bound_rows(result)
 
 
 def _bound_rows(result: Mapping[str, Any]) -> list[_Row]:
