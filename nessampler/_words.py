@@ -276,6 +276,17 @@ def group_sizes(weighted: Mapping[str, Any] | None) -> str:
     return MISSING if not sizes else " and ".join(str(size) for size in dict.fromkeys(sizes))
 
 
+def known(reference: Mapping[str, Any] | None) -> str:
+    """A reference with its error, or as exact.
+
+    >>> known({"value": -0.2968, "std_error": 0.0}), known({"value": 7.49, "std_error": 0.02})
+    ('-0.297 (exact)', '7.490 ± 0.020')
+    """
+    if get(reference, "std_error") == 0:
+        return f"{get(reference, 'value'):.3f} (exact)"
+    return plus_minus(reference)
+
+
 def reference_line(result: Mapping[str, Any], unit: str = " kT") -> str | None:
     """The reference, its source, and how far away this result is; None without a reference."""
     reference = result.get("reference")
@@ -283,7 +294,8 @@ def reference_line(result: Mapping[str, Any], unit: str = " kT") -> str | None:
         return None
     source, z = reference.get("source"), result.get("z_score")
     distance = "" if z is None else f"; this result is {z:+.1f} standard errors from it"
-    return f"{plus_minus(reference)}{unit}{f' ({source})' if source else ''}{distance}"
+    value = plus_minus(reference) if reference.get("std_error") != 0 else fixed(reference.get("value"), 3)
+    return f"{value}{unit}{f' ({source})' if source else ''}{distance}"
 
 
 def endstate_line(state: Mapping[str, Any]) -> str:

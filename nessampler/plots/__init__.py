@@ -11,6 +11,7 @@ from nessampler.plots.end_states import Series, end_states, end_states_table, ra
 from nessampler.plots.estimates import estimates, estimates_table, log_z_estimates
 from nessampler.plots.lattice import Lattice, magnetisation, magnetisation_table, two_point, two_point_table
 from nessampler.plots.log_weights import Weights, log_weight_histograms, log_weights_table
+from nessampler.plots.overview import density_overview, difference_overview
 from nessampler.plots.quality import quality, quality_table
 from nessampler.plots.samples import Samples, marginals, marginals_table
 from nessampler.plots.style import FORWARD, METHOD_COLOURS, REVERSE, RUNG_COLOURS, STYLE
@@ -42,6 +43,8 @@ __all__ = [
     "convergence_table",
     "cost",
     "cost_table",
+    "density_overview",
+    "difference_overview",
     "end_states",
     "end_states_table",
     "estimates",

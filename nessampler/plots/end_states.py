@@ -20,7 +20,6 @@ Series = Mapping[str, Float[np.ndarray, "_chains _draws"]]
 """Samples of one state by the name of the quantity; torsions in degrees, from −180 to 180."""
 
 MOST = 12
-CIRCLE = np.linspace(-180, 180, 61)
 
 
 @rc_context(STYLE)
@@ -34,25 +33,25 @@ def ramachandran(state_a: Series, state_b: Series, labels: tuple[str, str]) -> F
     Example:
         >>> turned = {"phi": np.full((1, 9), -80.0), "psi": np.full((1, 9), 160.0)}
         >>> ramachandran(turned, turned, ("A", "B")).get_label()
-        'Ramachandran histograms. A: most often near φ = -81°, ψ = 159°. B: most often near φ = -81°, ψ = 159°.'
+        'Ramachandran histograms. A: most often near φ = -82°, ψ = 158°. B: most often near φ = -82°, ψ = 158°.'
     """
     found = [name for kind in ("phi", "psi") for name in state_a if name.startswith(kind)]
     if len(found) != 2 or any(name not in state_b for name in found):  # not one residue's backbone
         return None
     figure = Figure(figsize=(WIDTH, 3.6), layout="constrained")
     panels = figure.subplots(1, 2, sharex=True, sharey=True)
-    spoken = []
+    spoken, bins = [], _circle(min(np.size(state[found[0]]) for state in (state_a, state_b)))
     for axes, state, name in zip(panels, (state_a, state_b), labels, strict=True):
         phi, psi = (np.ravel(state[torsion]) for torsion in found)
-        counts, _, _ = np.histogram2d(phi, psi, bins=[CIRCLE, CIRCLE])
+        counts, _, _ = np.histogram2d(phi, psi, bins=[bins, bins])
         # One image instead of 3,600 cells that a browser would have to draw one by one.
-        axes.pcolormesh(CIRCLE, CIRCLE, np.ma.masked_equal(counts.T, 0), cmap="viridis", rasterized=True)
+        axes.pcolormesh(bins, bins, np.ma.masked_equal(counts.T, 0), cmap="viridis", rasterized=True)
         axes.set(xlabel="φ / degrees", xticks=range(-180, 181, 90), yticks=range(-180, 181, 90))
         axes.set_title(label(name, 24))
         axes.set_aspect("equal")
         axes.grid()
         row, column = np.unravel_index(int(counts.argmax()), counts.shape)
-        middle = 0.5 * (CIRCLE[1:] + CIRCLE[:-1])
+        middle = 0.5 * (bins[1:] + bins[:-1])
         spoken.append(f"{name}: most often near φ = {middle[row]:.0f}°, ψ = {middle[column]:.0f}°")
     panels[0].set_ylabel("ψ / degrees")
     figure.set_label(f"Ramachandran histograms. {'. '.join(spoken)}.")
@@ -89,7 +88,7 @@ def end_states(state_a: Series, state_b: Series, labels: tuple[str, str], unit: 
     medians = "; ".join(
         ", ".join(
             [
-                f"{name} {_median(state_a[name], unit)} ({labels[0]})",
+                f"{_short(name)} {_median(state_a[name], unit)} ({labels[0]})",
                 f"{_median(state_b[name], unit)} ({labels[1]})",
             ]
         )
@@ -115,20 +114,31 @@ def end_states_table(state_a: Series, state_b: Series, names: Sequence[str] | No
 
 def _both(axes: Axes, name: str, a: np.ndarray, b: np.ndarray, labels: tuple[str, str], unit: str) -> None:
     if unit == "degrees":
-        bins = CIRCLE
+        bins = _circle(min(a.size, b.size))
         axes.set_xticks(range(-180, 181, 180))
     else:
         everything = np.concatenate([a, b])
         low, high = np.quantile(everything, [0.002, 0.998])
-        bins = np.linspace(low, high if high > low else low + 1.0, 41)
+        bins = np.linspace(low, high if high > low else low + 1.0, 31)
     for values, text, colour, line in ((a, labels[0], FORWARD, "-"), (b, labels[1], REVERSE, "--")):
         heights = np.histogram(values, bins)[0] / max(1, values.size)
         axes.stairs(heights, bins, color=colour, linestyle=line, linewidth=1.5, label=label(text, 24))
     axes.set_ylim(bottom=0)
     axes.set_yticks([])
     axes.spines["left"].set_visible(False)
-    axes.set_title(label(name, 24), fontsize=9)
+    axes.set_title(label(_short(name), 26), fontsize=9)
     axes.tick_params(axis="x", labelsize=9)
+
+
+def _circle(samples: int) -> np.ndarray:
+    """As many bins as the samples can fill."""
+    return np.linspace(-180, 180, 1 + (24 if samples < 300 else 36 if samples < 2000 else 60))
+
+
+def _short(name: str) -> str:
+    """`phi` of `phi(C-N-CA-C)`, and the atoms of a torsion that has no name of its own."""
+    kind, _, atoms = name.partition("(")
+    return atoms.rstrip(")") if kind == "torsion" and atoms else kind
 
 
 def _median(values: np.ndarray, unit: str) -> str:

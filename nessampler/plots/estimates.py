@@ -193,7 +193,7 @@ def _reference_band(axes: Axes, reference: Mapping[str, Any] | None) -> None:
         return
     if error:
         axes.axvspan(value - 1.96 * error, value + 1.96 * error, color="#F0E442", alpha=0.55, linewidth=0)
-    axes.axvline(value, color="#8A7F00", linewidth=1.2, label=f"reference {words.plus_minus(reference)}")
+    axes.axvline(value, color="#8A7F00", linewidth=1.2, label=f"reference {words.known(reference)}")
 
 
 def _estimate_row(axes: Axes, row: _Row, height: int, low: Real, high: Real) -> None:

@@ -50,7 +50,7 @@ def quality(result: Mapping[str, Any]) -> Figure:
     entries = _entries(result)
     with_overlap = any(entry.overlap is not None for entry in entries)
     columns = 2 + with_overlap
-    figure = Figure(figsize=(WIDTH, 1.5 + 0.42 * max(1, len(entries))), layout="constrained")
+    figure = Figure(figsize=(WIDTH, 1.4 + 0.42 * max(1, len(entries))), layout="constrained")
     panels = list(figure.subplots(1, columns, squeeze=False, sharey=True)[0])
     if not entries:
         say(panels[0], "nothing was estimated")
@@ -60,8 +60,8 @@ def quality(result: Mapping[str, Any]) -> Figure:
     _ess_axis(panels[-2], entries)
     _directed(panels[-1], [entry.pareto_k for entry in entries])
     _tail_axis(panels[-1], entries)
-    panels[0].set_yticks(range(len(entries)), [label(entry.name, 20) for entry in entries])
-    panels[0].set_ylim(len(entries) - 0.5, -0.5)
+    panels[0].set_yticks(range(len(entries)), [label(entry.name, 24) for entry in entries])
+    panels[0].set_ylim(max(1, len(entries)) - 0.5, -0.5)
     for text, entry in zip(panels[0].get_yticklabels(), entries, strict=False):
         text.set_fontweight("bold" if entry.chosen else "normal")
     for axes in panels:
@@ -89,7 +89,7 @@ def quality_table(result: Mapping[str, Any]) -> Table:
 def _entries(result: Mapping[str, Any]) -> list[_Entry]:
     return [
         _Entry(
-            ", ".join(filter(None, [str(found.get("name")), words.status(found)])),
+            f"{found.get('name')}{' (pilot)' if words.is_pilot(found) else ''}",
             bool(found.get("chosen")),
             found.get("overlap"),
             _pair(found.get("ess")),
@@ -108,9 +108,10 @@ def _overlap(axes: Axes, entries: Sequence[_Entry]) -> None:
     for height, entry in enumerate(entries):
         if entry.overlap is not None:
             axes.barh(height, entry.overlap, height=0.45, color=INK if entry.chosen else GREY)
-    axes.set_xlim(0, 1)
+    axes.set_xlim(0, 1.02)
+    axes.set_xticks([0, 0.5, 1], ["0", "0.5", "1"])
     axes.axvspan(0, LEAST_OVERLAP, color="#F3D9D6", linewidth=0, zorder=0)
-    axes.set_xlabel("overlap")
+    axes.set_title("overlap")
 
 
 def _directed(axes: Axes, pairs: Sequence[tuple[float | None, float | None]]) -> None:
@@ -129,7 +130,7 @@ def _ess_axis(axes: Axes, entries: Sequence[_Entry]) -> None:
     axes.set_xlim(least, 1.3)
     axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
     axes.xaxis.set_minor_locator(NullLocator())
-    axes.set_xlabel("effective part")
+    axes.set_title("ESS")
 
 
 def _tail_axis(axes: Axes, entries: Sequence[_Entry]) -> None:
@@ -138,7 +139,8 @@ def _tail_axis(axes: Axes, entries: Sequence[_Entry]) -> None:
     axes.axvspan(LARGEST_K, high, color="#F3D9D6", linewidth=0, zorder=0)
     axes.axvline(LARGEST_K, color=INK, linewidth=1.2, linestyle="--")
     axes.set_xlim(low, high)
-    axes.set_xlabel("Pareto k (limit 0.7)")
+    axes.set_xticks([0, LARGEST_K, *range(2, int(high) + 1)])
+    axes.set_title("Pareto k")
 
 
 def _spoken(entry: _Entry) -> str:
@@ -146,4 +148,5 @@ def _spoken(entry: _Entry) -> str:
     ess = words.directions({"forward": entry.ess[0], "reverse": entry.ess[1]})
     tail = words.directions({"forward": entry.pareto_k[0], "reverse": entry.pareto_k[1]})
     heavy = any(k is not None and k > LARGEST_K for k in entry.pareto_k)
-    return f"{entry.name}: {overlap}ESS {ess}, Pareto k {tail}{' (above 0.7)' if heavy else ''}"
+    name = f"{entry.name}, chosen" if entry.chosen else entry.name
+    return f"{name}: {overlap}ESS {ess}, Pareto k {tail}{' (above 0.7)' if heavy else ''}"
