@@ -6,6 +6,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
+from nessampler.commands.compare import compare
 from nessampler.commands.list_systems import list_systems
 from nessampler.commands.report import report
 from nessampler.commands.run import run
@@ -22,6 +23,7 @@ app = typer.Typer(
 app.command("list")(list_systems)
 app.command("run")(run)
 app.command("report")(report)
+app.command("compare")(compare)
 
 
 def main() -> None:

@@ -5,6 +5,7 @@ gives the numbers it was drawn from as a table.
 """
 
 from nessampler.plots.along_path import Curve, along_path, along_path_table
+from nessampler.plots.comparison import comparison, comparison_table
 from nessampler.plots.convergence import ConvergenceCurve, convergence, convergence_curve, convergence_table
 from nessampler.plots.cost import attempt_cost, attempt_cost_table, cost, cost_table
 from nessampler.plots.end_states import Series, end_states, end_states_table, ramachandran
@@ -38,6 +39,8 @@ __all__ = [
     "as_csv",
     "attempt_cost",
     "attempt_cost_table",
+    "comparison",
+    "comparison_table",
     "convergence",
     "convergence_curve",
     "convergence_table",

@@ -23,7 +23,7 @@ from nessampler import plots
 from nessampler._files import write_atomically
 from nessampler.plots import Table
 
-__all__ = ["Answer", "DataTable", "Panel", "Report", "captioned", "save_figures", "write_report"]
+__all__ = ["Answer", "DataTable", "Panel", "Report", "captioned", "drawn", "rendered", "save_figures", "write_report"]
 
 OURS = re.compile(r"\d\d-[a-z0-9-]+\.(png|svg|csv)")
 
@@ -49,7 +49,7 @@ class Panel:
     @cached_property
     def svg(self) -> bytes:
         """The figure's file for the page, drawn once."""
-        return _drawn(self.figure, "svg")
+        return drawn(self.figure, "svg")
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ class Answer:
     @property
     def mood(self) -> str:
         """The style of the box."""
-        return {"trusted": "good", "caution": "caution"}.get(self.level, "bad")
+        return {"trusted": "good", "they agree": "good", "caution": "caution"}.get(self.level, "bad")
 
 
 @dataclass(frozen=True)
@@ -113,6 +113,7 @@ class Report:
         panels: figures, in order.
         tables: numbers, in order; empty ones are left out.
         config: the resolved configuration as text.
+        command: what makes this page again, where it is not the run.
     """
 
     result: Mapping[str, Any]
@@ -120,6 +121,7 @@ class Report:
     panels: Sequence[Panel]
     tables: Sequence[DataTable]
     config: str | None = None
+    command: str | None = None
 
 
 def write_report(report: Report, path: str | os.PathLike[str]) -> Path:
@@ -127,21 +129,26 @@ def write_report(report: Report, path: str | os.PathLike[str]) -> Path:
 
     The file appears whole or not at all, and the same input gives the same bytes.
     """
+    return _written(Path(path), rendered(report).encode("utf-8"))
+
+
+def rendered(report: Report) -> str:
+    """The page of a report."""
     source = files("nessampler.runs").joinpath("report.html.jinja").read_text(encoding="utf-8")
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     result = report.result
-    page = environment.from_string(source).render(
+    return environment.from_string(source).render(
         title=result.get("title") or result.get("system") or "run",
         answer=report.answer,
         panels=[(panel, _svg_uri(panel)) for panel in report.panels],
         tables=[table for table in report.tables if table.rows],
         flags=words.flags(result),
-        command=words.command(result),
+        command=report.command or words.command(result),
+        repeatable=report.command is None,
         settings=words.settings(result),
         config=report.config or _as_json(result.get("config")),
         version=result.get("version"),
     )
-    return _written(Path(path), page.encode("utf-8"))
 
 
 def save_figures(report: Report, directory: str | os.PathLike[str]) -> list[Path]:
@@ -154,7 +161,7 @@ def save_figures(report: Report, directory: str | os.PathLike[str]) -> list[Path
     written = []
     for index, panel in enumerate(report.panels, start=1):
         stem = f"{index:02d}-{_slug(panel.title)}"
-        contents = {"svg": panel.svg, "png": _drawn(panel.figure, "png")}
+        contents = {"svg": panel.svg, "png": drawn(panel.figure, "png")}
         if panel.table is not None:
             contents["csv"] = plots.as_csv(panel.table).encode("utf-8")
         written += [_written(folder / f"{stem}.{kind}", content) for kind, content in contents.items()]
@@ -168,7 +175,7 @@ def captioned(title: str, figure: Figure, caption: str, table: Table | None = No
     return Panel(title, figure, str(figure.get_label()), caption, table)
 
 
-def _drawn(figure: Figure, kind: str) -> bytes:
+def drawn(figure: Figure, kind: str) -> bytes:
     """The figure's file, with nothing in it that changes from day to day."""
     metadata = {"Date": None, "Creator": None} if kind == "svg" else {"Software": None}
     buffer = io.BytesIO()
