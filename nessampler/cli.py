@@ -7,8 +7,10 @@ from rich.console import Console
 from rich.markup import escape
 
 from nessampler.commands.bench import bench
+from nessampler.commands.compare import compare
 from nessampler.commands.estimate import estimate
 from nessampler.commands.list_systems import list_systems
+from nessampler.commands.report import report
 from nessampler.commands.run import run
 from nessampler.errors import InputError
 
@@ -24,6 +26,8 @@ app.command("list")(list_systems)
 app.command("run")(run)
 app.command("bench")(bench)
 app.command("estimate")(estimate)
+app.command("report")(report)
+app.command("compare")(compare)
 
 
 def main() -> None:
