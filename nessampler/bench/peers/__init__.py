@@ -3,11 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
+from nessampler.bench.peers.blackjax_smc import blackjax_smc
+from nessampler.bench.peers.dynesty_nested import dynesty_nested
+from nessampler.bench.peers.pocomc_preconditioned import pocomc_preconditioned
+from nessampler.bench.peers.whitened import Evidence, Whitened, measured
 from nessampler.bench.row import Row
+from nessampler.errors import InputError
 from nessampler.runs.config import DensityConfig
+from nessampler.targets import Counted
 
 __all__ = ["PEERS"]
 
-PEERS: dict[str, Callable[[DensityConfig, Path, int | None], Row]] = {}
+Peer = Callable[[Whitened, Counted, int | None, int], Evidence]
+
+
+def _row(name: str, peer: Peer, config: DensityConfig, folder: Path, budget: int | None) -> Row:
+    try:
+        return measured(name, config, folder, budget, peer)
+    except ImportError as error:
+        raise InputError(f"{name} is not installed ({error}): pip install 'nessampler[peers]'") from error
+
+
+PEERS: dict[str, Callable[[DensityConfig, Path, int | None], Row]] = {
+    "blackjax": partial(_row, "blackjax", blackjax_smc),
+    "dynesty": partial(_row, "dynesty", dynesty_nested),
+    "pocomc": partial(_row, "pocomc", pocomc_preconditioned),
+}

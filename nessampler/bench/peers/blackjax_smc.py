@@ -1,0 +1,115 @@
+"""Adaptive tempered SMC by blackjax, with HMC moves."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from nessampler.bench.peers.whitened import Evidence, Whitened
+from nessampler.targets import Counted
+
+__all__ = ["blackjax_smc"]
+
+ISLANDS = 8  # independent runs, as many as ours: their spread is the error
+TRIAL, FEWEST = 128, 64  # particles
+CONDITIONAL_ESS, LEAPFROG, MOVES = 0.9, 5, 1  # as of our own
+ACCEPTANCE, FIRST_STEP = 0.8, 0.3
+LONGEST = 1000  # temperatures
+
+
+def blackjax_smc(problem: Whitened, counted: Counted, left: int | None, seed: int) -> Evidence:
+    r"""Islands of particles whose temperatures, masses and step sizes adapt as they go.
+
+    Temperatures by the ESS between them, masses from the variances of the particles, step sizes from the acceptance.
+    $\hat Z$ is the mean over islands; since each adapts on its own particles it is consistent, not unbiased. A small
+    island finds what a particle costs, and is not counted.
+
+    References: Cabezas et al., BlackJAX, 2024, arXiv:2402.10797.
+    """
+    import jax  # an optional peer
+
+    jax.config.update("jax_enable_x64", True)
+    if left is None:
+        particles = 1000
+    else:
+        before = counted.tally().copy()
+        _island(problem, TRIAL, seed + 10_000)
+        spent = counted.tally() - before
+        each = (spent.energy + spent.gradient) / TRIAL
+        tally = counted.tally()
+        tally.energy, tally.gradient = before.energy, before.gradient
+        particles = max(FEWEST, int(left / ISLANDS / each))
+    found = np.array([_island(problem, particles, ISLANDS * seed + k) for k in range(ISLANDS)])
+    share = np.exp(found - found.max())
+    error = float(share.std(ddof=1) / share.mean() / math.sqrt(ISLANDS))
+    return Evidence(float(np.log(share.mean()) + found.max()), error, f"{ISLANDS} islands of {particles} particles")
+
+
+def _island(problem: Whitened, particles: int, seed: int) -> float:
+    """log Z of one run."""
+    import blackjax
+    import jax
+    import jax.numpy as jnp
+    from blackjax.smc import adaptive_tempered, extend_params, tempered
+    from blackjax.smc.tuning.from_particles import particles_stds
+
+    kernel = adaptive_tempered.build_kernel(
+        lambda z: -0.5 * jnp.sum(z**2),
+        _in_jax(problem),
+        blackjax.hmc.build_kernel(),
+        blackjax.hmc.init,
+        blackjax.smc.resampling.systematic,
+        CONDITIONAL_ESS,
+    )
+
+    @jax.jit
+    def move(key: Any, state: Any, step: Any) -> Any:
+        variance = particles_stds(state.particles) ** 2
+        known = {"step_size": step, "inverse_mass_matrix": variance, "num_integration_steps": LEAPFROG}
+        state, info = kernel(key, state, MOVES, extend_params(known))
+        gain = 1.5 * (info.update_info.acceptance_rate.mean() - ACCEPTANCE)
+        return state, info.log_likelihood_increment, step * jnp.exp(jnp.clip(gain, -0.7, 0.4))
+
+    key, first = jax.random.split(jax.random.key(seed))
+    state = tempered.init(jax.random.normal(first, (particles, problem.dimension)))
+    log_z, step = 0.0, jnp.asarray(FIRST_STEP)
+    for _ in range(LONGEST):
+        key, now = jax.random.split(key)
+        state, increment, step = move(now, state, step)
+        log_z += float(increment)
+        if float(state.tempering_param) >= 1:
+            return log_z
+    raise RuntimeError(f"blackjax did not reach the target in {LONGEST} temperatures")
+
+
+def _in_jax(problem: Whitened) -> Any:
+    """The likelihood as a JAX function with a gradient, evaluated in torch, many points at a time."""
+    import jax
+    import jax.numpy as jnp
+
+    def value(z: Any) -> Any:
+        z = np.asarray(z)
+        return problem.log_likelihood(z.reshape(-1, z.shape[-1])).reshape(z.shape[:-1])
+
+    def both(z: Any) -> Any:
+        z = np.asarray(z)
+        found, gradient = problem.log_likelihood_and_gradient(z.reshape(-1, z.shape[-1]))
+        return found.reshape(z.shape[:-1]), gradient.reshape(z.shape)
+
+    def shaped(z: Any) -> Any:
+        return jax.ShapeDtypeStruct(z.shape[:-1], jnp.float64)
+
+    @jax.custom_vjp
+    def likelihood(z: Any) -> Any:
+        return jax.pure_callback(value, shaped(z), z, vmap_method="broadcast_all")
+
+    def forward(z: Any) -> Any:
+        found, gradient = jax.pure_callback(
+            both, (shaped(z), jax.ShapeDtypeStruct(z.shape, jnp.float64)), z, vmap_method="broadcast_all"
+        )
+        return found, gradient
+
+    likelihood.defvjp(forward, lambda gradient, g: (g * gradient,))
+    return likelihood

@@ -1,0 +1,115 @@
+"""A density as other packages want it: a standard normal prior and a likelihood, in numpy."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from nessampler.bench.row import Row
+from nessampler.errors import InputError
+from nessampler.runs.config import DensityConfig
+from nessampler.runs.density_problem import prepare_density
+from nessampler.targets import Counted, Gaussian, energy_and_score
+from nessampler.targets.normal import Normal
+
+__all__ = ["Evidence", "Whitened", "measured"]
+
+LOWEST = -1e300  # of a log likelihood: these packages take no −inf for granted
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What a package says of log Z."""
+
+    log_z: float
+    std_error: float | None
+    note: str = ""
+
+
+class Whitened:
+    r"""The likelihood $L(z) = \rho(x(z)) / q(x(z))$ where $x(z) = \mu + A z$ pushes a standard normal to the base q.
+
+    $$Z = \int \rho = E_{z \sim N(0, 1)}[L(z)]$$
+
+    so that the evidence of every package is Z itself. The target counts what it is asked.
+
+    Raises:
+        InputError: a base that is no normal.
+    """
+
+    def __init__(self, base: object, target: Counted) -> None:
+        if isinstance(base, Gaussian):
+            self._mean, self._factor = base.mean.double(), torch.diag(base.scale.double())
+        elif isinstance(base, Normal):
+            self._mean, self._factor = base.mean.flatten(), base.cholesky
+        else:
+            raise InputError(
+                f"samplers of other packages start from a normal: the base is a {type(base).__name__} here; choose "
+                "a system with a pilot, Laplace or Gaussian base"
+            )
+        self.dimension, self._target = self._mean.numel(), target
+        self._normaliser = float(torch.linalg.slogdet(self._factor)[1]) + 0.5 * self.dimension * np.log(2 * np.pi)
+
+    def log_likelihood(self, z: np.ndarray) -> np.ndarray:
+        """log L of points `(n, d)`, float64."""
+        z, x = self._points(z)
+        return self._finite(-self._target.energy(x).double(), z)
+
+    def log_likelihood_and_gradient(self, z: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """log L `(n,)` and its gradient `(n, d)`."""
+        z, x = self._points(z)
+        energy, score = energy_and_score(self._target, x)
+        gradient = score.double().flatten(1) @ self._factor + z
+        return self._finite(-energy.double(), z), gradient.numpy()
+
+    def _points(self, z: np.ndarray) -> tuple[Tensor, Tensor]:
+        points = torch.as_tensor(np.atleast_2d(z), dtype=torch.float64)
+        return points, (self._mean + points @ self._factor.T).view(-1, *self._target.event_shape)
+
+    def _finite(self, log_density: Tensor, z: Tensor) -> np.ndarray:
+        ratio = log_density + 0.5 * z.square().sum(-1) + self._normaliser
+        return torch.nan_to_num(ratio, nan=LOWEST, neginf=LOWEST).numpy()
+
+
+def measured(
+    name: str,
+    config: DensityConfig,
+    folder: Path,
+    budget: int | None,
+    run: Callable[[Whitened, Counted, int | None, int], Evidence],
+) -> Row:
+    """A row of a package's sampler: base as everywhere, evaluations by the target's own count.
+
+    Args:
+        run: given the problem, its counter, the evaluations that are left, and a seed.
+    """
+    started, busy = time.perf_counter(), time.process_time()
+    prepared = prepare_density(config, folder)
+    counted = Counted(prepared.problem.path.end)
+    base = prepared.evaluations.energy + prepared.evaluations.gradient
+    left = None if budget is None else budget - base
+    found = run(Whitened(prepared.problem.path.start, counted), counted, left, config.run.seed)
+    spent, reference = counted.tally(), config.reference
+    return Row(
+        system=config.name,
+        kind="density",
+        method=name,
+        seed=config.run.seed,
+        budget=budget,
+        chosen=name,
+        value=found.log_z,
+        std_error=found.std_error,
+        reference=None if reference is None else reference.value,
+        reference_error=None if reference is None else reference.std_error,
+        evaluations=base + spent.energy + spent.gradient,
+        fields=0,
+        seconds=time.perf_counter() - started,
+        cpu_seconds=time.process_time() - busy,
+        note=found.note,
+    )
