@@ -361,6 +361,20 @@ def cut_xvg(here: Path) -> list[object]:
     return [here / "f" / "*.xvg"]
 
 
+def short_xvg(here: Path) -> list[object]:
+    """A run that ended early, between two lines: its rows alone do not show it."""
+    switching_xvg(F[:3], here / "f", 1.0)
+    path = here / "f" / "dhdl2.xvg"
+    path.write_text("\n".join(path.read_text().splitlines()[:-20]) + "\n")
+    return [here / "f" / "*.xvg"]
+
+
+def expanded_ensemble(here: Path) -> list[object]:
+    legends = '@ s0 legend "Thermodynamic state"\n@ s1 legend "dH/d\\xl\\f{} fep-lambda = 0.0000"\n'
+    (here / "d.xvg").write_text(XVG + legends + "0.0 0 2.0\n1.0 1 2.0\n")
+    return [here / "d.xvg"]
+
+
 def exchanged_xvg(here: Path) -> list[object]:
     header = XVG + '@ s0 legend "dH/d\\xl\\f{} fep-lambda = 1.0000"\n'
     switching_xvg(F[:3], here / "f", 1.0, header)
@@ -451,6 +465,9 @@ BAD = {
     ),
     "two temperatures": (two_temperatures, "got 300 K and 310 K"),
     "cut xvg": (cut_xvg, "dhdl1.xvg line 58: 1 columns where the first row has 2"),
+    "short xvg": (short_xvg, "dhdl2.xvg has 31 points, "),
+    "expanded ensemble": (expanded_ensemble, "is of an expanded ensemble"),
+    "xvg without header": (written("d.xvg", "0 1.5\n1 2.5\n"), "does not say what its columns are"),
     "exchanged xvg": (exchanged_xvg, "start at λ = 0: "),
     "several dH/dλ": (several_slopes, "has 2 columns of dH/dλ"),
     "several ΔH": (many_differences, "has ΔH to 2 other λ: name a column with --column (4 to 0.5, 5 to 1"),
