@@ -6,8 +6,11 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
+from nessampler.commands.bench import bench
+from nessampler.commands.compare import compare
 from nessampler.commands.estimate import estimate
 from nessampler.commands.list_systems import list_systems
+from nessampler.commands.report import report
 from nessampler.commands.run import run
 from nessampler.errors import InputError
 
@@ -21,7 +24,10 @@ app = typer.Typer(
 )
 app.command("list")(list_systems)
 app.command("run")(run)
+app.command("bench")(bench)
 app.command("estimate")(estimate)
+app.command("report")(report)
+app.command("compare")(compare)
 
 
 def main() -> None:

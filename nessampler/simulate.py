@@ -138,19 +138,33 @@ class Ensemble:
         """
         return LogWeights(self.log_weight).ess
 
-    def expect(self, function: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
+    def expect(
+        self, function: Callable[[Tensor], Tensor], *, then: Callable[[Tensor], Tensor] | None = None
+    ) -> tuple[Tensor, Tensor]:
         r"""Self-normalised average of `function(x)` under the last target, and its standard error.
 
         $$\hat f = \sum_i \bar w_i f(x_i), \qquad \mathrm{se}^2 = \sum_i \bar w_i^2 (f(x_i) - \hat f)^2$$
 
         After resampling the terms are summed within islands before they are squared, times J/(J - 1) for J islands.
+        What is a function $g(\hat f)$ of several averages, such as a variance or a Binder cumulant, is given as `then`;
+        its error is that of the average of $g'(\hat f) \cdot f(x)$, the delta method, correlations included.
 
-        References: Owen, Monte Carlo theory, methods and examples, 2013, eqs. 9.6 and 9.9.
+        Args:
+            function: walkers `(n, *event)` to numbers `(n, *shape)`.
+            then: averages `*shape` to what is wanted of them, differentiable in torch.
+
+        References: Owen, Monte Carlo theory, methods and examples, 2013, eqs. 9.6 and 9.9, and section 2.7.
         """
         values = function(self.x).to(torch.float64)
         weight = LogWeights(self.log_weight).normalized.view(-1, *[1] * (values.ndim - 1))
         mean = (weight * values).sum(0)
         terms = weight * (values - mean)
+        if then is not None:
+            slope = torch.autograd.functional.jacobian(then, mean)
+            assert isinstance(slope, Tensor)
+            followed = then(mean)
+            terms = terms.reshape(len(terms), -1) @ slope.reshape(followed.numel(), mean.numel()).T
+            mean, terms = followed, terms.view(-1, *followed.shape)
         return mean, _spread(self._per_island(terms)) if self.resampled else terms.square().sum(0).sqrt()
 
     def merge(self, other: Ensemble) -> Ensemble:

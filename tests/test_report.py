@@ -17,10 +17,10 @@ from matplotlib.patches import StepPatch
 from rich.cells import cell_len
 from rich.console import Console
 
+from nessampler import _words as words
+from nessampler import plots
 from nessampler.errors import InputError
-from nessampler.runs import _words as words
-from nessampler.runs import plots
-from nessampler.runs.plots import ConvergenceCurve
+from nessampler.plots import ConvergenceCurve
 from nessampler.runs.report import Panel, save_figures, write_report
 from nessampler.runs.summary import render
 

@@ -140,6 +140,34 @@ def test_expect_of_a_tensor_is_the_expectation_of_its_entries(wells):
     torch.testing.assert_close((mean[0, 2], error[0, 2]), (entry_mean, entry_error))
 
 
+def moments(x: Tensor) -> Tensor:
+    return torch.cat([x, x**2], -1)
+
+
+def test_what_follows_from_averages_has_the_error_of_the_delta_method(wells_1d):
+    well, wide = wells_1d[1], Gaussian(torch.tensor([0.3]).double(), torch.tensor([3.0]).double())
+    grid = np.linspace(-9, 9, 2001)
+    mean, square = (float(np.trapezoid(grid**k * well.marginal(0, grid), grid)) for k in (1, 2))
+    path, truth, z, forgetful, errors = EndpointPath(wide, well), square - mean**2, [], [], []
+    for seed in range(300):
+        x = wide.sample(1_000, generator=seeded(seed))
+        run = simulate(Identity(), path, [0.0, 1.0], x, generator=seeded(0))
+        found, error = run.expect(moments, then=lambda m: m[1] - m[0] ** 2)
+        z.append(float((found - truth) / error))
+        forgetful.append(float((found - truth) / run.expect(moments)[1][1]))
+        errors.append(float(error))
+    assert abs(np.mean(z)) < 4 / math.sqrt(300)
+    assert 0.84 < np.std(z) < 1.16
+    assert max(errors) < 0.08
+    assert not 0.84 < np.std(forgetful) < 1.16  # negative control: the error of ⟨x²⟩ alone
+
+
+def test_averages_pass_unchanged_through_the_identity(wells):
+    run = annealed(wells, wells[0].sample(100, generator=seeded(0)))
+    plain = run.expect(lambda x: x[:, :, None] * x[:, None, :])
+    torch.testing.assert_close(run.expect(lambda x: x[:, :, None] * x[:, None, :], then=lambda m: m), plain)
+
+
 def test_effective_sample_size_is_one_without_work_and_less_with_it(wells):
     x = wells[0].sample(200, generator=seeded(0))
     still = simulate(Identity(), EndpointPath(wells[0], wells[0]), [0.0, 1.0], x, generator=seeded(0))

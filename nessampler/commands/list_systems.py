@@ -28,11 +28,10 @@ def list_systems() -> None:
 
 
 def _reference(entry: Mapping[str, Any]) -> str:
-    from nessampler.runs._words import plus_minus
+    from nessampler._words import known
 
     reference = entry.get("reference")
     if not reference:
         return "none"
     quantity = "log Z" if entry.get("kind") == "density" else "ΔF"
-    value = plus_minus(reference) if reference["std_error"] else f"{reference['value']:.3f} (exact)"
-    return f"{quantity} = {value}"
+    return f"{quantity} = {known(reference)}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import Float
@@ -25,6 +25,9 @@ from nessampler.methods.stage import Pilot, Stage
 from nessampler.methods.transport import Works
 from nessampler.methods.verdict import Verdict, judge
 from nessampler.targets import Tally, Target, carry
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 __all__ = ["Difference", "RungResult", "free_energy"]
 
@@ -86,6 +89,13 @@ class Difference:
 
     def __str__(self) -> str:
         return f"{self.delta_f}\n{self.verdict.text}"
+
+    def plot(self) -> Figure:
+        """Works of the chosen rung, which cross at ΔF, beside ΔF from growing parts of them; `savefig` writes it."""
+        from nessampler.plots import difference_overview
+
+        found = {"value": self.delta_f.delta_f, "std_error": self.delta_f.std_error, "ci95": self.delta_f.ci95}
+        return difference_overview(self.chosen, *self.rung.works, found, self.rung.description)
 
 
 def free_energy(

@@ -8,7 +8,7 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
-from nessampler.runs import _words as words
+from nessampler import _words as words
 
 __all__ = ["difference_headline", "facts", "named", "verdict_line"]
 

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
+import platform
 from collections.abc import Iterable, Mapping
+from importlib.metadata import PackageNotFoundError
+from importlib.metadata import version as installed_version
 from typing import Any
 
 from nessampler.estimators import Bounds, Flag
@@ -26,7 +30,17 @@ def heading(config: Config, version: str) -> dict[str, Any]:
         "preset": config.run.preset,
         "seed": config.run.seed,
         "version": version,
+        "versions": _versions(),
     }
+
+
+def _versions() -> dict[str, str]:
+    """Of what the numbers depend on, as far as it is installed."""
+    known = {"python": platform.python_version()}
+    for package in ("torch", "numpy", "scipy", "openmm"):
+        with contextlib.suppress(PackageNotFoundError):
+            known[package] = installed_version(package)
+    return known
 
 
 def bounds(found: Bounds) -> dict[str, Any]:

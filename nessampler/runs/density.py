@@ -13,12 +13,13 @@ from nessampler.methods.density.result import Sampled
 from nessampler.methods.density.sample import DensityEffort, sample_density
 from nessampler.methods.ends import generator_for
 from nessampler.runs.config import DensityConfig
-from nessampler.runs.density_panels import observables
 from nessampler.runs.density_problem import PreparedDensity, prepare_density
-from nessampler.runs.density_report import save_figures, write_report
+from nessampler.runs.density_report import compose
 from nessampler.runs.density_result import to_dict
+from nessampler.runs.density_shown import evidence_of
 from nessampler.runs.directory import RunDirectory
 from nessampler.runs.listener import Listener
+from nessampler.runs.page import save_figures, write_report
 
 __all__ = ["carry_out_density"]
 
@@ -52,11 +53,11 @@ def _write(
     annealing = result.attempt.annealing
     directory.write_model({} if annealing is None else annealing.state)
     directory.write_metrics(result.metrics)
-    draws = _draws(result, seed)
-    directory.write_samples(result, draws)
-    for draw in (write_report, save_figures):
-        # A figure is closed once it is drawn, so each writer gets its own.
-        draw(directory.path, table, result, observables(prepared.problem, result))
+    evidence = evidence_of(prepared.problem, result)
+    directory.write_samples(result, _draws(result, seed), evidence.groups())
+    report = compose(table, evidence, config=(directory.path / "config.toml").read_text(encoding="utf-8"))
+    write_report(report, directory.path / "report.html")
+    save_figures(report, directory.path)
     directory.write_json("result.json", table)  # last: its presence says that the run is finished
 
 

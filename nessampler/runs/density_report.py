@@ -2,121 +2,101 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterable, Iterator, Mapping
-from pathlib import Path
+from collections.abc import Iterator, Mapping
 from typing import Any
 
-import numpy as np
+from nessampler import _words as words
+from nessampler import plots
+from nessampler.plots.lattice import spoken_averages
+from nessampler.runs.density_evidence import Evidence
+from nessampler.runs.page import Answer, DataTable, Panel, Report, captioned
 
-from nessampler.methods.density.result import Attempt, Sampled
-from nessampler.runs import _words as words
-from nessampler.runs import plots
-from nessampler.runs.page import Answer, DataTable, Panel, captioned, save_panels, write_page
-from nessampler.runs.plots import Curve, Weights
-
-__all__ = ["save_figures", "write_report"]
+__all__ = ["compose"]
 
 STAGE_NAMES = {**words.DENSITY_STAGES, "total": "whole run"}
 
 
-def write_report(
-    directory: str | os.PathLike[str], table: Mapping[str, Any], result: Sampled, panels: Iterable[Panel] = ()
-) -> Path:
-    """Write `report.html`, one file that needs nothing else.
+def compose(result: Mapping[str, Any], evidence: Evidence, *, config: str | None = None) -> Report:
+    """The report of a density; `page.write_report` and `page.save_figures` make files of it.
 
     Args:
-        directory: the run's.
-        table: the contents of `result.json`.
-        result: walkers and weights behind it.
-        panels: figures of the sampled density, from the room that knows it.
+        result: the contents of `result.json`.
+        evidence: the arrays behind the figures.
+        config: the resolved configuration as text.
+
+    Example:
+        >>> report = compose({"log_z": {"value": 1.0, "std_error": 0.1}}, Evidence())
+        >>> report.answer.value, [panel.title for panel in report.panels]
+        ('1.00 ± 0.10', ['Log-weights', 'Quality', 'Along the path', 'Estimates', 'Cost'])
     """
-    path = Path(directory) / "report.html"
-    return write_page(path, table, _answer(table), [*_own_panels(table, result, list(panels))], _tables(table))
-
-
-def save_figures(
-    directory: str | os.PathLike[str], table: Mapping[str, Any], result: Sampled, panels: Iterable[Panel] = ()
-) -> list[Path]:
-    """Save the figures of the report as `figures/01-….png` under a directory; arguments as in `write_report`."""
-    return save_panels(Path(directory), _own_panels(table, result, list(panels)))
+    return Report(result, _answer(result), list(_panels(result, evidence)), _tables(result), config)
 
 
 # --- figures -----------------------------------------------------------------------------------------------------
 
 
-def _own_panels(table: Mapping[str, Any], result: Sampled, samples: list[Panel]) -> list[Panel]:
-    panels = [
-        captioned(
-            "Log-weights",
-            plots.log_weight_histograms(_weights(result), table.get("log_z") or {}),
-            "What each walker alone says of log Z, the log Z of the base included. The narrower, the more walkers "
-            "count. Downwards: walkers carried back from samples of the target. Upwards and downwards must overlap, "
-            "and cross at log Z (line; band: 95 % interval); a hump on one side only is a part of the target that "
-            "the forward walkers do not reach.",
-        ),
-        *samples,
-        captioned(
-            "Along the path",
-            plots.along_path(_along(result)),
-            "ESS of the weights so far. Held-out R²: how much of the path's rate of change the solved drift explains, "
-            "on walkers it was not fitted to; where it is low, weights spread. Acceptance of Metropolis moves.",
-        ),
-        captioned(
-            "Estimates",
-            plots.log_z_estimates(table),
-            "log Z by attempt with 95 % intervals. Diamond: the reported one. Brackets: bounds that hold on average "
-            "however bad the transport, dotted out to where sampling error puts them. Arrow: beyond the axis.",
-        ),
-        captioned(
-            "Cost",
-            plots.attempt_cost(table),
-            "Evaluations of the target by attempt and stage. A pilot's is paid once: further draws cost sampling only.",
-        ),
-    ]
-    if result.metrics:
+def _panels(result: Mapping[str, Any], evidence: Evidence) -> Iterator[Panel]:
+    yield captioned(
+        "Log-weights",
+        plots.log_weight_histograms(evidence.weights, result.get("log_z") or {}),
+        "What each walker alone says of log Z, the log Z of the base included. The narrower, the more walkers "
+        "count. Downwards: walkers carried back from samples of the target. Upwards and downwards must overlap, "
+        "and cross at log Z (line; band: 95 % interval); a hump on one side only is a part of the target that "
+        "the forward walkers do not reach.",
+        plots.log_weights_table(evidence.weights),
+    )
+    yield from _sample_panels(evidence)
+    yield captioned(
+        "Quality",
+        plots.quality(result),
+        "Effective part of the walkers, forward and carried back. Pareto k, the tail of the weights: above 0.7 "
+        "(shaded) the estimate is unreliable.",
+        plots.quality_table(result),
+    )
+    yield captioned(
+        "Along the path",
+        plots.along_path(evidence.path),
+        "ESS of the weights so far, and log Z of the density reached so far. Held-out R²: how much of the path's rate "
+        "of change the solved drift explains, on walkers it was not fitted to; where it is low, weights spread. "
+        "Acceptance of Metropolis moves.",
+        plots.along_path_table(evidence.path),
+    )
+    yield captioned(
+        "Estimates",
+        plots.log_z_estimates(result),
+        "log Z by attempt with 95 % intervals. Diamond: the reported one. Brackets: bounds that hold on average "
+        "however bad the transport, dotted out to where sampling error puts them. Arrow: beyond the axis.",
+        plots.estimates_table(result),
+    )
+    yield captioned(
+        "Cost",
+        plots.attempt_cost(result),
+        "Evaluations of the target by attempt and stage. A pilot's is paid once: further draws cost sampling only.",
+        plots.attempt_cost_table(result),
+    )
+    if evidence.metrics:
         caption = "What was logged during training. It decides how many walkers count, never the answer."
-        panels.append(captioned("Training", plots.training_curves(result.metrics), caption))
-    return panels
+        table = plots.training_table(evidence.metrics)
+        yield captioned("Training", plots.training_curves(evidence.metrics), caption, table)
 
 
-def _weights(result: Sampled) -> dict[str, Weights]:
-    """Log-weights of attempts with independent walkers, on the scale of log Z."""
-    return {
-        attempt.name: Weights(
-            _base_log_z(attempt) + attempt.ensemble.log_weight.cpu().numpy(),
-            None if attempt.reverse is None else _base_log_z(attempt) - attempt.reverse.log_weight.cpu().numpy(),
+def _sample_panels(evidence: Evidence) -> Iterator[Panel]:
+    if evidence.samples is not None:
+        caption = "Weighted walkers (blue) as draws in the plane and as histograms."
+        if evidence.samples.exact is not None:
+            caption += " Grey: exact draws of the target; a mode that only they have was lost."
+        table = plots.marginals_table(evidence.samples)
+        yield captioned("Samples", plots.marginals(evidence.samples), caption, table)
+    if evidence.lattice is not None:
+        caption = (
+            f"{spoken_averages(evidence.lattice)}. The action is even, so both signs must weigh the same: ⟨M⟩ is 0 "
+            "within its error, or walkers of one sign were lost."
         )
-        for attempt in result.attempts
-        if not attempt.ensemble.resampled
-    }
-
-
-def _base_log_z(attempt: Attempt) -> float:
-    if attempt.annealing is not None:
-        return attempt.annealing.base_log_z
-    return 0.0 if attempt.log_z.value is None else attempt.log_z.value - attempt.ensemble.log_z_ratio
-
-
-def _along(result: Sampled) -> dict[str, dict[str, Curve]]:
-    shown: dict[str, dict[str, Curve]] = {"ESS so far": {}, "held-out R²": {}, "acceptance": {}}
-    for attempt in result.attempts:
-        history, quality = attempt.ensemble.history, attempt.quality
-        if history is not None and history.ess is not None:
-            shown["ESS so far"][attempt.name] = _curve(history.times, history.ess.cpu().numpy())
-        if quality.r_squared:
-            shown["held-out R²"][attempt.name] = _curve(quality.times, quality.r_squared)
-        if history is not None and bool(history.acceptance.isfinite().any()):
-            shown["acceptance"][attempt.name] = _curve(history.times, history.acceptance.cpu().numpy())
-        elif quality.acceptance:
-            shown["acceptance"][attempt.name] = _curve(quality.times, quality.acceptance)
-    return shown
-
-
-def _curve(times: Iterable[float], values: Iterable[float]) -> Curve:
-    """Pairs; where there is one time more than values, the values belong to the ends of intervals."""
-    t, v = np.asarray(list(times), dtype=float), np.asarray(list(values), dtype=float)
-    return t[len(t) - len(v) :], v
+        table = plots.magnetisation_table(evidence.lattice)
+        yield captioned("Magnetisation", plots.magnetisation(evidence.lattice), caption, table)
+        caption = "Along the axes of the lattice, with 95 % intervals."
+        table = plots.two_point_table(evidence.lattice)
+        yield captioned("Two-point function", plots.two_point(evidence.lattice), caption, table)
 
 
 # --- words and tables --------------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ from rich.console import Console, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from nessampler.runs import _words as words
+from nessampler import _words as words
 from nessampler.runs._console import facts, named, verdict_line
 
 __all__ = ["page"]

@@ -7,19 +7,20 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from nessampler.diagnostics import convergence
+from nessampler._words import state_labels
 from nessampler.errors import InputError
 from nessampler.methods.difference import Difference, free_energy
 from nessampler.methods.effort import Effort, Training
 from nessampler.methods.ledger import Prices
+from nessampler.plots import convergence_curve
 from nessampler.runs.config import DifferenceConfig
 from nessampler.runs.directory import RunDirectory
+from nessampler.runs.end_observations import observed_of
 from nessampler.runs.listener import Listener
-from nessampler.runs.plots import ConvergenceCurve
+from nessampler.runs.observed import end_state_panels
+from nessampler.runs.page import save_figures, write_report
 from nessampler.runs.prepared import Prepared
-from nessampler.runs.report import save_figures, write_report
+from nessampler.runs.report import compose
 from nessampler.runs.result import to_dict
 from nessampler.runs.target_problem import check_targets, prepare_targets
 
@@ -105,28 +106,19 @@ def effort_of(config: DifferenceConfig) -> Effort:
 
 
 def _write(directory: RunDirectory, table: dict, result: Difference, prepared: Prepared) -> None:
-    works = {r.name: (r.works.forward, r.works.reverse) for r in result.rungs}
-    extras = {"metrics": result.metrics, "convergence": _convergence(result)}
+    observed = prepared.observed() or observed_of(prepared)
     directory.write_model(result.state)
     directory.write_metrics(result.metrics)
-    directory.write_works(result)
-    write_report(directory.path / "report.html", table, works, panels=prepared.panels(), **extras)
-    save_figures(directory.path, table, works, panels=prepared.panels(), **extras)
+    directory.write_works(result, {} if observed is None else observed.groups())
+    report = compose(
+        table,
+        {r.name: (r.works.forward, r.works.reverse) for r in result.rungs},
+        metrics=result.metrics,
+        convergence=convergence_curve(*result.rung.works),
+        panels=end_state_panels(observed, state_labels(table)),
+        config=(directory.path / "config.toml").read_text(encoding="utf-8"),
+    )
+    write_report(report, directory.path / "report.html")
+    save_figures(report, directory.path)
     directory.write_json("result.json", table)  # last: its presence says that the run is finished
     (directory.path / "training.safetensors").unlink(missing_ok=True)
-
-
-def _convergence(result: Difference) -> ConvergenceCurve | None:
-    draws = min(work.shape[-1] for work in result.rung.works)
-    if draws < 4:
-        return None
-    found = convergence(*result.rung.works, fractions=min(10, draws // 2))
-    values = [[_number(e.delta_f) for e in part] for part in (found.forward, found.backward)]
-    errors = [_number(e.std_error) for e in found.forward]
-    if not np.isfinite([*values[0], *values[1], *errors]).all():
-        return None  # parts too short to overlap: there is no curve to draw
-    return ConvergenceCurve(np.array(found.fractions), np.array(values[0]), np.array(errors), np.array(values[1]))
-
-
-def _number(value: float | None) -> float:
-    return float("nan") if value is None else value

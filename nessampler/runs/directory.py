@@ -87,10 +87,11 @@ class RunDirectory:
         tensors = {k: v.detach().cpu().contiguous().clone() for k, v in state.items()}  # some are views of one another
         self._write("model.safetensors", lambda path: save_file(tensors, str(path)))
 
-    def write_works(self, result: Difference) -> None:
+    def write_works(self, result: Difference, observed: Mapping[str, dict[str, Any]]) -> None:
         """`works.nc`: an ArviZ InferenceData with groups `forward` and `reverse`, two variables per rung.
 
-        Rungs that were not climbed have the works of their pilot in `pilot_forward` and `pilot_reverse`.
+        Rungs that were not climbed have the works of their pilot in `pilot_forward` and `pilot_reverse`. What was
+        observed of the end states follows in groups of its own.
         """
         groups: dict[str, dict[str, Any]] = {}
         for rung in result.rungs:
@@ -100,13 +101,13 @@ class RunDirectory:
                 draws = (("chain", "draw"), np.atleast_2d(work))
                 variables[f"work_{rung.name}"] = (*draws, {"units": "kT"})
                 variables[f"log_weight_{rung.name}"] = (draws[0], -draws[1])
-        self._write_inference_data("works.nc", groups)
+        self._write_inference_data("works.nc", groups | dict(observed))
 
-    def write_samples(self, result: Sampled, draws: Tensor | None) -> None:
+    def write_samples(self, result: Sampled, draws: Tensor | None, evidence: Mapping[str, dict[str, Any]]) -> None:
         """`samples.nc`: an ArviZ InferenceData.
 
         Groups: `posterior`, unweighted draws `x` (absent where every weight vanishes); `walkers`, the walkers `x`
-        themselves; `sample_stats`, the `log_weight` of each walker.
+        themselves; `sample_stats`, the `log_weight` of each walker; then what the figures show.
         """
         log_weight = ("chain", "draw"), result.log_weight.cpu().numpy()[None]
         groups: dict[str, dict[str, Any]] = {
@@ -114,7 +115,7 @@ class RunDirectory:
             "sample_stats": {"log_weight": (*log_weight, {"of": "the walkers in group walkers, row by row"})},
             "walkers": {"x": _variable(result.x), "log_weight": log_weight},
         }
-        self._write_inference_data("samples.nc", {name: group for name, group in groups.items() if group})
+        self._write_inference_data("samples.nc", {n: group for n, group in groups.items() if group} | dict(evidence))
 
     def _write_inference_data(self, name: str, groups: Mapping[str, Mapping[str, Any]]) -> None:
         import arviz  # takes a second to import

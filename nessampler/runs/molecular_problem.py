@@ -20,14 +20,14 @@ from nessampler.molecular.equilibration import Equilibrated, equilibrated
 from nessampler.molecular.force_field import TorchForceFieldTarget, unsupported_force
 from nessampler.molecular.handedness import check_same_handedness, handedness_flags
 from nessampler.molecular.internal_coordinates import InternalCoordinates
-from nessampler.molecular.panels import ramachandran, torsion_histograms
 from nessampler.molecular.regions import Arc, ArcToArc, Region, RegionTarget, Torsion, walled
 from nessampler.molecular.symmetry import rotor_orders, spun
 from nessampler.molecular.systems import Molecule, check_same_atoms, load_structure, parameterize
 from nessampler.molecular.target import OpenMMTarget, openmm_target
 from nessampler.molecular.topology_tree import ZMatrix, check_same_topology
+from nessampler.molecular.torsions import soft_torsions
 from nessampler.runs.config import DifferenceConfig, MolecularState
-from nessampler.runs.page import Panel
+from nessampler.runs.observed import Observed
 from nessampler.runs.prepared import Prepared
 from nessampler.runs.units import parse
 from nessampler.targets import Tally, Target, TransformedTarget, carry
@@ -147,7 +147,6 @@ def prepare_molecular(
         ).to(device)
         for s in STATES
     ]
-    labels = (config.state_a.label, config.state_b.label)
     outside = {s: sampled[s].positions.shape[1] - frames[s].shape[1] for s in regions}
     ends: dict[str, Target] = {s: RegionTarget(targets[s], regions[s]) if s in regions else targets[s] for s in STATES}
     if turn is not None:
@@ -161,7 +160,7 @@ def prepare_molecular(
         (_spent(sampled["a"]), _spent(sampled["b"])),
         [flag for s in STATES for flag in (*kept[s].flags, *_mirrored(molecules[s], frames[s], s.upper()))],
         {f"state_{s}": {**_described(kept[s], outside.get(s)), "energies": _backend(targets[s])} for s in STATES},
-        panels=lambda: _panels(coordinates, samples, labels),
+        observed=lambda: Observed(*(soft_torsions(coordinates, x) for x in samples), unit="degrees"),
         close=pool.close,
     )
 
@@ -279,29 +278,3 @@ def _described(kept: Equilibrated, outside: int | None) -> dict:
         "slowest": kept.slowest,
         "r_hat": kept.r_hat,
     }
-
-
-def _panels(coordinates: InternalCoordinates, samples: list[torch.Tensor], labels: tuple[str, str]) -> list[Panel]:
-    z_a, z_b = (carry(coordinates, x.flatten(0, 1)).cpu().numpy() for x in samples)
-    backbone = ramachandran(coordinates, z_a, z_b, labels)
-    torsions = torsion_histograms(coordinates, z_a, z_b, labels)
-    panels = []
-    if backbone is not None:
-        panels.append(
-            Panel(
-                "Backbone torsions of the end states",
-                backbone,
-                f"Two Ramachandran histograms, {labels[0]} and {labels[1]}.",
-                "Sampled φ and ψ of both states. A basin that only one of them visited is a warning.",
-            )
-        )
-    if torsions is not None:
-        panels.append(
-            Panel(
-                "Soft torsions",
-                torsions,
-                f"Histograms of {int(coordinates.circular.sum())} torsions in both states.",
-                "Torsions that turn between minima, in degrees. They stay on the circle; everything else is mapped.",
-            )
-        )
-    return panels

@@ -1,13 +1,15 @@
-"""One self-contained HTML page: the answer first, then what it rests on. What is on it is decided elsewhere."""
+"""One self-contained HTML page and its figures as files: the answer first, then what it rests on."""
 
 from __future__ import annotations
 
 import base64
 import io
 import json
+import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -16,11 +18,14 @@ from jinja2 import Environment, StrictUndefined
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 
+from nessampler import _words as words
+from nessampler import plots
 from nessampler._files import write_atomically
-from nessampler.runs import _words as words
-from nessampler.runs import plots
+from nessampler.plots import Table
 
-__all__ = ["Answer", "DataTable", "Panel", "captioned", "save_panels", "write_page"]
+__all__ = ["Answer", "DataTable", "Panel", "Report", "captioned", "drawn", "rendered", "save_figures", "write_report"]
+
+OURS = re.compile(r"\d\d-[a-z0-9-]+\.(png|svg|csv)")
 
 
 @dataclass(frozen=True)
@@ -32,12 +37,19 @@ class Panel:
         figure: drawn with `matplotlib.figure.Figure`, without pyplot.
         alt: what the figure shows, for those who cannot see it.
         caption: how to read it.
+        table: the numbers it was drawn from.
     """
 
     title: str
     figure: Figure
     alt: str
     caption: str
+    table: Table | None = None
+
+    @cached_property
+    def svg(self) -> bytes:
+        """The figure's file for the page, drawn once."""
+        return drawn(self.figure, "svg")
 
 
 @dataclass(frozen=True)
@@ -69,7 +81,7 @@ class Answer:
     @property
     def mood(self) -> str:
         """The style of the box."""
-        return {"trusted": "good", "caution": "caution"}.get(self.level, "bad")
+        return {"trusted": "good", "they agree": "good", "caution": "caution"}.get(self.level, "bad")
 
 
 @dataclass(frozen=True)
@@ -91,44 +103,79 @@ class DataTable:
         ]
 
 
-def write_page(
-    path: Path, result: Mapping[str, Any], answer: Answer, panels: Iterable[Panel], tables: Iterable[DataTable]
-) -> Path:
-    """Write a finished run as one HTML file that needs nothing else.
+@dataclass(frozen=True)
+class Report:
+    """A finished run as people look at it.
+
+    Attributes:
+        result: the contents of `result.json`.
+        answer: what stands on top.
+        panels: figures, in order.
+        tables: numbers, in order; empty ones are left out.
+        config: the resolved configuration as text.
+        command: what makes this page again, where it is not the run.
+    """
+
+    result: Mapping[str, Any]
+    answer: Answer
+    panels: Sequence[Panel]
+    tables: Sequence[DataTable]
+    config: str | None = None
+    command: str | None = None
+
+
+def write_report(report: Report, path: str | os.PathLike[str]) -> Path:
+    """Write a report as one HTML file that needs nothing else, and return its path.
 
     The file appears whole or not at all, and the same input gives the same bytes.
     """
+    return _written(Path(path), rendered(report).encode("utf-8"))
+
+
+def rendered(report: Report) -> str:
+    """The page of a report."""
     source = files("nessampler.runs").joinpath("report.html.jinja").read_text(encoding="utf-8")
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    page = environment.from_string(source).render(
+    result = report.result
+    return environment.from_string(source).render(
         title=result.get("title") or result.get("system") or "run",
-        answer=answer,
-        panels=[(panel, _svg_uri(panel.figure)) for panel in panels],
-        tables=[table for table in tables if table.rows],
+        answer=report.answer,
+        panels=[(panel, _svg_uri(panel)) for panel in report.panels],
+        tables=[table for table in report.tables if table.rows],
         flags=words.flags(result),
-        command=words.command(result),
-        config=json.dumps(result["config"], indent=2, ensure_ascii=False) if result.get("config") else None,
+        command=report.command or words.command(result),
+        repeatable=report.command is None,
+        settings=words.settings(result),
+        config=report.config or _as_json(result.get("config")),
         version=result.get("version"),
     )
-    return _written(path, page.encode("utf-8"))
 
 
-def save_panels(directory: Path, panels: Iterable[Panel]) -> list[Path]:
-    """Save figures as `figures/01-….png` under a directory."""
-    folder = directory / "figures"
+def save_figures(report: Report, directory: str | os.PathLike[str]) -> list[Path]:
+    """Save every figure as `figures/01-….svg` and `.png` under a directory, its numbers as `.csv` beside them.
+
+    Figures of an earlier report that this one has not are removed.
+    """
+    folder = Path(directory) / "figures"
     folder.mkdir(parents=True, exist_ok=True)
-    return [
-        _written(folder / f"{index:02d}-{_slug(panel.title)}.png", _drawn(panel.figure, "png"))
-        for index, panel in enumerate(panels, start=1)
-    ]
+    written = []
+    for index, panel in enumerate(report.panels, start=1):
+        stem = f"{index:02d}-{_slug(panel.title)}"
+        contents = {"svg": panel.svg, "png": drawn(panel.figure, "png")}
+        if panel.table is not None:
+            contents["csv"] = plots.as_csv(panel.table).encode("utf-8")
+        written += [_written(folder / f"{stem}.{kind}", content) for kind, content in contents.items()]
+    for old in {path for path in folder.iterdir() if OURS.fullmatch(path.name)} - set(written):
+        old.unlink()
+    return written
 
 
-def captioned(title: str, figure: Figure, caption: str) -> Panel:
+def captioned(title: str, figure: Figure, caption: str, table: Table | None = None) -> Panel:
     """A panel of a figure that carries its own alternative text."""
-    return Panel(title, figure, str(figure.get_label()), caption)
+    return Panel(title, figure, str(figure.get_label()), caption, table)
 
 
-def _drawn(figure: Figure, kind: str) -> bytes:
+def drawn(figure: Figure, kind: str) -> bytes:
     """The figure's file, with nothing in it that changes from day to day."""
     metadata = {"Date": None, "Creator": None} if kind == "svg" else {"Software": None}
     buffer = io.BytesIO()
@@ -137,9 +184,13 @@ def _drawn(figure: Figure, kind: str) -> bytes:
     return buffer.getvalue()
 
 
-def _svg_uri(figure: Figure) -> str:
+def _svg_uri(panel: Panel) -> str:
     """An image of its own rather than inline markup: the identifiers of two figures cannot clash."""
-    return "data:image/svg+xml;base64," + base64.b64encode(_drawn(figure, "svg")).decode("ascii")
+    return "data:image/svg+xml;base64," + base64.b64encode(panel.svg).decode("ascii")
+
+
+def _as_json(config: Mapping[str, Any] | None) -> str | None:
+    return json.dumps(config, indent=2, ensure_ascii=False) if config else None
 
 
 def _slug(title: str) -> str:

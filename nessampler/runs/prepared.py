@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.distributions.transforms import Transform
 
 from nessampler.estimators import Flag
-from nessampler.runs.page import Panel
+from nessampler.runs.observed import Observed
 from nessampler.targets import Tally, Target
 
 __all__ = ["Prepared"]
@@ -28,5 +28,5 @@ class Prepared:
     evaluations: tuple[Tally, Tally] = (Tally(), Tally())
     flags: Sequence[Flag] = ()
     endstates: dict[str, dict[str, Any]] = field(default_factory=dict)
-    panels: Callable[[], list[Panel]] = list
+    observed: Callable[[], Observed | None] = lambda: None
     close: Callable[[], None] = lambda: None

@@ -2,78 +2,50 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
-from nessampler.runs import _words as words
-from nessampler.runs import plots
-from nessampler.runs._words import plain_words
-from nessampler.runs.page import Answer, DataTable, Panel, captioned, save_panels, write_page
-from nessampler.runs.plots import ConvergenceCurve, Works
+from nessampler import _words as words
+from nessampler import plots
+from nessampler._words import plain_words
+from nessampler.plots import ConvergenceCurve, Works
+from nessampler.runs.page import Answer, DataTable, Panel, Report, captioned
 
-__all__ = ["Panel", "save_figures", "write_report"]
+__all__ = ["Panel", "compose"]
 
 STAGE_NAMES = {**words.STAGES, "total": "whole run"}
 
 
-def write_report(
-    path: str | os.PathLike[str],
+def compose(
     result: Mapping[str, Any],
     works: Works,
     *,
     metrics: Sequence[Mapping[str, Any]] = (),
     convergence: ConvergenceCurve | None = None,
     panels: Iterable[Panel] = (),
-) -> Path:
-    """Write the report of a finished run as one HTML file that needs nothing else.
-
-    The file appears whole or not at all, and the same input gives the same bytes.
+    config: str | None = None,
+) -> Report:
+    """The report of a difference; `page.write_report` and `page.save_figures` make files of it.
 
     Args:
-        path: the HTML file to write.
         result: the contents of `result.json`.
         works: per rung the forward and the reverse work in kT.
         metrics: the training log, one mapping per logged step.
         convergence: ΔF against the part of the samples used.
         panels: further figures, shown after ours.
-
-    Returns:
-        The path written.
+        config: the resolved configuration as text.
 
     Raises:
         InputError: a work is NaN or -inf.
 
     Example:
-        >>> import tempfile
         >>> result = {"title": "two wells", "delta_f": {"value": 1.0, "std_error": 0.1, "ci95": [0.8, 1.2]}}
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     "1.00 ± 0.10 kT" in write_report(folder + "/report.html", result, {}).read_text(encoding="utf-8")
-        True
+        >>> report = compose(result, {})
+        >>> report.answer.value, [panel.title for panel in report.panels]
+        ('1.00 ± 0.10 kT', ['Work distributions', 'Quality', 'Estimates', 'Cost'])
     """
     shown = [*_own_panels(result, works, metrics, convergence), *panels]
-    return write_page(Path(path), result, _answer(result), shown, _tables(result))
-
-
-def save_figures(
-    directory: str | os.PathLike[str],
-    result: Mapping[str, Any],
-    works: Works,
-    *,
-    metrics: Sequence[Mapping[str, Any]] = (),
-    convergence: ConvergenceCurve | None = None,
-    panels: Iterable[Panel] = (),
-) -> list[Path]:
-    """Save the figures of the report as `figures/01-….png` under a directory; arguments as in `write_report`.
-
-    Example:
-        >>> import tempfile
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     [path.name for path in save_figures(folder, {"rungs": []}, {})]
-        ['01-work-distributions.png', '02-estimates.png', '03-cost.png']
-    """
-    return save_panels(Path(directory), [*_own_panels(result, works, metrics, convergence), *panels])
+    return Report(result, _answer(result), shown, _tables(result), config)
 
 
 # --- figures -----------------------------------------------------------------------------------------------------
@@ -91,6 +63,15 @@ def _own_panels(
             plots.work_histograms(works, result.get("delta_f") or {}),
             "Work of going from A to B, and minus the work of coming back. The more the two overlap, the more certain "
             "the answer; they cross at ΔF (line; band: 95 % interval of the chosen rung).",
+            plots.works_table(works),
+        ),
+        captioned(
+            "Quality",
+            plots.quality(result),
+            "Overlap of forward and reverse works; below 0.06 BAR is unreliable (shaded). Effective part of samples; "
+            "of few an exponential average is unreliable, as it is where Pareto k, the tail of exp(−work) in that "
+            "direction, lies above 0.7 (shaded).",
+            plots.quality_table(result),
         ),
         captioned(
             "Estimates",
@@ -98,20 +79,21 @@ def _own_panels(
             "ΔF by rung and by estimator with 95 % intervals. Diamond: the chosen rung. Open circle: pilot samples "
             "only. Brackets: bounds that hold on average whatever was learned, dotted out to where sampling error "
             "puts them. Arrow: beyond the axis.",
+            plots.estimates_table(result),
         ),
     ]
     if convergence is not None:
         figure = plots.convergence(*convergence)
         caption = "ΔF from growing parts of the samples. The two curves should meet well before all are used."
-        panels.append(captioned("Convergence", figure, caption))
+        panels.append(captioned("Convergence", figure, caption, plots.convergence_table(convergence)))
     caption = (
         "Energy and gradient evaluations of each state, on an axis of its own because one may be far dearer than the "
         "other. End-state simulation is shared by all rungs."
     )
-    panels.append(captioned("Cost", plots.cost(result), caption))
+    panels.append(captioned("Cost", plots.cost(result), caption, plots.cost_table(result)))
     if metrics:
         caption = "What was logged during training. It decides how many samples count, never the answer."
-        panels.append(captioned("Training", plots.training_curves(metrics), caption))
+        panels.append(captioned("Training", plots.training_curves(metrics), caption, plots.training_table(metrics)))
     return panels
 
 

@@ -10,7 +10,7 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
-from nessampler.runs import _words as words
+from nessampler import _words as words
 from nessampler.runs import density_summary, works_summary
 from nessampler.runs._console import difference_headline, facts, named
 

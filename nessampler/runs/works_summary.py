@@ -9,7 +9,7 @@ from typing import Any
 from rich.console import Console, RenderableType
 from rich.text import Text
 
-from nessampler.runs import _words as words
+from nessampler import _words as words
 from nessampler.runs._console import difference_headline, facts, named
 
 __all__ = ["page"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -16,6 +16,9 @@ from nessampler.methods.density.annealing import Annealing
 from nessampler.methods.verdict import Verdict
 from nessampler.simulate import Ensemble
 from nessampler.weights import LogWeights, systematic
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 __all__ = ["Attempt", "PathQuality", "Sampled"]
 
@@ -118,9 +121,11 @@ class Sampled:
         """Effective sample size of the fresh walkers, as a fraction."""
         return self.attempt.ensemble.ess
 
-    def expect(self, function: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
-        """Average of an observable under the target, and its standard error: see `Ensemble.expect`."""
-        return self.attempt.ensemble.expect(function)
+    def expect(
+        self, function: Callable[[Tensor], Tensor], *, then: Callable[[Tensor], Tensor] | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Average of an observable, or what follows from several, and its standard error: see `Ensemble.expect`."""
+        return self.attempt.ensemble.expect(function, then=then)
 
     def draws(self, n: int | None = None, *, generator: torch.Generator) -> Tensor:
         """Unweighted samples by systematic resampling, `(n, *event)`; repeats mark the heavy walkers.
@@ -147,3 +152,13 @@ class Sampled:
     def __str__(self) -> str:
         told = f"\nBase or path were told of {self.knowledge}." if self.knowledge else ""
         return f"{self.log_z}\n{self.verdict.text}{told}"
+
+    def plot(self) -> Figure:
+        """Log-weights, ESS along the path and a marginal, of the attempt reported; `savefig` writes it."""
+        from nessampler.methods.density.shown import along_path_of, samples_of, weights_of
+        from nessampler.plots import density_overview
+
+        found = {"value": self.log_z.value, "std_error": self.log_z.std_error, "ci95": self.log_z.ci95}
+        along = {title: curves[self.chosen] for title, curves in along_path_of(self).items() if self.chosen in curves}
+        samples = samples_of(self, generator=torch.Generator(self.x.device).manual_seed(0))
+        return density_overview(self.chosen, weights_of(self).get(self.chosen), along, samples, found)

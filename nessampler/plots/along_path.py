@@ -9,9 +9,10 @@ from jaxtyping import Float
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 
-from nessampler.runs.plots.style import INK, METHOD_COLOURS, STYLE, WIDTH, label, say
+from nessampler.plots.style import INK, METHOD_COLOURS, STYLE, WIDTH, label, say
+from nessampler.plots.table import Table, rows
 
-__all__ = ["Curve", "along_path"]
+__all__ = ["Curve", "along_path", "along_path_table"]
 
 Curve = tuple[Float[np.ndarray, " _k"], Float[np.ndarray, " _k"]]
 
@@ -21,8 +22,8 @@ def along_path(quantities: Mapping[str, Mapping[str, Curve]]) -> Figure:
     """One panel per quantity, one curve per attempt, over the time of the path.
 
     Args:
-        quantities: by title, then by attempt: times and values, fractions between 0 and 1 (R² may fall below, and is
-            then drawn at 0).
+        quantities: by title, then by attempt: times and values. Fractions are drawn between 0 and 1 (R² may fall
+            below, and is then drawn at 0); log Z, whose title begins so, on an axis of its own.
 
     Example:
         >>> t = np.linspace(0, 1, 3)
@@ -42,19 +43,36 @@ def along_path(quantities: Mapping[str, Mapping[str, Curve]]) -> Figure:
         for name, (times, values) in curves.items():
             colour = METHOD_COLOURS.get(name, INK)
             marker = "o" if len(times) < 40 else ""
-            (line,) = panel.plot(
-                times, np.clip(values, 0, None), color=colour, linewidth=1.6, marker=marker, markersize=4
-            )
+            drawn = values if _is_energy(title) else np.clip(values, 0, None)
+            (line,) = panel.plot(times, drawn, color=colour, linewidth=1.6, marker=marker, markersize=4)
             named.setdefault(label(name), line)
             spoken.append(f"{title} of {name} ends at {_last(values)}")
         panel.set_title(label(title))
-        panel.set_ylim(0, 1.04)
+        if not _is_energy(title):
+            panel.set_ylim(0, 1.04)
         panel.set_xlim(-0.01, 1.01)
         panel.grid()
     panels[-1].set_xlabel("t: 0 at the base, 1 at the target")
     figure.legend(named.values(), named.keys(), loc="outside upper left", ncols=4, handlelength=1.6)
     figure.set_label(f"Along the path from t = 0 to 1: {'; '.join(spoken)}.")
     return figure
+
+
+def along_path_table(quantities: Mapping[str, Mapping[str, Curve]]) -> Table:
+    """One row per quantity, attempt and time."""
+    return rows(
+        ["quantity", "attempt", "t", "value"],
+        [
+            (title, name, float(t), float(value))
+            for title, curves in quantities.items()
+            for name, (times, values) in curves.items()
+            for t, value in zip(times, values, strict=True)
+        ],
+    )
+
+
+def _is_energy(title: str) -> bool:
+    return title.startswith("log Z")
 
 
 def _last(values: Sequence[float] | np.ndarray) -> str:

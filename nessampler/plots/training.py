@@ -12,9 +12,10 @@ from matplotlib import rc_context
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter
 
-from nessampler.runs.plots.style import FORWARD, GREY, INK, REVERSE, STYLE, WIDTH, label, number, say
+from nessampler.plots.style import FORWARD, GREY, INK, REVERSE, STYLE, WIDTH, label, number, say
+from nessampler.plots.table import Table
 
-__all__ = ["training_curves"]
+__all__ = ["training_curves", "training_table"]
 
 
 @rc_context(STYLE)
@@ -59,6 +60,12 @@ def training_curves(metrics: Sequence[Mapping[str, Any]]) -> Figure:
         panels[0].legend(frameon=False)
     figure.set_label(f"Training over {len(metrics)} logged steps: {', '.join(spoken)}.")
     return figure
+
+
+def training_table(metrics: Sequence[Mapping[str, Any]]) -> Table:
+    """What was logged, one row per logged step."""
+    names = dict.fromkeys(key for row in metrics for key in row)
+    return {name: [row.get(name) for row in metrics] for name in names}
 
 
 def _metric_names(metrics: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from nessampler.runs._words import Real
+from nessampler._words import Real
 
 __all__ = ["edges", "outside", "window"]
 

@@ -11,12 +11,13 @@ from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from nessampler import _words as words
 from nessampler.errors import InputError
-from nessampler.runs import _words as words
-from nessampler.runs.plots.histogram import edges, outside, window
-from nessampler.runs.plots.style import FORWARD, INK, REVERSE, RUNG_COLOURS, STYLE, WIDTH, label, say
+from nessampler.plots.histogram import edges, outside, window
+from nessampler.plots.style import FORWARD, INK, REVERSE, RUNG_COLOURS, STYLE, WIDTH, label, say
+from nessampler.plots.table import Table, rows
 
-__all__ = ["Works", "work_histograms"]
+__all__ = ["Works", "crooks_panel", "work_histograms", "works_table"]
 
 Works = Mapping[str, tuple[Float[np.ndarray, "_chains _draws"], Float[np.ndarray, "_chains _draws"]]]
 
@@ -54,7 +55,7 @@ def work_histograms(works: Works, delta_f: Mapping[str, Any]) -> Figure:
     figure = Figure(figsize=(WIDTH, 0.9 + 2.3 * rows), layout="constrained")
     panels = figure.subplots(rows, 1, squeeze=False)[:, 0]
     for panel, (name, (forward, reverse)) in zip(panels, works.items(), strict=False):
-        _crooks_panel(panel, name, _checked(forward, name), -_checked(reverse, name), delta_f)
+        crooks_panel(panel, name, forward, reverse, delta_f)
     if not works:
         say(panels[0], "no works were kept")
     panels[-1].set_xlabel("work / kT")
@@ -65,6 +66,24 @@ def work_histograms(works: Works, delta_f: Mapping[str, Any]) -> Figure:
     rungs = f"the rung{'' if len(works) == 1 else 's'} {words.listing(list(works))}" if works else "no rung"
     figure.set_label(f"Histograms of forward work and negated reverse work in kT for {rungs}{marked}.")
     return figure
+
+
+def works_table(works: Works) -> Table:
+    """One row per work: rung, direction, chain, draw, kT."""
+    return rows(
+        ["rung", "direction", "chain", "draw", "work_kT"],
+        [
+            (name, way, chain, draw, float(work))
+            for name, pair in works.items()
+            for way, values in zip(("forward", "reverse"), pair, strict=True)
+            for (chain, draw), work in np.ndenumerate(np.atleast_2d(values))
+        ],
+    )
+
+
+def crooks_panel(axes: Axes, name: str, forward: np.ndarray, reverse: np.ndarray, delta_f: Mapping[str, Any]) -> None:
+    """Forward work and negated reverse work of one rung, which cross at ΔF."""
+    _crooks_panel(axes, name, _checked(forward, name), -_checked(reverse, name), delta_f)
 
 
 def _checked(work: np.ndarray, name: str) -> np.ndarray:

@@ -183,6 +183,11 @@ def state_label(result: Mapping[str, Any], state: str) -> str:
     return str(get(result, "labels", state) or {"state_a": "A", "state_b": "B"}.get(state, state))
 
 
+def state_labels(result: Mapping[str, Any]) -> tuple[str, str]:
+    """The names of A and B."""
+    return state_label(result, "state_a"), state_label(result, "state_b")
+
+
 def calls(evaluations: Mapping[str, Any] | None, state: str, *stages: str) -> int | None:
     """Energy plus gradient evaluations of one state over stages; None where nothing was counted."""
     counted = [get(evaluations, state, stage, kind) for stage in stages for kind in ("energy", "gradient")]
@@ -271,6 +276,17 @@ def group_sizes(weighted: Mapping[str, Any] | None) -> str:
     return MISSING if not sizes else " and ".join(str(size) for size in dict.fromkeys(sizes))
 
 
+def known(reference: Mapping[str, Any] | None) -> str:
+    """A reference with its error, or as exact.
+
+    >>> known({"value": -0.2968, "std_error": 0.0}), known({"value": 7.49, "std_error": 0.02})
+    ('-0.297 (exact)', '7.490 ± 0.020')
+    """
+    if get(reference, "std_error") == 0:
+        return f"{get(reference, 'value'):.3f} (exact)"
+    return plus_minus(reference)
+
+
 def reference_line(result: Mapping[str, Any], unit: str = " kT") -> str | None:
     """The reference, its source, and how far away this result is; None without a reference."""
     reference = result.get("reference")
@@ -278,7 +294,8 @@ def reference_line(result: Mapping[str, Any], unit: str = " kT") -> str | None:
         return None
     source, z = reference.get("source"), result.get("z_score")
     distance = "" if z is None else f"; this result is {z:+.1f} standard errors from it"
-    return f"{plus_minus(reference)}{unit}{f' ({source})' if source else ''}{distance}"
+    value = plus_minus(reference) if reference.get("std_error") != 0 else fixed(reference.get("value"), 3)
+    return f"{value}{unit}{f' ({source})' if source else ''}{distance}"
 
 
 def endstate_line(state: Mapping[str, Any]) -> str:
@@ -341,6 +358,18 @@ def _all_flags(result: Mapping[str, Any]) -> Iterator[Flag]:
     for about, source in sources:
         for flag in source.get("flags") or []:
             yield Flag(about, str(flag.get("code")), str(flag.get("message")))
+
+
+def settings(result: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """What was run, by what.
+
+    >>> settings({"system": "phi4-8", "seed": 0, "versions": {"torch": "2.4.0"}})
+    [('system', 'phi4-8'), ('seed', '0'), ('torch', '2.4.0')]
+    """
+    found = [(key, plain_words(result[key])) for key in SETTINGS if result.get(key) is not None]
+    return [("nessampler" if key == "version" else key, value) for key, value in found] + [
+        (name, str(version)) for name, version in (result.get("versions") or {}).items()
+    ]
 
 
 def command(result: Mapping[str, Any]) -> str:

@@ -10,11 +10,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from nessampler.runs import _words as words
-from nessampler.runs._words import Real
-from nessampler.runs.plots.style import FORWARD, GREY, INK, METHOD_COLOURS, REVERSE, RUNG_COLOURS, STYLE, WIDTH, label
+from nessampler import _words as words
+from nessampler._words import Real
+from nessampler.plots.style import FORWARD, GREY, INK, METHOD_COLOURS, REVERSE, RUNG_COLOURS, STYLE, WIDTH, label
+from nessampler.plots.table import Table, rows
 
-__all__ = ["estimates", "log_z_estimates"]
+__all__ = ["estimates", "estimates_table", "log_z_estimates"]
 
 
 @rc_context(STYLE)
@@ -31,13 +32,13 @@ def estimates(result: Mapping[str, Any]) -> Figure:
         >>> estimates(result).get_label()
         'ΔF in kT by rung and estimator: map, chosen 1.00 ± 0.10.'
     """
-    rows = _estimate_rows(result)
-    figure = _chart(rows, result.get("reference"), "ΔF / kT")
-    spoken = "; ".join(f"{row.name} {row.number}" for row in rows)
+    shown = _estimate_rows(result)
+    figure = chart(shown, result.get("reference"), "ΔF / kT")
+    spoken = "; ".join(f"{row.name} {row.number}" for row in shown)
     reference = words.reference_line(result)
     figure.set_label(
         f"ΔF in kT by rung and estimator: {spoken}{'. Reference: ' + reference if reference else ''}."
-        if rows
+        if shown
         else "No estimate of ΔF is available."
     )
     return figure
@@ -55,31 +56,34 @@ def log_z_estimates(result: Mapping[str, Any]) -> Figure:
         >>> log_z_estimates(result).get_label()
         'log Z by attempt: ais, chosen 1.00 ± 0.10.'
     """
-    rows = []
-    for attempt in words.attempts(result):
-        name = str(attempt.get("name"))
-        said = ", ".join(filter(None, [name, words.status(attempt)]))
-        row = _estimate(said, attempt.get("log_z"), METHOD_COLOURS.get(name, INK), attempt.get("bounds"))
-        rows.append(row._replace(chosen=bool(attempt.get("chosen"))))
-    rows += _bound_rows(result)
-    figure = _chart(rows, result.get("reference"), "log Z")
-    spoken = "; ".join(f"{row.name} {row.number}" for row in rows)
+    shown = _attempt_rows(result)
+    figure = chart(shown, result.get("reference"), "log Z")
+    spoken = "; ".join(f"{row.name} {row.number}" for row in shown)
     reference = words.reference_line(result, "")
     figure.set_label(
         f"log Z by attempt: {spoken}{'. Reference: ' + reference if reference else ''}."
-        if rows
+        if shown
         else "No estimate of log Z is available."
     )
     return figure
 
 
-def _chart(rows: Sequence[_Row], reference: Mapping[str, Any] | None, quantity: str) -> Figure:
+def estimates_table(result: Mapping[str, Any]) -> Table:
+    """Every estimate of a difference (kT) or of log Z: its name, value, 95 % interval, bounds and their limits."""
+    shown = _attempt_rows(result) if words.attempts(result) else _estimate_rows(result)
+    return rows(
+        ["name", "value", "low", "high", "lower_bound", "upper_bound", "lower_limit", "upper_limit"],
+        [(row.name, row.value, *(row.ends or (None, None)), *row.bounds, *row.limits) for row in shown],
+    )
+
+
+def chart(rows: Sequence[Row], reference: Mapping[str, Any] | None, quantity: str) -> Figure:
     figure = Figure(figsize=(WIDTH, 1.3 + 0.42 * max(1, len(rows))), layout="constrained")
     axes = figure.subplots()
     low, high = _estimate_window(reference, rows)
     _reference_band(axes, reference)
     for height, row in enumerate(reversed(rows)):
-        _estimate_row(axes, row, height, low, high)
+        _draw_row(axes, row, height, low, high)
     axes.set_xlim(low, high)
     axes.set_ylim(-0.6, len(rows) - 0.4)
     axes.set_yticks(range(len(rows)), [row.name for row in reversed(rows)])
@@ -99,7 +103,7 @@ def _chart(rows: Sequence[_Row], reference: Mapping[str, Any] | None, quantity: 
     return figure
 
 
-class _Row(NamedTuple):
+class Row(NamedTuple):
     name: str
     number: str
     colour: str
@@ -111,20 +115,30 @@ class _Row(NamedTuple):
     pilot: bool = False
 
 
-def _estimate_rows(result: Mapping[str, Any]) -> list[_Row]:
+def _estimate_rows(result: Mapping[str, Any]) -> list[Row]:
     rows = []
     for rung in words.rungs(result):
         name = str(rung.get("name"))
         label = ", ".join(filter(None, [name, words.status(rung)]))
-        row = _estimate(label, rung.get("delta_f"), RUNG_COLOURS.get(name, INK), rung.get("bounds"))
+        row = estimate_row(label, rung.get("delta_f"), RUNG_COLOURS.get(name, INK), rung.get("bounds"))
         rows.append(row._replace(chosen=bool(rung.get("chosen")), pilot=words.is_pilot(rung)))
     for key, estimate in words.estimators(result).items():
         colour = {"jarzynski_forward": FORWARD, "jarzynski_reverse": REVERSE}.get(key, "#6B6B6B")
-        rows.append(_estimate(words.ESTIMATORS.get(key, key), estimate, colour))
+        rows.append(estimate_row(words.ESTIMATORS.get(key, key), estimate, colour))
     return rows + _bound_rows(result)
 
 
-def _bound_rows(result: Mapping[str, Any]) -> list[_Row]:
+def _attempt_rows(result: Mapping[str, Any]) -> list[Row]:
+    found = []
+    for attempt in words.attempts(result):
+        name = str(attempt.get("name"))
+        said = ", ".join(filter(None, [name, words.status(attempt)]))
+        row = estimate_row(said, attempt.get("log_z"), METHOD_COLOURS.get(name, INK), attempt.get("bounds"))
+        found.append(row._replace(chosen=bool(attempt.get("chosen"))))
+    return found + _bound_rows(result)
+
+
+def _bound_rows(result: Mapping[str, Any]) -> list[Row]:
     rows = []
     for name, bounds in (
         ("bounds", result.get("bounds")),
@@ -134,17 +148,17 @@ def _bound_rows(result: Mapping[str, Any]) -> list[_Row]:
         if (lower, upper) != (None, None):
             places = words.bound_places(bounds)
             number = f"{words.fixed(lower, places)} to {words.fixed(upper, places)}"
-            rows.append(_estimate(name, None, GREY, bounds)._replace(number=number))
+            rows.append(estimate_row(name, None, GREY, bounds)._replace(number=number))
     return rows
 
 
-def _estimate(
+def estimate_row(
     name: str, quantity: Mapping[str, Any] | None, colour: str, bounds: Mapping[str, Any] | None = None
-) -> _Row:
+) -> Row:
     value, error, ends = (words.get(quantity, key) for key in ("value", "std_error", "ci95"))
     if (not ends or None in ends) and None not in (value, error):
         ends = (value - 1.96 * error, value + 1.96 * error)
-    return _Row(
+    return Row(
         label(name, 30),
         words.plus_minus(quantity) if value is not None else "not available",
         colour,
@@ -155,7 +169,7 @@ def _estimate(
     )
 
 
-def _estimate_window(reference: Mapping[str, Any] | None, rows: Sequence[_Row]) -> tuple[Real, Real]:
+def _estimate_window(reference: Mapping[str, Any] | None, rows: Sequence[Row]) -> tuple[Real, Real]:
     """Wide enough for the answer and the reference; others only as far as six times that."""
     known = words.get(reference, "value")
     core = [] if known is None else [known]
@@ -179,10 +193,10 @@ def _reference_band(axes: Axes, reference: Mapping[str, Any] | None) -> None:
         return
     if error:
         axes.axvspan(value - 1.96 * error, value + 1.96 * error, color="#F0E442", alpha=0.55, linewidth=0)
-    axes.axvline(value, color="#8A7F00", linewidth=1.2, label=f"reference {words.plus_minus(reference)}")
+    axes.axvline(value, color="#8A7F00", linewidth=1.2, label=f"reference {words.known(reference)}")
 
 
-def _estimate_row(axes: Axes, row: _Row, height: int, low: Real, high: Real) -> None:
+def _draw_row(axes: Axes, row: Row, height: int, low: Real, high: Real) -> None:
     for (x, edge), side in zip(zip(row.bounds, row.limits, strict=True), (-1, 1), strict=True):
         _bracket(axes, x, edge, height, side, (low, high))
     if row.bounds[0] is not None and row.bounds[1] is not None:

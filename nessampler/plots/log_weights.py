@@ -11,11 +11,12 @@ from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from nessampler.runs import _words as words
-from nessampler.runs.plots.histogram import edges, outside, window
-from nessampler.runs.plots.style import FORWARD, GREY, INK, METHOD_COLOURS, REVERSE, STYLE, WIDTH, label, say
+from nessampler import _words as words
+from nessampler.plots.histogram import edges, outside, window
+from nessampler.plots.style import FORWARD, GREY, INK, METHOD_COLOURS, REVERSE, STYLE, WIDTH, label, say
+from nessampler.plots.table import Table, rows
 
-__all__ = ["Weights", "log_weight_histograms"]
+__all__ = ["Weights", "log_weight_histograms", "log_weights_table", "mirrored_panel"]
 
 
 class Weights(NamedTuple):
@@ -51,7 +52,7 @@ def log_weight_histograms(weights: Mapping[str, Weights], log_z: Mapping[str, An
     figure = Figure(figsize=(WIDTH, 0.9 + 2.3 * rows), layout="constrained")
     panels = figure.subplots(rows, 1, squeeze=False)[:, 0]
     for panel, (name, pair) in zip(panels, weights.items(), strict=False):
-        _mirrored(panel, name, pair, log_z)
+        mirrored_panel(panel, name, pair, log_z)
     if not weights:
         say(panels[0], "no independent weights were kept")
     panels[-1].set_xlabel("log weight, base included")
@@ -65,7 +66,22 @@ def log_weight_histograms(weights: Mapping[str, Weights], log_z: Mapping[str, An
     return figure
 
 
-def _mirrored(axes: Axes, name: str, pair: Weights, log_z: Mapping[str, Any]) -> None:
+def log_weights_table(weights: Mapping[str, Weights]) -> Table:
+    """One row per walker: attempt, direction, and what it says of log Z."""
+    return rows(
+        ["attempt", "direction", "log_z"],
+        [
+            (name, way, float(value))
+            for name, pair in weights.items()
+            for way, values in zip(("forward", "reverse"), pair, strict=True)
+            if values is not None
+            for value in values
+        ],
+    )
+
+
+def mirrored_panel(axes: Axes, name: str, pair: Weights, log_z: Mapping[str, Any]) -> None:
+    """Forward log-weights of one attempt upwards, reverse ones downwards."""
     forward, reverse = pair
     backward = np.empty(0) if reverse is None else reverse
     anchors = [x for x in (log_z.get("value"), *(log_z.get("ci95") or ())) if x is not None]

@@ -11,10 +11,11 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from nessampler.runs import _words as words
-from nessampler.runs.plots.style import STAGE_COLOURS, STYLE, WIDTH, label, say
+from nessampler import _words as words
+from nessampler.plots.style import STAGE_COLOURS, STYLE, WIDTH, label, say
+from nessampler.plots.table import Table, rows
 
-__all__ = ["attempt_cost", "cost"]
+__all__ = ["attempt_cost", "attempt_cost_table", "cost", "cost_table"]
 
 STAGES_OF_ATTEMPTS = ("pilot", "training", "sampling", "reverse")
 
@@ -65,13 +66,7 @@ def attempt_cost(result: Mapping[str, Any]) -> Figure:
         >>> attempt_cost({"attempts": [{"name": "ais", "evaluations": counts}]}).get_label()
         'Energy and gradient evaluations of the target: ais 2k.'
     """
-    bars: dict[str, dict[str, int]] = {}
-    shared = words.calls(result.get("evaluations"), "target", "base")
-    if shared:
-        bars["base"] = {"base": shared}
-    for attempt in words.attempts(result):
-        counts = {stage: words.calls(attempt.get("evaluations"), "target", stage) or 0 for stage in STAGES_OF_ATTEMPTS}
-        bars[label(str(attempt.get("name")), 20)] = counts
+    bars = _attempt_bars(result)
     figure = Figure(figsize=(WIDTH, 1.5 + 0.4 * max(1, len(bars))), layout="constrained")
     axes = figure.subplots()
     _cost_panel(axes, "", bars)
@@ -82,6 +77,36 @@ def attempt_cost(result: Mapping[str, Any]) -> Figure:
     said = ", ".join(f"{bar} {words.count(sum(counts.values()))}" for bar, counts in bars.items())
     figure.set_label(f"Energy and gradient evaluations of the target: {said or 'not counted'}.")
     return figure
+
+
+def cost_table(result: Mapping[str, Any]) -> Table:
+    """State, rung or end states, stage, and evaluations."""
+    entries = [(state, _cost_bars(result, state)) for state in ("state_a", "state_b")]
+    return rows(
+        ["state", "what", "stage", "evaluations"],
+        [(s, bar, stage, n) for s, bars in entries for bar, stages in bars.items() for stage, n in stages.items()],
+    )
+
+
+def attempt_cost_table(result: Mapping[str, Any]) -> Table:
+    """Attempt or base, stage, and evaluations of the target."""
+    bars = _attempt_bars(result)
+    return rows(
+        ["what", "stage", "evaluations"],
+        [(bar, stage, n) for bar, stages in bars.items() for stage, n in stages.items()],
+    )
+
+
+def _attempt_bars(result: Mapping[str, Any]) -> dict[str, dict[str, int]]:
+    """Per bar the evaluations of each stage: a fitted base once, then each attempt's own."""
+    bars: dict[str, dict[str, int]] = {}
+    shared = words.calls(result.get("evaluations"), "target", "base")
+    if shared:
+        bars["base"] = {"base": shared}
+    for attempt in words.attempts(result):
+        counts = {stage: words.calls(attempt.get("evaluations"), "target", stage) or 0 for stage in STAGES_OF_ATTEMPTS}
+        bars[label(str(attempt.get("name")), 20)] = counts
+    return bars
 
 
 def _cost_bars(result: Mapping[str, Any], state: str) -> dict[str, dict[str, int]]:

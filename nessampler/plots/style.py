@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 
-from nessampler.runs import _words as words
+from nessampler import _words as words
 
 __all__ = [
     "FORWARD",

@@ -1,0 +1,54 @@
+"""Error against evaluations, a panel for each system."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+
+from nessampler.bench.tables import Summary
+
+__all__ = ["error_against_evaluations"]
+
+COLUMNS = 4
+MARKERS = "osD^vP*Xph<>"
+
+
+def error_against_evaluations(found: Sequence[Summary], path: Path) -> Path:
+    """Validated errors of all methods as PNG; lines are where a method would be that just spent more, $N^{-1/2}$."""
+    systems = list(dict.fromkeys(s.system for s in found))
+    methods = list(dict.fromkeys(s.method for s in found))
+    columns = min(COLUMNS, len(systems))
+    rows = math.ceil(len(systems) / columns)
+    figure, axes = plt.subplots(
+        rows, columns, figsize=(3.2 * columns + 1.2, 2.9 * rows), squeeze=False, layout="constrained"
+    )
+    handles = {}
+    for axis, system in zip(axes.flat, systems, strict=False):
+        own = [s for s in found if s.system == system and s.validated]
+        for s in own:
+            k = methods.index(s.method)
+            handles[s.method] = axis.plot(
+                s.evaluations, s.validated, MARKERS[k % len(MARKERS)], color=f"C{k % 10}", label=s.method
+            )[0]
+        if own:
+            best = min(own, key=lambda s: (s.validated or math.inf) ** 2 * s.evaluations)
+            spent = sorted(s.evaluations for s in own)
+            ends = [0.7 * spent[0], 1.4 * spent[-1]]
+            assert best.validated is not None
+            axis.plot(ends, [best.validated * math.sqrt(best.evaluations / n) for n in ends], ":", color="#767676")
+        axis.set(xscale="log", yscale="log", title=system)
+        axis.grid(alpha=0.3)
+    for axis in list(axes.flat)[len(systems) :]:
+        axis.set_axis_off()
+    figure.supxlabel("evaluations of energies and gradients")
+    figure.supylabel("validated standard error (kT)")
+    figure.legend(handles.values(), handles.keys(), loc="outside right upper")
+    figure.savefig(path, dpi=150)
+    plt.close(figure)
+    return path

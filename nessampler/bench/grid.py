@@ -1,0 +1,171 @@
+"""A grid of cells, each a file once it is finished."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+from nessampler._files import write_atomically
+from nessampler.bench.row import Row
+from nessampler.errors import InputError
+from nessampler.runs import catalogue
+from nessampler.runs.config import DensityConfig, DifferenceConfig, load, resolve
+
+__all__ = ["Cell", "Grid", "run_grid"]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One method on one system from one seed."""
+
+    system: str
+    method: str
+    seed: int
+
+    @property
+    def file(self) -> str:
+        """Where its row lies."""
+        return f"{self.system}--{self.method}--{self.seed}.json"
+
+
+@dataclass(frozen=True)
+class Grid:
+    """What is run.
+
+    Attributes:
+        systems, methods, seeds: every combination is a cell.
+        budget: evaluations for a cell; None for the sizes of the preset.
+        preset, settings: as of `nessampler run`.
+        cap: minutes after which a cell is given up, None for never. It is then on record as given up.
+    """
+
+    systems: Sequence[str]
+    methods: Sequence[str]
+    seeds: int
+    budget: int | None = None
+    preset: str | None = None
+    settings: Sequence[str] = ()
+    cap: float | None = None
+
+    def cells(self) -> Iterator[Cell]:
+        """Seed by seed, so that every method has been seen before any is seen twice."""
+        for seed in range(self.seeds):
+            for system in self.systems:
+                for method in self.methods:
+                    yield Cell(system, method, seed)
+
+
+def run_grid(grid: Grid, out: Path, *, say: Callable[[str], None] = lambda _: None) -> list[Row]:
+    """The rows of all cells; those whose file is in `out` are not run again.
+
+    Every cell has a process of its own, so that one that is killed, or runs out of memory, costs itself only.
+
+    Raises:
+        InputError: an unknown system or method; files of another budget.
+    """
+    configs = {system: _config(grid, system, 0) for system in grid.systems}  # all refused before any is run
+    folder = out / "cells"
+    folder.mkdir(parents=True, exist_ok=True)
+    rows, cells = [], list(grid.cells())
+    for n, cell in enumerate(cells):
+        file = folder / cell.file
+        if not file.exists():
+            say(f"{n + 1} of {len(cells)}: {cell.system}, {cell.method}, seed {cell.seed}")
+            row = _in_a_process(grid, cell, configs[cell.system], out)
+            text = json.dumps(row.to_dict(), indent=1)
+            write_atomically(file, lambda path, text=text: path.write_text(text, encoding="utf-8"))
+            say(f"    {_short(row)}")
+        rows.append(_read(file, grid))
+    return rows
+
+
+def _config(grid: Grid, system: str, seed: int) -> DensityConfig | DifferenceConfig:
+    path = catalogue.find(system)
+    settings = [s for s in grid.settings if s.partition("=")[0].split(".")[0] != "run"]
+    return resolve(load(path), run={"seed": seed}, preset=grid.preset, settings=settings, source=str(path))
+
+
+def _in_a_process(grid: Grid, cell: Cell, config: DensityConfig | DifferenceConfig, out: Path) -> Row:
+    ours, theirs = multiprocessing.get_context("spawn").Pipe(duplex=False)
+    process = multiprocessing.get_context("spawn").Process(target=_work, args=(theirs, grid, cell, out))
+    started = time.perf_counter()
+    process.start()
+    theirs.close()
+    seconds = None if grid.cap is None else 60 * grid.cap
+    try:
+        if not ours.poll(seconds):
+            return _without(grid, cell, config, time.perf_counter() - started, f"given up after {grid.cap:g} minutes")
+        answer = ours.recv()
+    except EOFError:
+        return _without(grid, cell, config, time.perf_counter() - started, "its process died")
+    finally:
+        process.kill() if process.is_alive() and not ours.closed else None
+        process.join()
+    if isinstance(answer, InputError):
+        return _without(grid, cell, config, time.perf_counter() - started, str(answer))
+    return answer
+
+
+def _work(pipe: Connection, grid: Grid, cell: Cell, out: Path) -> None:
+    from nessampler.bench.density_cell import density_row
+    from nessampler.bench.difference_cell import difference_row
+
+    config = _config(grid, cell.system, cell.seed)
+    folder = catalogue.find(cell.system).parent
+    try:
+        if isinstance(config, DensityConfig):
+            answer: Row | InputError = density_row(config, folder, cell.method, grid.budget)
+        else:
+            answer = difference_row(config, folder, cell.method, grid.budget, out / "ends")
+    except InputError as error:
+        answer = error
+    pipe.send(answer)
+    pipe.close()
+
+
+def _without(grid: Grid, cell: Cell, config: DensityConfig | DifferenceConfig, seconds: float, note: str) -> Row:
+    reference = config.reference
+    return Row(
+        cell.system,
+        config.kind,
+        cell.method,
+        cell.seed,
+        grid.budget,
+        cell.method,
+        None,
+        None,
+        None if reference is None else reference.value,
+        None if reference is None else reference.std_error,
+        0,
+        0,
+        seconds,
+        0.0,
+        note=note,
+    )
+
+
+def _read(file: Path, grid: Grid) -> Row:
+    try:
+        row = Row.of(json.loads(file.read_text(encoding="utf-8")))
+    except (json.JSONDecodeError, TypeError, KeyError) as error:
+        raise InputError(f"a finished cell is a JSON file of this bench: {file} is none; remove it") from error
+    if row.budget != grid.budget:
+        raise InputError(
+            f"cells of one folder share a budget: {file} has {row.budget}, asked for is {grid.budget}; choose another "
+            "--out"
+        )
+    return row
+
+
+def _short(row: Row) -> str:
+    if row.value is None or row.std_error is None:
+        return row.note or "no value"
+    z = "" if row.z is None else f", {row.z:+.1f} from the reference"
+    return (
+        f"{row.value:.4f} ± {row.std_error:.4f}{z}; {row.evaluations / 1e6:.2f} M evaluations, {row.cpu_seconds:.0f} s"
+    )

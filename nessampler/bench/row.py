@@ -1,0 +1,75 @@
+"""One cell of a bench: what was asked, what came out, and what it cost."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
+
+__all__ = ["Row"]
+
+ROUNDING = 1e-9  # kT: an error below this is that of arithmetic
+
+
+@dataclass(frozen=True)
+class Row:
+    """A method on a system from one seed.
+
+    Attributes:
+        system, kind, method, seed, budget: the cell; the budget is in evaluations, None for the preset's own size.
+        chosen: what `auto` took, else the method.
+        value, std_error: log Z or ΔF, in kT; None where there is none.
+        reference, reference_error: what it should be.
+        evaluations: energies and gradients of the target, base or end states, pilots and training included; of two
+            states the sum at their relative costs.
+        fields: evaluations of closed-form and learned fields, by walker.
+        seconds, cpu_seconds: of this process.
+        metrics: what else can be measured of this kind of result, by name.
+        flags, verdict: as of a run.
+        note: why there is no value, or what differs.
+    """
+
+    system: str
+    kind: str
+    method: str
+    seed: int
+    budget: int | None
+    chosen: str
+    value: float | None
+    std_error: float | None
+    reference: float | None
+    reference_error: float | None
+    evaluations: float
+    fields: int
+    seconds: float
+    cpu_seconds: float
+    metrics: dict[str, float | None] = field(default_factory=dict)
+    flags: tuple[str, ...] = ()
+    verdict: str = ""
+    note: str = ""
+
+    @property
+    def error(self) -> float | None:
+        """|value − reference|."""
+        if self.value is None or self.reference is None:
+            return None
+        return abs(self.value - self.reference)
+
+    @property
+    def z(self) -> float | None:
+        """Distance to the reference in combined standard errors; None without either, or where both are exact."""
+        if self.value is None or self.std_error is None or self.reference is None:
+            return None
+        spread = math.hypot(self.std_error, self.reference_error or 0.0)
+        return (self.value - self.reference) / spread if spread > ROUNDING else None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data, for JSON."""
+        return asdict(self) | {"flags": list(self.flags)}
+
+    @classmethod
+    def of(cls, table: dict[str, Any]) -> Row:
+        """The row again."""
+        known: dict[str, Any] = {f.name: table[f.name] for f in fields(cls) if f.name in table}
+        known["flags"] = tuple(known["flags"])
+        return cls(**known)

@@ -1,0 +1,166 @@
+"""What a bench found, as a tidy table and in words."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from nessampler.bench.row import Row
+
+__all__ = ["Summary", "summaries", "to_csv", "to_markdown", "winners"]
+
+COVERED = 1.96
+GATE = "not trusted"  # a verdict that counts as no answer, as `nessampler run` says
+
+
+@dataclass(frozen=True)
+class Summary:
+    """A method on a system over its seeds.
+
+    Attributes:
+        answers: how many seeds gave a number that the run itself does not reject.
+        claimed: root mean square of the standard errors.
+        rms: root mean square distance to the reference.
+        validated: the larger of `claimed` and, where there is a reference, the distance to it beyond the reference's
+            own error: what one may rely on.
+        covered: seeds whose 95 % interval, widened by the reference's error, holds the reference.
+        evaluations, cpu_seconds: means.
+    """
+
+    system: str
+    method: str
+    seeds: int
+    answers: int
+    claimed: float | None
+    rms: float | None
+    validated: float | None
+    covered: int | None
+    evaluations: float
+    fields: float
+    cpu_seconds: float
+    chosen: tuple[str, ...]
+    metrics: Mapping[str, float]
+
+
+def summaries(rows: Sequence[Row]) -> list[Summary]:
+    """One for each system and method, in the order of the rows."""
+    groups: dict[tuple[str, str], list[Row]] = {}
+    for row in rows:
+        groups.setdefault((row.system, row.method), []).append(row)
+    return [_summary(*key, group) for key, group in groups.items()]
+
+
+def _summary(system: str, method: str, group: Sequence[Row]) -> Summary:
+    sound = [r for r in group if r.value is not None and r.std_error is not None and r.verdict != GATE]
+    known = [r for r in sound if r.error is not None]
+    claimed = _rms([r.std_error for r in sound if r.std_error is not None])
+    rms = _rms([r.error for r in known if r.error is not None])
+    own = known[0].reference_error or 0.0 if known else 0.0
+    beyond = None if rms is None else math.sqrt(max(0.0, rms**2 - own**2))
+    validated = claimed if beyond is None or claimed is None else max(claimed, beyond)
+    scores = [abs(r.z) for r in known if r.z is not None]
+    return Summary(
+        system,
+        method,
+        len(group),
+        len(sound),
+        claimed,
+        rms,
+        validated,
+        sum(z < COVERED for z in scores) if scores else None,
+        _mean([r.evaluations for r in group]),
+        _mean([float(r.fields) for r in group]),
+        _mean([r.cpu_seconds for r in group]),
+        tuple(dict.fromkeys(r.chosen for r in group)),
+        _metrics(sound),
+    )
+
+
+def winners(found: Sequence[Summary]) -> dict[str, Summary]:
+    """By system, the method of the smallest validated error that answered on every seed; `auto` is no method."""
+    best: dict[str, Summary] = {}
+    for s in found:
+        if s.method == "auto" or s.validated is None or s.answers < s.seeds:
+            continue
+        if s.system not in best or s.validated < (best[s.system].validated or math.inf):
+            best[s.system] = s
+    return best
+
+
+def to_csv(rows: Sequence[Row]) -> str:
+    """Every cell, a line each; metrics have a column each."""
+    metrics = list(dict.fromkeys(name for row in rows for name in row.metrics))
+    text = io.StringIO()
+    tables = [row.to_dict() for row in rows]
+    plain = [k for k in tables[0] if k != "metrics"] if tables else []
+    writer = csv.DictWriter(text, [*plain, "error", "z", *metrics], lineterminator="\n")
+    writer.writeheader()
+    for row, table in zip(rows, tables, strict=True):
+        table = {k: v for k, v in table.items() if k != "metrics"}
+        writer.writerow(table | {"flags": " ".join(row.flags), "error": row.error, "z": row.z, **row.metrics})
+    return text.getvalue()
+
+
+def to_markdown(rows: Sequence[Row]) -> str:
+    """A line for each system and method, the winners in bold, and a sentence for each system."""
+    found = summaries(rows)
+    best = winners(found)
+    heads = ("system", "method", "answers", "claimed error", "distance to the reference", "within 95 %", "evaluations")
+    heads += ("fields", "CPU s", "ESS", "chosen")
+    lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
+    for s in found:
+        name = f"**{s.method}**" if best.get(s.system) is s else s.method
+        covered = "" if s.covered is None else f"{s.covered} of {s.answers}"
+        ess = s.metrics.get("ess", s.metrics.get("ess_forward"))
+        chosen = ", ".join(s.chosen) if s.method == "auto" else ""
+        lines.append(
+            f"| {s.system} | {name} | {s.answers} of {s.seeds} | {_number(s.claimed)} | {_number(s.rms)} | {covered} | "
+            f"{_count(s.evaluations)} | {_count(s.fields)} | {s.cpu_seconds:.0f} | {_number(ess)} | {chosen} |"
+        )
+    return "\n".join(lines) + "\n\n" + "\n".join(f"- {line}" for line in _sentences(found, best)) + "\n"
+
+
+def _sentences(found: Sequence[Summary], best: Mapping[str, Summary]) -> list[str]:
+    lines = []
+    for system in dict.fromkeys(s.system for s in found):
+        if system not in best:
+            lines.append(f"{system}: no method answered on every seed.")
+            continue
+        first = best[system]
+        others = [s for s in found if s.system == system and s.validated and s is not first and s.method != "auto"]
+        others = [s for s in others if s.answers == s.seeds]
+        second = min(others, key=lambda s: s.validated or math.inf, default=None)
+        line = f"{system}: {first.method} has the smallest error, ± {_number(first.validated)}"
+        if second is not None and first.validated:
+            ratio = (second.validated or 0.0) / first.validated
+            line += f"; {second.method} follows with {ratio:.2g} times it, or {ratio**2:.2g} times the evaluations"
+        auto = next((s for s in found if s.system == system and s.method == "auto"), None)
+        if auto is not None and auto.validated is not None and first.validated:
+            line += f"; auto took {', '.join(auto.chosen)}: {auto.validated / first.validated:.2g} times the best"
+        lines.append(line + ".")
+    return lines
+
+
+def _metrics(rows: Sequence[Row]) -> dict[str, float]:
+    names = dict.fromkeys(name for row in rows for name in row.metrics)
+    values = {name: [v for row in rows if (v := row.metrics.get(name)) is not None] for name in names}
+    return {name: _mean(v) for name, v in values.items() if v}
+
+
+def _rms(values: Sequence[float]) -> float | None:
+    return math.sqrt(sum(v * v for v in values) / len(values)) if values else None
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.2g}"
+
+
+def _count(n: float) -> str:
+    return f"{n / 1e6:.2f} M" if n >= 1e6 else f"{n / 1e3:.0f} k"

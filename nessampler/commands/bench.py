@@ -1,0 +1,76 @@
+"""`nessampler bench`: methods side by side at equal budgets."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.markdown import Markdown
+
+from nessampler.commands._progress import Progress
+from nessampler.errors import InputError
+
+__all__ = ["bench"]
+
+
+def bench(
+    suite: Annotated[str, typer.Argument(help="density or difference.")],
+    systems: Annotated[list[str] | None, typer.Option("--systems", help="Of the suite's, or any; repeatable.")] = None,
+    methods: Annotated[
+        list[str] | None, typer.Option("--methods", help="Of the suite's, or peers; repeatable.")
+    ] = None,
+    budget: Annotated[
+        int | None, typer.Option(help="Evaluations for a cell; the suite's own by default, 0 for the presets' sizes.")
+    ] = None,
+    seeds: Annotated[int, typer.Option(min=1, help="Seeds 0, 1, ….")] = 3,
+    preset: Annotated[str | None, typer.Option(help="smoke, quick or full.")] = None,
+    cap: Annotated[float, typer.Option(help="Minutes after which a cell is given up, and on record as such.")] = 30.0,
+    out: Annotated[Path | None, typer.Option(help="By default runs/bench-SUITE.")] = None,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a key of every system.")
+    ] = None,
+) -> None:
+    """Run a grid of systems, methods and seeds at equal budgets; finished cells are not run again."""
+    from nessampler.bench.figures import error_against_evaluations
+    from nessampler.bench.grid import Grid, run_grid
+    from nessampler.bench.suites import SUITES
+    from nessampler.bench.tables import summaries, to_csv, to_markdown
+
+    if suite not in SUITES:
+        raise InputError(f"a suite is one of {', '.join(SUITES)}: got {suite!r}")
+    chosen = SUITES[suite]
+    _check(methods, (*chosen.methods, *chosen.peers))
+    grid = Grid(
+        systems=tuple(systems or chosen.systems),
+        methods=tuple(methods or chosen.methods),
+        seeds=seeds,
+        budget=chosen.budget if budget is None else budget or None,
+        preset=preset,
+        settings=tuple(settings or ()),
+        cap=cap,
+    )
+    where = out or Path("runs") / f"bench-{suite}"
+    errors = Console(stderr=True)
+    try:
+        rows = run_grid(grid, where, say=Progress(errors).say)
+    except KeyboardInterrupt:
+        errors.print(
+            f"\ninterrupted; finished cells are kept in {where}. To go on: the same command",
+            highlight=False,
+            markup=False,
+            soft_wrap=True,
+        )
+        raise SystemExit(130) from None
+    (where / "cells.csv").write_text(to_csv(rows), encoding="utf-8")
+    (where / "summary.md").write_text(to_markdown(rows), encoding="utf-8")
+    error_against_evaluations(summaries(rows), where / "errors.png")
+    Console().print(Markdown(to_markdown(rows)))
+    errors.print(f"tables and figure: {where}", highlight=False, markup=False, soft_wrap=True)
+
+
+def _check(methods: list[str] | None, known: tuple[str, ...]) -> None:
+    unknown = [m for m in methods or () if m not in known]
+    if unknown:
+        raise InputError(f"methods of this suite are {', '.join(known)}: got {', '.join(unknown)}")

@@ -1,0 +1,165 @@
+"""The bench: cells, their tables, and who wins."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+
+import pytest
+import torch
+from command_line import nessampler
+
+from nessampler.bench.grid import Cell, Grid, run_grid
+from nessampler.bench.metrics import energy_distance, missing_modes, mode_distance, wasserstein
+from nessampler.bench.row import Row
+from nessampler.bench.suites import SUITES
+from nessampler.bench.tables import summaries, to_csv, to_markdown, winners
+from nessampler.errors import InputError
+from nessampler.runs import catalogue
+
+
+def row(method: str, seed: int, value: float | None, std_error: float | None = 0.1, **other) -> Row:
+    known = {"reference": 1.0, "reference_error": 0.0, "evaluations": 1e6, "fields": 0, "seconds": 2.0} | other
+    return Row(
+        system="two-wells",
+        kind="density",
+        method=method,
+        seed=seed,
+        budget=1000,
+        chosen=known.pop("chosen", method),
+        value=value,
+        std_error=None if value is None else std_error,
+        cpu_seconds=1.0,
+        **known,
+    )
+
+
+def test_a_row_comes_back_from_its_file():
+    made = row("ais", 0, 1.2, metrics={"ess": 0.5, "w2": None}, flags=("heavy_tail",))
+    assert Row.of(json.loads(json.dumps(made.to_dict()))) == made
+
+
+def test_errors_and_scores_of_a_row():
+    assert row("ais", 0, 1.3).error == pytest.approx(0.3)
+    assert row("ais", 0, 1.3, 0.1, reference_error=0.1).z == pytest.approx(0.3 / math.hypot(0.1, 0.1))
+    assert row("ais", 0, None).z is None
+    assert row("ais", 0, 1.0, 0.0).z is None  # both exact
+
+
+def test_a_method_that_claims_too_little_is_held_to_its_distance():
+    honest, bold = (
+        [row("ais", s, 1 + 0.1 * (-1) ** s, 0.1) for s in range(4)],
+        [row("smc", s, 1.5, 0.01) for s in range(4)],
+    )
+    by_method = {s.method: s for s in summaries([*honest, *bold])}
+    assert by_method["ais"].validated == pytest.approx(0.1)
+    assert by_method["smc"].validated == pytest.approx(0.5)
+    assert (by_method["ais"].covered, by_method["smc"].covered) == (4, 0)
+    assert winners(list(by_method.values()))["two-wells"].method == "ais"
+
+
+def test_a_method_that_does_not_always_answer_does_not_win():
+    rows = [row("lsq", 0, 1.0, 0.01), row("lsq", 1, None), row("ais", 0, 1.0, 0.1), row("ais", 1, 1.1, 0.1)]
+    assert winners(summaries(rows))["two-wells"].method == "ais"
+    rejected = [row("lsq", s, 1.0, 0.01, verdict="not trusted") for s in range(2)]
+    assert winners(summaries([*rejected, *rows[2:]]))["two-wells"].method == "ais"
+
+
+def test_auto_is_measured_against_the_best_and_never_wins_itself():
+    rows = [row("ais", 0, 1.0, 0.1), row("lsq", 0, 1.0, 0.02), row("auto", 0, 1.0, 0.01, chosen="lsq")]
+    assert winners(summaries(rows))["two-wells"].method == "lsq"
+    text = to_markdown(rows)
+    assert "**lsq**" in text
+    assert "ais follows with 5 times it, or 25 times the evaluations; auto took lsq: 0.5 times the best" in text
+
+
+def test_the_tidy_table_has_a_line_for_each_cell_and_a_column_for_each_metric():
+    rows = [row("ais", 0, 1.2, metrics={"ess": 0.5}), row("smc", 0, None, metrics={"w2": 1.0}, note="gave up")]
+    first, second = csv.DictReader(io.StringIO(to_csv(rows)))
+    assert float(first["error"]) == pytest.approx(0.2)
+    assert (first["ess"], first["w2"], second["w2"], second["value"], second["note"]) == (
+        "0.5",
+        "",
+        "1.0",
+        "",
+        "gave up",
+    )
+
+
+def test_distances_of_samples():
+    generator = torch.Generator().manual_seed(0)
+    x, y = (torch.randn(400, 2, generator=generator) for _ in range(2))
+    near, far = wasserstein(x, y), wasserstein(x, y + torch.tensor([3.0, 0.0]))
+    assert near < 0.5 < 2.8 < far < 3.5
+    weight = torch.full((400,), 1 / 400)
+    assert energy_distance(x[:, 0], weight, x[:, 0] + 1) == pytest.approx(1.0, abs=1e-5)
+    share = torch.tensor([0.5, 0.5, 0.0])
+    assert (missing_modes(share), mode_distance(share, torch.full((3,), 1 / 3))) == (1, pytest.approx(1 / 3))
+
+
+def test_seeds_come_one_after_the_other():
+    cells = list(Grid(("a", "b"), ("ais",), 2).cells())
+    assert cells == [Cell("a", "ais", 0), Cell("b", "ais", 0), Cell("a", "ais", 1), Cell("b", "ais", 1)]
+
+
+def test_every_suite_is_in_the_catalogue():
+    for suite in SUITES.values():
+        assert set(suite.systems) <= set(catalogue.names())
+
+
+def test_finished_cells_are_read_and_not_run(tmp_path):
+    (tmp_path / "cells").mkdir()
+    stored = row("ais", 0, 1.0)
+    (tmp_path / "cells" / "gmm-40--ais--0.json").write_text(json.dumps(stored.to_dict()))
+    said: list[str] = []
+    assert run_grid(Grid(("gmm-40",), ("ais",), 1, 1000), tmp_path, say=said.append) == [stored]
+    assert said == []
+    with pytest.raises(InputError, match="share a budget"):
+        run_grid(Grid(("gmm-40",), ("ais",), 1, 2000), tmp_path)
+    (tmp_path / "cells" / "gmm-40--ais--0.json").write_text("{")
+    with pytest.raises(InputError, match="is none; remove it"):
+        run_grid(Grid(("gmm-40",), ("ais",), 1, 1000), tmp_path)
+
+
+def test_a_cell_that_takes_too_long_is_on_record_as_given_up(tmp_path):
+    (found,) = run_grid(Grid(("gmm-40",), ("ais",), 1, None, cap=0.001), tmp_path)
+    assert (found.value, found.note) == (None, "given up after 0.001 minutes")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["everything"], "a suite is one of density, difference: got 'everything'"),
+        (["density", "--methods", "map"], "methods of this suite are ais"),
+        (["density", "--systems", "gmm-41", "--seeds", 1], "did you mean gmm-40?"),
+    ],
+)
+def test_what_cannot_be_benched_is_refused(arguments, message, tmp_path):
+    ended = nessampler("bench", *arguments, "--out", tmp_path / "bench")
+    assert ended.code == 2
+    assert message in ended.err
+
+
+def test_a_grid_from_the_command_line(tmp_path):
+    options = ["--seeds", 1, "--budget", 600_000, "--preset", "smoke", "--out", tmp_path]
+    ended = nessampler("bench", "density", "--systems", "gmm-40", "--methods", "ais", "--methods", "smc", *options)
+    assert ended.code == 0, ended.err
+    rows = list(csv.DictReader((tmp_path / "cells.csv").open(encoding="utf-8")))
+    assert [r["method"] for r in rows] == ["ais", "smc"]
+    for r in rows:
+        assert 0.6 * 600_000 < float(r["evaluations"]) < 1.4 * 600_000
+        assert abs(float(r["z"])) < 4
+    assert (tmp_path / "errors.png").stat().st_size > 10_000
+    assert "| gmm-40 |" in (tmp_path / "summary.md").read_text(encoding="utf-8")
+
+
+def test_two_rungs_and_staged_mbar_for_one_budget(tmp_path):
+    options = ["--seeds", 1, "--budget", 40_000, "--preset", "smoke", "--out", tmp_path]
+    methods = [part for m in ("plain", "map", "staged") for part in ("--methods", m)]
+    ended = nessampler("bench", "difference", "--systems", "anharmonic-wells", *methods, *options)
+    assert ended.code == 0, ended.err
+    for r in csv.DictReader((tmp_path / "cells.csv").open(encoding="utf-8")):
+        assert 0.6 * 40_000 < float(r["evaluations"]) < 1.4 * 40_000, r["method"]
+        assert abs(float(r["z"])) < 4
