@@ -78,6 +78,12 @@ def csv_by_number(here: Path) -> list[object]:
     return [here / "f.csv", here / "r.csv", "--column", "2", "--reverse-column", "3", "--unit", "kT"]
 
 
+def names_with_units_between_white_space(here: Path) -> list[object]:
+    (here / "f.dat").write_text("time (ps) work (kJ/mol)\n" + "".join(f"1.0 {w * KT!r}\n" for w in F.tolist()))
+    (here / "r.dat").write_text(lines(R * KT, "work (kJ/mol)\n"))
+    return [here / "f.dat", here / "r.dat", "--temperature", "300 K"]
+
+
 def npy_files(here: Path) -> list[object]:
     np.save(here / "f.npy", F)
     np.save(here / "r.npy", R)
@@ -93,7 +99,7 @@ def other_netcdf(here: Path) -> list[object]:
     for name, values in (("f", F), ("r", R)):
         data = xarray.Dataset({"W": ("run", values * KT / 4.184, {"units": "kcal/mol"}), "time": ("run", values * 0)})
         data.to_netcdf(here / f"{name}.nc", engine="scipy")
-    return [here / "f.nc", here / "r.nc", "--column", "W", "--reverse-column", "W", "--temperature", "300 K"]
+    return [here / "f.nc", here / "r.nc", "--column", "W", "--temperature", "300 K"]
 
 
 def pmx_files(here: Path) -> list[object]:
@@ -153,7 +159,7 @@ def plumed_colvar(here: Path) -> list[object]:
         for i, work in enumerate((works * KT).tolist()):
             rows = "\n".join(f" {t} 0.1 0.0 {t / 10 * work!r}" for t in (0, 5, 10))
             (here / f"{way}{i}.colvar").write_text(f"#! FIELDS time d1 restraint.bias restraint.d1_work\n{rows}\n")
-    options = ["--column", "restraint.d1_work", "--reverse-column", "restraint.d1_work", "--accumulated"]
+    options = ["--column", "restraint.d1_work", "--accumulated"]
     return [here / "f*.colvar", here / "r*.colvar", *options, "--unit", "kJ/mol", "--temperature", "300 K"]
 
 
@@ -161,6 +167,7 @@ FORMATS = [
     text_files,
     csv_columns,
     csv_by_number,
+    names_with_units_between_white_space,
     npy_files,
     npz_file,
     other_netcdf,
@@ -354,6 +361,20 @@ def cut_xvg(here: Path) -> list[object]:
     return [here / "f" / "*.xvg"]
 
 
+def short_xvg(here: Path) -> list[object]:
+    """A run that ended early, between two lines: its rows alone do not show it."""
+    switching_xvg(F[:3], here / "f", 1.0)
+    path = here / "f" / "dhdl2.xvg"
+    path.write_text("\n".join(path.read_text().splitlines()[:-20]) + "\n")
+    return [here / "f" / "*.xvg"]
+
+
+def expanded_ensemble(here: Path) -> list[object]:
+    legends = '@ s0 legend "Thermodynamic state"\n@ s1 legend "dH/d\\xl\\f{} fep-lambda = 0.0000"\n'
+    (here / "d.xvg").write_text(XVG + legends + "0.0 0 2.0\n1.0 1 2.0\n")
+    return [here / "d.xvg"]
+
+
 def exchanged_xvg(here: Path) -> list[object]:
     header = XVG + '@ s0 legend "dH/d\\xl\\f{} fep-lambda = 1.0000"\n'
     switching_xvg(F[:3], here / "f", 1.0, header)
@@ -412,9 +433,12 @@ BAD = {
     "no names": (written("w.csv", "1 2\n1 2\n"), "2 columns that may hold works (1, 2)"),
     "unknown column": (
         lambda here: [*written("w.csv", "time,work\n1,2\n1,2\n")(here), "--column", "wrok"],
-        "none is 'wrok' (--column); did you mean 'work'?",
+        "has no column 'wrok' (--column) among its 2; did you mean 'work'?",
     ),
-    "column beyond": (lambda here: [*written("w.csv", "1 2\n1 2\n")(here), "--column", "3"], "has 2 columns"),
+    "column beyond": (
+        lambda here: [*written("w.csv", "1 2\n1 2\n")(here), "--column", "3"],
+        "has no column '3' (--column) among its 2",
+    ),
     "column of an array": (saved(F, "--unit", "kT", "--column", "w"), "is a single array"),
     "bytes": (written("w.csv", b"\xff\xfe\x00\x01" * 20), "neither text in UTF-8 nor a format known here"),
     "zero bytes": (written("w.csv", b"1\n2\n\0\0"), "it holds zero bytes"),
@@ -441,6 +465,9 @@ BAD = {
     ),
     "two temperatures": (two_temperatures, "got 300 K and 310 K"),
     "cut xvg": (cut_xvg, "dhdl1.xvg line 58: 1 columns where the first row has 2"),
+    "short xvg": (short_xvg, "dhdl2.xvg has 31 points, "),
+    "expanded ensemble": (expanded_ensemble, "is of an expanded ensemble"),
+    "xvg without header": (written("d.xvg", "0 1.5\n1 2.5\n"), "does not say what its columns are"),
     "exchanged xvg": (exchanged_xvg, "start at λ = 0: "),
     "several dH/dλ": (several_slopes, "has 2 columns of dH/dλ"),
     "several ΔH": (many_differences, "has ΔH to 2 other λ: name a column with --column (4 to 0.5, 5 to 1"),

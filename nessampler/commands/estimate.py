@@ -29,7 +29,7 @@ def estimate(
     ] = None,
     reverse_column: Annotated[
         str | None,
-        typer.Option(help="The same of the reverse works; without REVERSE, in the file of the forward ones."),
+        typer.Option(help="Another one for the reverse works; without REVERSE, in the file of the forward ones."),
     ] = None,
     format: Annotated[
         str | None,

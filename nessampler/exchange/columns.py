@@ -87,7 +87,7 @@ def _find(names: Sequence[str | None], bare: Sequence[str | None], wanted: str, 
     if len(same) > 1:
         raise InputError(f"{source} has {len(same)} columns {wanted!r}: name one by its number with {option}")
     hint = f"did you mean {close!r}?" if close else f"columns: {_list(known)}" if known else "columns go by number"
-    raise InputError(f"{source} has {len(names)} columns, and none is {wanted!r} ({option}); {hint}")
+    raise InputError(f"{source} has no column {wanted!r} ({option}) among its {len(names)}; {hint}")
 
 
 def _list(names: Sequence[str]) -> str:

@@ -22,6 +22,7 @@ __all__ = ["WorksEstimate", "estimate_given", "estimate_works"]
 PARTS = 10
 """Points of the convergence curves; the first and the last half are compared."""
 FEWEST_DRAWS = 4 * PARTS
+CURVE_RESAMPLES = 30  # the curves are twenty estimates, whose bootstraps would take most of the time
 
 
 @dataclass(frozen=True)
@@ -195,7 +196,9 @@ def _one_direction(forward: np.ndarray, temperature: float | None, seed: int) ->
 
 def _curve(forward: np.ndarray, reverse: np.ndarray | None, seed: int) -> Convergence | None:
     fewest = min(works.shape[-1] for works in (forward, reverse) if works is not None)
-    return convergence(forward, reverse, PARTS, seed=seed) if fewest >= FEWEST_DRAWS else None
+    if fewest < FEWEST_DRAWS:
+        return None
+    return convergence(forward, reverse, PARTS, seed=seed, resamples=CURVE_RESAMPLES)
 
 
 def _off_crooks(found: CrooksCheck) -> tuple[Flag, ...]:

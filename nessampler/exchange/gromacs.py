@@ -107,6 +107,11 @@ def read(source: Source, column: str | None, direction: Direction, opposite: Sta
         unit = named_unit(name) or xvg.unit or ("kJ/mol" if _DIFFERENCE.search(name) else None)
         kind = "chain" if xvg.state is not None else "works"
         return Series(xvg.table.column(place), unit, xvg.temperature, f"column {name}", kind)
+    if "Thermodynamic state" in xvg.table.names:
+        raise InputError(
+            f"{source.name} is of an expanded ensemble, which wanders between states: its works have no direction; "
+            "alchemlyb reads it"
+        )
     if xvg.state is not None:
         return _differences(xvg, opposite, direction)
     if len(xvg.slopes) == 1:
@@ -115,6 +120,10 @@ def read(source: Source, column: str | None, direction: Direction, opposite: Sta
         raise InputError(
             f"{source.name} has {len(xvg.slopes)} columns of dH/dλ, whose λ need not move together: run with "
             "separate-dvdl for one of them, or integrate them yourself and give the works"
+        )
+    if not xvg.unit:
+        raise InputError(
+            f"the header of {source.name} does not say what its columns are: name the one of works, --column"
         )
     place = choose(xvg.table.names, None, source.name, direction, range(1, len(xvg.table.names)))
     unit = named_unit(xvg.table.names[place] or "") or xvg.unit
@@ -138,7 +147,7 @@ def _switched(xvg: Xvg, direction: Direction) -> Series:
         raise InputError(f"time must rise from row to row: in {name} it does not; join its parts without overlap")
     at = start + (end - start) * (time - time[0]) / (time[-1] - time[0])
     work = float(np.trapezoid(slope, at))
-    return Series(np.array([work]), "kJ/mol", xvg.temperature, "∫ dH/dλ dλ of each file", "run")
+    return Series(np.array([work]), "kJ/mol", xvg.temperature, "∫ dH/dλ dλ of each file", "run", len(slope))
 
 
 def _differences(xvg: Xvg, opposite: State | None, direction: Direction) -> Series:

@@ -71,8 +71,11 @@ def read_both_directions(
 ) -> tuple[GivenWorks, GivenWorks | None]:
     """The works of both directions; the reverse ones are None where there are none.
 
-    They may stand in one file: as columns or arrays of which both are named or are called `forward` and `reverse`, or
-    as groups of these names, as in the `works.nc` of a run.
+    A `column` is that of both files, unless `reverse_column` names another; not of GROMACS files, where each direction
+    has columns of its own.
+
+    Both directions may stand in one file: as columns or arrays of which both are named or are called `forward` and
+    `reverse`, or as groups of these names, as in the `works.nc` of a run.
 
     Raises:
         InputError: as `read_works`; standard input for both.
@@ -85,6 +88,8 @@ def read_both_directions(
         other = sources if reverse_column is not None or _holds_both(sources, format) else None
         reverse_column = column if reverse_column is None and other is not None else reverse_column
         reverse = forward
+    elif other is not None and reverse_column is None and _kind(other[0], format) != "gromacs":
+        reverse_column = column  # files of both directions look alike; ΔH of GROMACS lead elsewhere
     if other is None:
         return _read(sources, forward, "forward", format, column, accumulated), None
     given = _read(sources, forward, "forward", format, column, accumulated, opposite=other[0])

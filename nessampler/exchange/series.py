@@ -24,6 +24,7 @@ class Series:
         how: how they were had, in words.
         kind: "works" that are independent unless they are chains; "chain", draws of one simulation in time order;
             "run", the single work of a switching simulation.
+        points: written along a run; runs of one direction have the same number, or one was cut off.
     """
 
     values: np.ndarray
@@ -31,6 +32,7 @@ class Series:
     temperature: float | None = None
     how: str = ""
     kind: Literal["works", "chain", "run"] = "works"
+    points: int | None = None
 
 
 def last_minus_first(series: Series, source: str) -> Series:
@@ -47,14 +49,14 @@ def last_minus_first(series: Series, source: str) -> Series:
         raise InputError(f"accumulated work has two points or more along a run: {source} has {along.shape[1]}")
     how = f"last minus first value of {series.how}" if series.how else "last minus first value"
     with np.errstate(invalid="ignore"):
-        return replace(series, values=along[:, -1] - along[:, 0], how=how, kind="run")
+        return replace(series, values=along[:, -1] - along[:, 0], how=how, kind="run", points=along.shape[1])
 
 
 def joined(found: Sequence[Series], names: Sequence[str]) -> Series:
     """The works of all files as those of one direction: works one after another, chains side by side.
 
     Raises:
-        InputError: files that differ in unit, temperature or kind, or chains of different lengths.
+        InputError: files that differ in unit, temperature or kind, or chains and runs of different lengths.
     """
     first = found[0]
     for other, name in zip(found, names, strict=True):
@@ -64,6 +66,13 @@ def joined(found: Sequence[Series], names: Sequence[str]) -> Series:
                     f"files of one direction are alike: {name} has {what} {getattr(other, what)}, {names[0]} "
                     f"{getattr(first, what)}; give them apart"
                 )
+    counts = [series.points or 0 for series in found]
+    if min(counts) < max(counts):
+        short, long = (names[counts.index(count)] for count in (min(counts), max(counts)))
+        raise InputError(
+            f"runs of one direction are equally long: {short} has {min(counts)} points, {long} has {max(counts)}; a "
+            "run that was cut off has no work yet, so finish it"
+        )
     if first.kind == "chain" or any(series.values.ndim == 2 for series in found):
         chains = [np.atleast_2d(series.values) for series in found]
         lengths = {chain.shape[1] for chain in chains}

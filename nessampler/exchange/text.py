@@ -102,6 +102,8 @@ def read_table(source: Source) -> Table:
             raise InputError(f"{source.name} line {at}: {len(cells)} columns where the first row has {width}")
     names = header if header is not None else _names_in_comments(lines[: body[0][0] - 1], width)
     if header is not None and len(header) != width:
+        header = names = [" ".join(header)] if width == 1 else _with_units(header)
+    if header is not None and len(header) != width:
         raise InputError(f"{source.name} names {len(header)} columns and has {width}: one name for each is needed")
     return Table(
         source.name,
@@ -118,11 +120,22 @@ def _splitter(line: str):
     return lambda text: text.split()
 
 
+def _with_units(words: Sequence[str]) -> list[str]:
+    """Names between white space, of which units in brackets are part."""
+    names: list[str] = []
+    for word in words:
+        if names and word.startswith(("(", "[")):
+            names[-1] += f" {word}"
+        else:
+            names.append(word)
+    return names
+
+
 def _names_in_comments(lines: Sequence[str], width: int) -> list[str] | None:
     """Names from the last comment that has as many as there are columns."""
     for line in reversed(lines):
         bare = line.strip().lstrip("#!; ").removeprefix("FIELDS ")
-        for names in ([part.strip() for part in bare.split(",")], bare.split()):
+        for names in ([part.strip() for part in bare.split(",")], _with_units(bare.split())):
             if len(names) == width and not any(number(name) is not None for name in names):
                 return names
     return None

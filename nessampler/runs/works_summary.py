@@ -35,10 +35,12 @@ def _lines(result: Mapping[str, Any], run_dir: str | None) -> Iterable[tuple[str
     if words.get(result, "estimators", "bar") is not None:
         yield "BAR", f"overlap {words.fixed(result.get('overlap'))}{_crooks(result)}"
     yield from named("Jarzynski", [_jarzynski(result, way) for way in WAYS if given[way]])
-    yield "bounds", words.bound_line(result.get("bounds"))
-    weighted = words.weighted_line(result.get("bounds"))
-    if weighted:
-        yield "", f"importance-weighted: {weighted}"
+    if given["reverse"]:
+        yield "bounds", words.bound_line(result.get("bounds"))
+        yield "", f"importance-weighted: {words.weighted_line(result.get('bounds')) or 'none'}"
+    else:
+        yield "bound", _upper(result.get("bounds"))
+        yield "", f"importance-weighted: {_upper(words.get(result, 'bounds', 'importance_weighted'))}"
     halves = _halves(result)
     if halves:
         yield "halves", halves
@@ -66,6 +68,11 @@ def _jarzynski(result: Mapping[str, Any], way: str) -> str:
     ess, tail = words.get(result, "ess", way), words.get(result, "pareto_k", way)
     shown = words.MISSING if ess is None else f"{ess:.2g}"
     return f"{WAYS[way]}: {words.plus_minus(estimate)} kT (ESS {shown}, Pareto k {words.fixed(tail)})"
+
+
+def _upper(bounds: Mapping[str, Any] | None) -> str:
+    upper, limit = words.get(bounds, "upper"), words.get(bounds, "upper_limit")
+    return "none" if upper is None else f"ΔF ≤ {words.fixed(upper)} kT; with sampling error {words.fixed(limit)}"
 
 
 def _halves(result: Mapping[str, Any]) -> str | None:
