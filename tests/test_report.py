@@ -2,6 +2,7 @@
 
 import base64
 import copy
+import csv
 import io
 import json
 import re
@@ -21,7 +22,8 @@ from nessampler import _words as words
 from nessampler import plots
 from nessampler.errors import InputError
 from nessampler.plots import ConvergenceCurve
-from nessampler.runs.report import Panel, save_figures, write_report
+from nessampler.runs.page import Panel, Report, save_figures, write_report
+from nessampler.runs.report import compose
 from nessampler.runs.summary import render
 
 SCRIPT = '<script>alert("x")</script>'
@@ -311,7 +313,7 @@ def panel(name: str = "Ramachandran") -> Panel:
 
 
 def read(folder, result, works, **options: Any) -> Page:
-    return Page(write_report(folder / "report.html", result, works, **options).read_text(encoding="utf-8"))
+    return Page(write_report(compose(result, works, **options), folder / "report.html").read_text(encoding="utf-8"))
 
 
 def printed(result: dict, width: int, run_dir: str | None = "runs/demo") -> str:
@@ -338,7 +340,7 @@ def test_the_page_is_accessible_and_needs_nothing_from_outside(kind, request, wo
         tmp_path, request.getfixturevalue(kind), works, metrics=METRICS, convergence=CONVERGENCE, panels=[panel()]
     )
     images = page.attributes("img")
-    assert len(images) == 6
+    assert len(images) == 7
     assert all(len(image["alt"] or "") > 20 for image in images)
     assert page.attributes("html") == [{"lang": "en"}]
     levels = [int(tag[1]) for tag, _ in page.tags if re.fullmatch(r"h\d", tag)]
@@ -364,7 +366,7 @@ def test_the_drawings_are_svg_without_links_or_scripts(result, works, tmp_path):
 
 
 def test_markup_in_labels_and_flags_is_shown_and_not_run(nasty, works, tmp_path):
-    source = write_report(tmp_path / "report.html", nasty, works, panels=[panel()]).read_text(encoding="utf-8")
+    source = write_report(compose(nasty, works, panels=[panel()]), tmp_path / "report.html").read_text(encoding="utf-8")
     assert "<script" not in source
     page = Page(source)
     assert page.text.count(SCRIPT) >= 5
@@ -436,7 +438,7 @@ def test_an_unknown_value_is_a_dash_and_the_page_says_so(nasty, works, tmp_path)
 def test_the_same_input_gives_the_same_bytes_and_another_does_not(result, works, tmp_path):
     def written(name: str) -> bytes:
         options = {"metrics": METRICS, "convergence": CONVERGENCE, "panels": [panel()]}
-        return write_report(tmp_path / name, copy.deepcopy(result), works, **options).read_bytes()
+        return write_report(compose(copy.deepcopy(result), works, **options), tmp_path / name).read_bytes()
 
     first = written("a.html")
     assert written("b.html") == first
@@ -450,9 +452,9 @@ def test_a_failed_write_leaves_the_old_report_and_no_debris(result, works, tmp_p
     def refuse(source, target):
         raise OSError("disk full")
 
-    monkeypatch.setattr("nessampler.runs.report.os.replace", refuse)
+    monkeypatch.setattr("nessampler._files.os.replace", refuse)
     with pytest.raises(OSError, match="disk full"):
-        write_report(tmp_path / "report.html", result, works)
+        write_report(compose(result, works), tmp_path / "report.html")
     assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("report.html", "old")]
 
 
@@ -464,14 +466,41 @@ def test_panels_of_other_rooms_follow_ours_with_their_words(result, works, tmp_p
     assert page.text.index("Cost") < page.text.index("Ramachandran caption") < page.text.index("Shifts caption")
 
 
-def test_figures_are_saved_as_png_in_the_order_of_the_report(result, works, tmp_path):
-    paths = save_figures(tmp_path, result, works, convergence=CONVERGENCE, panels=[panel("φ and ψ: A/B")])
-    names = ["01-work-distributions", "02-estimates", "03-convergence", "04-cost", "05-and-a-b"]
-    assert [path.relative_to(tmp_path).as_posix() for path in paths] == [f"figures/{name}.png" for name in names]
+def test_figures_are_saved_in_the_order_of_the_report_with_their_numbers(result, works, tmp_path):
+    def report() -> Report:
+        return compose(result, works, convergence=CONVERGENCE, panels=[panel("φ and ψ: A/B")])
+
+    stale = tmp_path / "figures" / "09-of-an-earlier-report.png"
+    stale.parent.mkdir()
+    stale.touch()
+    (stale.parent / "mine.png").touch()
+    paths = save_figures(report(), tmp_path)
+    names = ["01-work-distributions", "02-quality", "03-estimates", "04-convergence", "05-cost", "06-and-a-b"]
+    kinds = {name: ["svg", "png", "csv"] for name in names} | {"06-and-a-b": ["svg", "png"]}
+    assert [path.name for path in paths] == [f"{name}.{kind}" for name in names for kind in kinds[name]]
+    assert {path.name for path in stale.parent.iterdir()} == {"mine.png", *(path.name for path in paths)}
     first = [path.read_bytes() for path in paths]
-    assert all(content.startswith(b"\x89PNG") for content in first)
-    again = save_figures(tmp_path, result, works, convergence=CONVERGENCE, panels=[panel("φ and ψ: A/B")])
-    assert [path.read_bytes() for path in again] == first
+    starts = {".png": b"\x89PNG", ".svg": b"<?xml", ".csv": b""}
+    assert all(content.startswith(starts[path.suffix]) for path, content in zip(paths, first, strict=True))
+    assert [path.read_bytes() for path in save_figures(report(), tmp_path)] == first
+
+
+def test_the_numbers_of_a_figure_are_those_it_was_drawn_from(result, works, tmp_path):
+    save_figures(compose(result, works, metrics=METRICS, convergence=CONVERGENCE), tmp_path)
+
+    def numbers(name: str) -> list[dict[str, str]]:
+        return list(csv.DictReader((tmp_path / "figures" / name).open(encoding="utf-8")))
+
+    stored = numbers("01-work-distributions.csv")
+    assert len(stored) == sum(work.size for pair in works.values() for work in pair)
+    mapped = [float(row["work_kT"]) for row in stored if (row["rung"], row["direction"]) == ("map", "reverse")]
+    assert mapped == works["map"][1].ravel().tolist()
+    assert [float(row["pareto_k"]) for row in numbers("02-quality.csv")[:2]] == [0.82, 0.91]
+    values = [float(row["value"]) for row in numbers("03-estimates.csv") if row["value"]]
+    assert values[:4] == [entry["delta_f"]["value"] for entry in result["rungs"]]
+    assert [float(row["from_end_kT"]) for row in numbers("04-convergence.csv")] == CONVERGENCE.backward.tolist()
+    assert sum(int(row["evaluations"]) for row in numbers("05-cost.csv") if row["what"] == "map") == 3 * (1_400 + 5_600)
+    assert [float(row["loss"]) for row in numbers("06-training.csv")] == [row["loss"] for row in METRICS]
 
 
 def test_the_command_repeats_the_run(result, works, tmp_path):
@@ -612,6 +641,19 @@ def test_cost_bars_are_as_long_as_the_counts(result):
         assert starts == [0, *(start for training in expected[1::2] for start in (0, training))]
 
 
+def test_the_limit_of_pareto_k_is_drawn_and_what_lies_above_it_is_said(result):
+    figure = plots.quality(result)
+    tails = figure.axes[-1]
+    assert any(list(line.get_xdata()) == [0.7, 0.7] for line in tails.lines)
+    forward, reverse = (line for line in tails.lines if line.get_label() in ("forward", "reverse"))
+    assert list(forward.get_xdata()) == [entry["pareto_k"]["forward"] for entry in result["rungs"]]
+    assert list(reverse.get_xdata()) == [entry["pareto_k"]["reverse"] for entry in result["rungs"]]
+    said = figure.get_label()
+    assert "switching, chosen: overlap 0.61, ESS 0.42 / 0.38, Pareto k 0.41 / 0.52;" in said
+    assert said.count("(above 0.7)") == 3
+    assert "nothing was estimated" in plots.quality({}).get_label()
+
+
 def test_a_dollar_sign_in_a_label_is_not_mathematics(result):
     result["labels"]["state_a"] = r"$\nosuchcommand$ A"
     figure = plots.cost(result)
@@ -635,5 +677,5 @@ def test_convergence_wants_arrays_of_one_length():
 
 def test_drawing_leaves_the_callers_matplotlib_settings_alone(result, works, tmp_path):
     before = dict(matplotlib.rcParams)
-    write_report(tmp_path / "report.html", result, works, metrics=METRICS)
+    write_report(compose(result, works, metrics=METRICS), tmp_path / "report.html")
     assert dict(matplotlib.rcParams) == before

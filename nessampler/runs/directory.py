@@ -99,7 +99,8 @@ class RunDirectory:
             for direction, work in zip(("forward", "reverse"), rung.works, strict=True):
                 variables = groups.setdefault(prefix + direction, {})
                 draws = (("chain", "draw"), np.atleast_2d(work))
-                variables[f"work_{rung.name}"] = (*draws, {"units": "kT"})
+                correlated = int(np.ndim(work) == 2)  # a single chain, or independent works: both are one row here
+                variables[f"work_{rung.name}"] = (*draws, {"units": "kT", "correlated": correlated})
                 variables[f"log_weight_{rung.name}"] = (draws[0], -draws[1])
         self._write_inference_data("works.nc", groups | dict(observed))
 

@@ -122,13 +122,14 @@ def _works(run: Finished) -> Works:
                 f"{run.path / 'works.nc'} must belong to its result.json: it holds no works of the rung "
                 f"{rung.get('name')}; run again"
             )
-        works[str(rung.get("name"))] = tuple(_as_kept(group[name].values) for group in pair if group is not None)
+        works[str(rung.get("name"))] = tuple(_as_kept(group[name]) for group in pair if group is not None)
     return works
 
 
-def _as_kept(work: Any) -> Any:
-    """Independent works were written as one chain."""
-    return work[0] if work.shape[0] == 1 else work
+def _as_kept(stored: Any) -> Any:
+    """Independent works were written as one chain; earlier versions did not say so."""
+    work = stored.values
+    return work if work.shape[0] > 1 or stored.attrs.get("correlated", 0) else work[0]
 
 
 def _groups(file: Path) -> dict[str, Any]:
