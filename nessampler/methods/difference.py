@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from jaxtyping import Float
 from torch import Tensor
 from torch.distributions.transforms import Transform
 
@@ -16,8 +15,9 @@ from nessampler.diagnostics import disagreement, disjoint_supports
 from nessampler.errors import InputError
 from nessampler.estimators import Bounds, Flag, FreeEnergy, bounds, jarzynski, pareto_k
 from nessampler.methods.effort import Effort
-from nessampler.methods.end_checks import check_end_states
+from nessampler.methods.end_checks import check_end_states, check_energies_of_ends
 from nessampler.methods.ends import Ends, generator_for, split_by_time
+from nessampler.methods.front_door import two_states
 from nessampler.methods.ladder import MARGIN, RUNGS, Ladder, Method
 from nessampler.methods.ledger import Ledger
 from nessampler.methods.rungs import Structure, structure_of
@@ -89,11 +89,14 @@ class Difference:
 
 
 def free_energy(
-    target_a: Target,
-    target_b: Target,
-    samples_a: Float[Tensor, " *batch_a"],
-    samples_b: Float[Tensor, " *batch_b"],
+    target_a: object,
+    target_b: object,
+    samples_a: Any,
+    samples_b: Any,
     *,
+    dim: int | tuple[int, ...] | None = None,
+    temperature: Any = None,
+    topology: Any = None,
     method: Method = "auto",
     coordinates: Transform | None = None,
     structure: Structure | None = None,
@@ -110,9 +113,14 @@ def free_energy(
     learned changes the variance, never the answer: works are exact for every map and every network.
 
     Args:
-        target_a, target_b: densities with one event shape; energies in kT.
+        target_a, target_b: densities with one event shape: whatever `sample` takes (a callable is a **log density**,
+            a target has its energy in kT), or an OpenMM `System`, `Simulation` or openmmtools `ThermodynamicState`.
         samples_a, samples_b: `(n, *event)` of independent samples, or `(chains, draws, *event)` of time-ordered,
-            correlated ones, float64 best. The counts may differ.
+            correlated ones, float64 best. The counts may differ. Of a molecule, positions in nm, a quantity of length,
+            an mdtraj trajectory, which is one chain, or several of one length.
+        dim: shape of one sample of two callables; by default its last dimension.
+        temperature: in kelvin, of an OpenMM `System`; a simulation takes it from its integrator.
+        topology: of a molecule, by which it is seen in internal coordinates; simulations and trajectories have one.
         method: plain, map, fields, switching, feat, or auto, which climbs while pilots on the select block say it pays;
             or tfep, flow matching for comparison.
         coordinates: a bijection from samples to a vector in which maps work well; its attribute `circular`, if any,
@@ -126,8 +134,9 @@ def free_energy(
         checkpoint: a file where training leaves its state, to go on from.
 
     Raises:
-        InputError: shapes that differ, NaN samples, too few of them, an unknown method, samples outside the
-            support of their state, exchanged, or of another state altogether.
+        InputError: shapes that differ, NaN samples, too few of them, an unknown method, an energy that is of the wrong
+            shape or NaN at the first samples of its state, samples outside the support of their state, exchanged, or
+            of another state altogether.
 
     References:
         Bennett, Efficient estimation of free energy differences from Monte Carlo data, 1976; Jarzynski, Targeted
@@ -142,6 +151,18 @@ def free_energy(
         True
     """
     effort = effort or Effort()
+    target_a, target_b, samples_a, samples_b, coordinates = two_states(
+        target_a,
+        target_b,
+        samples_a,
+        samples_b,
+        dim=dim,
+        temperature=temperature,
+        topology=topology,
+        coordinates=coordinates,
+        fit=effort.blocks[0],
+        seed=seed,
+    )
     chains_a, chains_b, correlated = _checked_samples(target_a, samples_a, samples_b)
     structure = structure_of(target_a, target_b) if structure is None else structure
     coordinates = structure.coordinates if coordinates is None else coordinates
@@ -151,6 +172,7 @@ def free_energy(
     fit, select, evaluate = split_by_time(chains_a, chains_b, effort.blocks, correlated)
     given = [n if isinstance(n, Tally) else Tally(gradient=n) for n in endstate_evaluations]
     with ends.counted[0].stage("checks"), ends.counted[1].stage("checks"):
+        check_energies_of_ends(ends, fit)
         endstate_flags = (*endstate_flags, *check_end_states(ends, fit, seed=seed))
     spent_a, spent_b = (n + c.tally("checks") for n, c in zip(given, ends.counted, strict=True))
     ledger = Ledger(ends.counted, (spent_a, spent_b))
