@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -14,6 +14,7 @@ from torch.distributions.transforms import Transform
 from nessampler.diagnostics import disagreement, disjoint_supports
 from nessampler.errors import InputError
 from nessampler.estimators import Bounds, Flag, FreeEnergy, bounds, jarzynski, pareto_k
+from nessampler.methods.arviz_export import works_data
 from nessampler.methods.effort import Effort
 from nessampler.methods.end_checks import check_end_states, check_energies_of_ends
 from nessampler.methods.ends import Ends, generator_for, split_by_time
@@ -22,9 +23,14 @@ from nessampler.methods.ladder import MARGIN, RUNGS, Ladder, Method
 from nessampler.methods.ledger import Ledger
 from nessampler.methods.rungs import Structure, structure_of
 from nessampler.methods.stage import Pilot, Stage
+from nessampler.methods.tables import flag_lines, html, rungs_frame
 from nessampler.methods.transport import Works
 from nessampler.methods.verdict import Verdict, judge
 from nessampler.targets import Tally, Target, carry
+
+if TYPE_CHECKING:
+    from arviz import InferenceData
+    from pandas import DataFrame
 
 __all__ = ["Difference", "RungResult", "free_energy"]
 
@@ -46,7 +52,7 @@ class RungResult:
     note: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Difference:
     """ΔF = F_B - F_A in kT with everything that supports it.
 
@@ -84,8 +90,26 @@ class Difference:
         """Second-law bounds from the chosen rung's works."""
         return self.rung.bounds
 
+    def to(self, unit: str, temperature: float | None = None) -> FreeEnergy:
+        """ΔF in "kcal/mol" or "kJ/mol", at a temperature in kelvin: see `FreeEnergy.to`."""
+        return self.delta_f.to(unit, temperature)
+
+    def to_dataframe(self) -> DataFrame:
+        """One row per rung: value, error, interval, overlap, ESS, Pareto k, evaluations, seconds, flags."""
+        return rungs_frame(self)
+
+    def to_arviz(self) -> InferenceData:
+        """Works of every rung, as in `works.nc`: see `methods.arviz_export.works_data`."""
+        return works_data(self)
+
+    def _repr_html_(self) -> str:
+        return html(str(self), rungs_frame(self))
+
+    def __repr__(self) -> str:
+        return f"<Difference {str(self.delta_f).splitlines()[0]}; {self.chosen}, {self.verdict.level}>"
+
     def __str__(self) -> str:
-        return f"{self.delta_f}\n{self.verdict.text}"
+        return f"{self.delta_f}\n{self.verdict.text}{flag_lines(self.flags, self.delta_f.flags)}"
 
 
 def free_energy(

@@ -6,12 +6,8 @@ import time
 from importlib.metadata import version
 from typing import Any
 
-import torch
-from torch import Tensor
-
 from nessampler.methods.density.result import Sampled
 from nessampler.methods.density.sample import DensityEffort, sample_density
-from nessampler.methods.ends import generator_for
 from nessampler.runs.config import DensityConfig
 from nessampler.runs.density_panels import observables
 from nessampler.runs.density_problem import PreparedDensity, prepare_density
@@ -52,16 +48,8 @@ def _write(
     annealing = result.attempt.annealing
     directory.write_model({} if annealing is None else annealing.state)
     directory.write_metrics(result.metrics)
-    draws = _draws(result, seed)
-    directory.write_samples(result, draws)
+    directory.write_samples(result, seed)
     for draw in (write_report, save_figures):
         # A figure is closed once it is drawn, so each writer gets its own.
         draw(directory.path, table, result, observables(prepared.problem, result))
     directory.write_json("result.json", table)  # last: its presence says that the run is finished
-
-
-def _draws(result: Sampled, seed: int) -> Tensor | None:
-    """Unweighted samples; None where every weight vanishes."""
-    if not bool(torch.isfinite(result.log_weight).any()):
-        return None
-    return result.draws(generator=generator_for(seed, "draws", result.x.device))
