@@ -7,7 +7,9 @@ from rich.console import Console
 from rich.markup import escape
 
 from nessampler.commands.list_systems import list_systems
+from nessampler.commands.new import new
 from nessampler.commands.run import run
+from nessampler.commands.show import show
 from nessampler.errors import InputError
 
 __all__ = ["app", "main"]
@@ -19,6 +21,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command("list")(list_systems)
+app.command("show")(show)
+app.command("new")(new)
 app.command("run")(run)
 
 
