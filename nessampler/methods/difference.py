@@ -129,6 +129,8 @@ def free_energy(
     endstate_evaluations: tuple[Tally | int, Tally | int] = (0, 0),
     endstate_flags: Sequence[Flag] = (),
     say: Callable[[str], None] = lambda _: None,
+    progress: Callable[[int, int, str], None] = lambda done, total, what: None,
+    report: Callable[..., None] = lambda **_: None,
     checkpoint: Path | None = None,
 ) -> Difference:
     r"""$\Delta F = F_B - F_A = -\log(Z_B / Z_A)$ between two densities, from equilibrium samples of both.
@@ -155,6 +157,8 @@ def free_energy(
         endstate_evaluations: what the samples of A and B cost, for the ledger: a `Tally`, or the number of gradients.
         endstate_flags: doubts about the samples that the caller knows of.
         say: told what is going on, one line at a time.
+        progress: told what is done, of how much, and of what.
+        report: told numbers as they stand by keyword: `loss`; `delta_f`, `std_error` and `overlap` of a rung's pilot.
         checkpoint: a file where training leaves its state, to go on from.
 
     Raises:
@@ -200,7 +204,7 @@ def free_energy(
         endstate_flags = (*endstate_flags, *check_end_states(ends, fit, seed=seed))
     spent_a, spent_b = (n + c.tally("checks") for n, c in zip(given, ends.counted, strict=True))
     ledger = Ledger(ends.counted, (spent_a, spent_b))
-    stage = Stage(ends, fit, select, effort, ledger, seed, say, checkpoint)
+    stage = Stage(ends, fit, select, effort, ledger, seed, say, progress, report, checkpoint)
     ladder = Ladder(stage, structure.rungs, len(evaluate))
     pilots, chosen = ladder.climb(method)
     rungs = []
@@ -210,7 +214,9 @@ def free_energy(
         if climbed:
             say(f"{name}: works on the evaluate block")
             with ledger.charge(name, "sampling", pilot.network):
-                works = pilot.transport.works(evaluate, generator=generator_for(seed, f"evaluate {name}"))
+                generator = generator_for(seed, f"evaluate {name}")
+                told = stage.watched(f"{name}: evaluate block")
+                works = pilot.transport.works(evaluate, generator=generator, progress=told)
         rungs.append(_rung(pilot, works, climbed, ledger, pilots, chosen, seed))
     return _result(method, rungs, chosen, stage, endstate_flags)
 

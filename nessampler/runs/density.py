@@ -32,6 +32,7 @@ def carry_out_density(config: DensityConfig, directory: RunDirectory, listener: 
         effort=DensityEffort(**config.sampling.model_dump()),
         say=listener.say,
         progress=listener.advance,
+        report=listener.report,
         checkpoint=checkpoint,
         device=config.run.device,
     )

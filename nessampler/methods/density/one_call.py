@@ -46,6 +46,7 @@ def sample(
     dtype: torch.dtype = torch.float64,
     say: Callable[[str], None] = lambda _: None,
     progress: Callable[[int, int, str], None] = lambda done, total, what: None,
+    report: Callable[..., None] = lambda **_: None,
     checkpoint: Path | None = None,
     device: str = "cpu",
 ) -> Sampled:
@@ -76,6 +77,7 @@ def sample(
         dtype: of the walkers.
         say: told what is going on, one line at a time.
         progress: told what is done, of how much, and of what.
+        report: told numbers as they stand by keyword: `loss`, `ess`, `r_squared`.
         checkpoint: a file where training leaves its state, to go on from.
         device: of walkers and networks.
 
@@ -122,6 +124,7 @@ def sample(
         effort=effort or DensityEffort(),
         say=say,
         progress=progress,
+        report=report,
         checkpoint=checkpoint,
         device=device,
     )
