@@ -98,7 +98,9 @@ def test_a_terminal_shows_stage_rate_time_left_and_numbers_within_80_columns():
     )
     lines = [line.rstrip() for line in re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "\n", text).splitlines()]
     assert any(line.endswith("sampling both states") for line in lines)
-    assert any(re.search(r"molecular dynamics of state B, … [━╸╺ ]*6% · 10k/s · 2:34 min left$", line) for line in lines)
+    assert any(
+        re.search(r"molecular dynamics of state B, … [━╸╺ ]*6% · 10k/s · 2:34 min left$", line) for line in lines
+    )
     assert any(line == "  ΔF -7.094 ± 0.050 kT" for line in lines)
     assert max(map(len, lines)) <= 80
 
