@@ -198,6 +198,18 @@ def test_a_stan_model_that_rejects_has_density_zero_there_and_none_at_all_is_ref
         ns.sample(Broken())
 
 
+@pytest.mark.parametrize("method", ["ais", "lsq"])
+def test_walkers_that_leave_a_support_stay_without_weight(method):
+    def log_density(x):  # the Stan model, without its upper tail, which a wide base covers all the same
+        mu, log_s = x[:, 0], x[:, 1]
+        value = -(mu**2) / 8 - log_s.clamp(max=4.0).exp() + log_s - np.log(2 * np.sqrt(2 * np.pi))
+        return torch.where(log_s > 4, -torch.inf, value)
+
+    base = Gaussian(torch.zeros(2), torch.full((2,), 2.0))
+    found = ns.sample(log_density, dim=2, base=base, effort=LITTLE, method=method)
+    assert abs(found.log_z.value) < 4 * found.log_z.std_error < 0.1
+
+
 def test_parameters_of_models_come_back_by_name():
     y = torch.tensor([[0.5, 0.0]], dtype=torch.float64)
     assert StanDensity(Stan()).names == ("mu", "s")
