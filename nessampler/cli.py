@@ -10,8 +10,10 @@ from nessampler.commands.bench import bench
 from nessampler.commands.compare import compare
 from nessampler.commands.estimate import estimate
 from nessampler.commands.list_systems import list_systems
+from nessampler.commands.new import new
 from nessampler.commands.report import report
 from nessampler.commands.run import run
+from nessampler.commands.show import show
 from nessampler.errors import InputError
 
 __all__ = ["app", "main"]
@@ -23,6 +25,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command("list")(list_systems)
+app.command("show")(show)
+app.command("new")(new)
 app.command("run")(run)
 app.command("bench")(bench)
 app.command("estimate")(estimate)

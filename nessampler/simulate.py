@@ -209,6 +209,7 @@ def simulate(
     resample: float | None = None,
     islands: int = FEWEST_ISLANDS,
     progress: Callable[[int, int], None] | None = None,
+    watch: Callable[[float], None] | None = None,
 ) -> Ensemble:
     r"""Carry walkers from the first of `times` to the last, with exact weights.
 
@@ -233,6 +234,7 @@ def simulate(
         resample: fraction of effective walkers below which an island is resampled; None never does.
         islands: how many there are at least; more where an island would exceed `chunk_size`.
         progress: called with walker steps done and in all.
+        watch: called with the effective fraction of the walkers in hand after every step at which weights are known.
 
     Raises:
         InputError: times that are not strictly monotone; no walkers; a walker outside the support of its own state;
@@ -264,9 +266,11 @@ def simulate(
         own = torch.Generator(device=x.device).manual_seed(seed)
         first = sum(len(p.x) for p in pieces)
 
-        def report(step: int, walkers: int = len(rows), before: int = done) -> None:
+        def report(step: int, log_sums: Tensor | None, walkers: int = len(rows), before: int = done) -> None:
             if progress:
                 progress(before + step * walkers, total)
+            if watch and log_sums is not None:
+                watch(float(_fraction(2 * log_sums[1] - log_sums[2], walkers)))
 
         pieces.append(_carry(kernel, path, grid, rows, own, first, resample, report))
         done += len(rows) * (len(grid) - 1)
@@ -292,7 +296,7 @@ def _carry(
     generator: torch.Generator,
     first: int,
     resample: float | None,
-    report: Callable[[int], None],
+    report: Callable[[int, Tensor | None], None],
 ) -> Ensemble:
     walkers = kernel.start(times[0], x)
     total = _energy(path, walkers)  # U at the first time and all log ratios since: log w once the energy is subtracted
@@ -310,6 +314,7 @@ def _carry(
         _refuse(log_ratio.isnan() | (log_ratio == torch.inf), log_ratio, first, f"the log ratio of step {step + 1}")
         accepted.append(math.nan if walkers.acceptance is None else float(walkers.acceptance.double().sum()))
         total, last = total + log_ratio, step + 2 == len(times)
+        recorded = len(sums)
         if last or resample is not None or walkers.energy is not None:
             energy, before = _energy(path, walkers), log_weight
             if last or resample is not None:
@@ -319,7 +324,7 @@ def _carry(
             sums.append(_log_sums(before, log_weight))
             if resample is not None and not last:
                 walkers, total, log_weight = _select(walkers, total, energy, resample, generator)
-        report(step + 1)
+        report(step + 1, sums[-1] if len(sums) > recorded else None)
     known = torch.stack(sums).cpu() if len(sums) == len(times) - 1 else None
     history = History(times[1:], len(x), known, torch.tensor(accepted, dtype=torch.float64))
     return Ensemble(walkers.x, log_weight, times, history)

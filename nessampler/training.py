@@ -36,6 +36,7 @@ def fit(
     generator: torch.Generator,
     checkpoint: Path | None = None,
     progress: Callable[[int, int], None] | None = None,
+    report: Callable[..., None] | None = None,
     validate: Callable[[], Tensor | float] | None = None,
     every: int = 200,
     patience: int | None = None,
@@ -59,6 +60,7 @@ def fit(
         checkpoint: file written every `every` steps and at the end; if it exists, the fit goes on from it and ends
             with the same bits as an uninterrupted one.
         progress: called with steps done and in all.
+        report: called with the `loss` of each step.
         validate: held-out loss, computed with the averaged weights.
         every: steps between rows of the result, validations and checkpoints.
         patience: stop after that many validations without a new best; None goes to the end.
@@ -101,6 +103,8 @@ def fit(
         run.take(loss, next(batches), clip, ema_decay)
         if progress:
             progress(run.step, steps)
+        if report:
+            report(loss=run.losses[-1])
         if run.step % every == 0 or run.step == steps:
             run.note(run.mean_loss(), validate)
             run.stale = 0 if run.step <= patience_from else run.stale

@@ -210,7 +210,8 @@ def test_stored_walkers_and_draws_give_the_averages_of_the_target(wells: tuple[P
     assert error < 0.2
     assert abs(mean - exact) < 4 * error
     assert abs(x[:, 0].mean() + exact) > 4 * error  # negative control: the other sign would be seen
-    draws = data["posterior"]["x"].values[0]
+    assert data["posterior"]["x"].shape == (4, 150, 2)
+    draws = data["posterior"]["x"].values.reshape(-1, 2)
     assert {tuple(row) for row in draws} <= {tuple(row) for row in x}
     assert abs(draws[:, 0].mean() - mean) < 4 * error
 

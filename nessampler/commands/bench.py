@@ -54,7 +54,8 @@ def bench(
     where = out or Path("runs") / f"bench-{suite}"
     errors = Console(stderr=True)
     try:
-        rows = run_grid(grid, where, say=Progress(errors).say)
+        with Progress(errors) as progress:
+            rows = run_grid(grid, where, say=progress.say)
     except KeyboardInterrupt:
         errors.print(
             f"\ninterrupted; finished cells are kept in {where}. To go on: the same command",

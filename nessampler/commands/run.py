@@ -51,7 +51,8 @@ def run(
     chosen = config.run
     where = out or Path("runs") / f"{config.name}-{chosen.method}-{chosen.preset}-{chosen.seed}"
     try:
-        result = carry_out(config, path.parent, where, resume=resume, listener=Progress(errors))
+        with Progress(errors) as listener:
+            result = carry_out(config, path.parent, where, resume=resume, listener=listener)
     except KeyboardInterrupt:
         again = f"nessampler run {where / 'config.toml'} --out {where} --resume"
         errors.print(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from html import escape
 from typing import Any
 
 from nessampler.errors import InputError
@@ -93,6 +94,9 @@ class FreeEnergy:
             return self
         total = math.hypot(self.std_error, error)
         return replace(self, std_error=total, ci95=(self.delta_f - Z95 * total, self.delta_f + Z95 * total))
+
+    def _repr_html_(self) -> str:
+        return f"<pre>{escape(str(self))}</pre>"
 
     def __str__(self) -> str:
         warned = "".join(f"\n  {flag.code}: {flag.message}" for flag in self.flags)

@@ -8,26 +8,30 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from jaxtyping import Float
 from torch import Tensor
 from torch.distributions.transforms import Transform
 
 from nessampler.diagnostics import disagreement, disjoint_supports
 from nessampler.errors import InputError
 from nessampler.estimators import Bounds, Flag, FreeEnergy, bounds, jarzynski, pareto_k
+from nessampler.methods.arviz_export import works_data
 from nessampler.methods.effort import Effort
-from nessampler.methods.end_checks import check_end_states
+from nessampler.methods.end_checks import check_end_states, check_energies_of_ends
 from nessampler.methods.ends import Ends, generator_for, split_by_time
+from nessampler.methods.front_door import two_states
 from nessampler.methods.ladder import MARGIN, RUNGS, Ladder, Method
 from nessampler.methods.ledger import Ledger
 from nessampler.methods.rungs import Structure, structure_of
 from nessampler.methods.stage import Pilot, Stage
+from nessampler.methods.tables import flag_lines, html, rungs_frame
 from nessampler.methods.transport import Works
 from nessampler.methods.verdict import Verdict, judge
 from nessampler.targets import Tally, Target, carry
 
 if TYPE_CHECKING:
+    from arviz import InferenceData
     from matplotlib.figure import Figure
+    from pandas import DataFrame
 
 __all__ = ["Difference", "RungResult", "free_energy"]
 
@@ -49,7 +53,7 @@ class RungResult:
     note: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Difference:
     """ΔF = F_B - F_A in kT with everything that supports it.
 
@@ -87,8 +91,26 @@ class Difference:
         """Second-law bounds from the chosen rung's works."""
         return self.rung.bounds
 
+    def to(self, unit: str, temperature: float | None = None) -> FreeEnergy:
+        """ΔF in "kcal/mol" or "kJ/mol", at a temperature in kelvin: see `FreeEnergy.to`."""
+        return self.delta_f.to(unit, temperature)
+
+    def to_dataframe(self) -> DataFrame:
+        """One row per rung: value, error, interval, overlap, ESS, Pareto k, evaluations, seconds, flags."""
+        return rungs_frame(self)
+
+    def to_arviz(self) -> InferenceData:
+        """Works of every rung, as in `works.nc`: see `methods.arviz_export.works_data`."""
+        return works_data(self)
+
+    def _repr_html_(self) -> str:
+        return html(str(self), rungs_frame(self))
+
+    def __repr__(self) -> str:
+        return f"<Difference {str(self.delta_f).splitlines()[0]}; {self.chosen}, {self.verdict.level}>"
+
     def __str__(self) -> str:
-        return f"{self.delta_f}\n{self.verdict.text}"
+        return f"{self.delta_f}\n{self.verdict.text}{flag_lines(self.flags, self.delta_f.flags)}"
 
     def plot(self) -> Figure:
         """Works of the chosen rung, which cross at ΔF, beside ΔF from growing parts of them; `savefig` writes it."""
@@ -99,11 +121,14 @@ class Difference:
 
 
 def free_energy(
-    target_a: Target,
-    target_b: Target,
-    samples_a: Float[Tensor, " *batch_a"],
-    samples_b: Float[Tensor, " *batch_b"],
+    target_a: object,
+    target_b: object,
+    samples_a: Any,
+    samples_b: Any,
     *,
+    dim: int | tuple[int, ...] | None = None,
+    temperature: Any = None,
+    topology: Any = None,
     method: Method = "auto",
     coordinates: Transform | None = None,
     structure: Structure | None = None,
@@ -112,6 +137,8 @@ def free_energy(
     endstate_evaluations: tuple[Tally | int, Tally | int] = (0, 0),
     endstate_flags: Sequence[Flag] = (),
     say: Callable[[str], None] = lambda _: None,
+    progress: Callable[[int, int, str], None] = lambda done, total, what: None,
+    report: Callable[..., None] = lambda **_: None,
     checkpoint: Path | None = None,
 ) -> Difference:
     r"""$\Delta F = F_B - F_A = -\log(Z_B / Z_A)$ between two densities, from equilibrium samples of both.
@@ -120,9 +147,14 @@ def free_energy(
     learned changes the variance, never the answer: works are exact for every map and every network.
 
     Args:
-        target_a, target_b: densities with one event shape; energies in kT.
+        target_a, target_b: densities with one event shape: whatever `sample` takes (a callable is a **log density**,
+            a target has its energy in kT), or an OpenMM `System`, `Simulation` or openmmtools `ThermodynamicState`.
         samples_a, samples_b: `(n, *event)` of independent samples, or `(chains, draws, *event)` of time-ordered,
-            correlated ones, float64 best. The counts may differ.
+            correlated ones, float64 best. The counts may differ. Of a molecule, positions in nm, a quantity of length,
+            an mdtraj trajectory, which is one chain, or several of one length.
+        dim: shape of one sample of two callables; by default its last dimension.
+        temperature: in kelvin, of an OpenMM `System`; a simulation takes it from its integrator.
+        topology: of a molecule, by which it is seen in internal coordinates; simulations and trajectories have one.
         method: plain, map, fields, switching, feat, or auto, which climbs while pilots on the select block say it pays;
             or tfep, flow matching for comparison.
         coordinates: a bijection from samples to a vector in which maps work well; its attribute `circular`, if any,
@@ -133,11 +165,14 @@ def free_energy(
         endstate_evaluations: what the samples of A and B cost, for the ledger: a `Tally`, or the number of gradients.
         endstate_flags: doubts about the samples that the caller knows of.
         say: told what is going on, one line at a time.
+        progress: told what is done, of how much, and of what.
+        report: told numbers as they stand by keyword: `loss`; `delta_f`, `std_error` and `overlap` of a rung's pilot.
         checkpoint: a file where training leaves its state, to go on from.
 
     Raises:
-        InputError: shapes that differ, NaN samples, too few of them, an unknown method, samples outside the
-            support of their state, exchanged, or of another state altogether.
+        InputError: shapes that differ, NaN samples, too few of them, an unknown method, an energy that is of the wrong
+            shape or NaN at the first samples of its state, samples outside the support of their state, exchanged, or
+            of another state altogether.
 
     References:
         Bennett, Efficient estimation of free energy differences from Monte Carlo data, 1976; Jarzynski, Targeted
@@ -152,6 +187,18 @@ def free_energy(
         True
     """
     effort = effort or Effort()
+    target_a, target_b, samples_a, samples_b, coordinates = two_states(
+        target_a,
+        target_b,
+        samples_a,
+        samples_b,
+        dim=dim,
+        temperature=temperature,
+        topology=topology,
+        coordinates=coordinates,
+        fit=effort.blocks[0],
+        seed=seed,
+    )
     chains_a, chains_b, correlated = _checked_samples(target_a, samples_a, samples_b)
     structure = structure_of(target_a, target_b) if structure is None else structure
     coordinates = structure.coordinates if coordinates is None else coordinates
@@ -161,10 +208,11 @@ def free_energy(
     fit, select, evaluate = split_by_time(chains_a, chains_b, effort.blocks, correlated)
     given = [n if isinstance(n, Tally) else Tally(gradient=n) for n in endstate_evaluations]
     with ends.counted[0].stage("checks"), ends.counted[1].stage("checks"):
+        check_energies_of_ends(ends, fit)
         endstate_flags = (*endstate_flags, *check_end_states(ends, fit, seed=seed))
     spent_a, spent_b = (n + c.tally("checks") for n, c in zip(given, ends.counted, strict=True))
     ledger = Ledger(ends.counted, (spent_a, spent_b))
-    stage = Stage(ends, fit, select, effort, ledger, seed, say, checkpoint)
+    stage = Stage(ends, fit, select, effort, ledger, seed, say, progress, report, checkpoint)
     ladder = Ladder(stage, structure.rungs, len(evaluate))
     pilots, chosen = ladder.climb(method)
     rungs = []
@@ -174,7 +222,9 @@ def free_energy(
         if climbed:
             say(f"{name}: works on the evaluate block")
             with ledger.charge(name, "sampling", pilot.network):
-                works = pilot.transport.works(evaluate, generator=generator_for(seed, f"evaluate {name}"))
+                generator = generator_for(seed, f"evaluate {name}")
+                told = stage.watched(f"{name}: evaluate block")
+                works = pilot.transport.works(evaluate, generator=generator, progress=told)
         rungs.append(_rung(pilot, works, climbed, ledger, pilots, chosen, seed))
     return _result(method, rungs, chosen, stage, endstate_flags)
 

@@ -10,10 +10,12 @@ from nessampler.estimators import Flag
 from nessampler.methods.ends import Block, Ends, generator_for
 from nessampler.stein import SteinCheck, stein_check
 from nessampler.targets import Target, energy_and_score
+from nessampler.targets.callable import check_energies
 
-__all__ = ["check_end_states"]
+__all__ = ["check_end_states", "check_energies_of_ends"]
 
 MOST_SAMPLES = 1000  # of each end
+FIRST = 8  # of each end, whose energies are looked at before anything else is asked of a density
 PROBES = 200
 EDGE = 0.015  # share of displaced samples without density above which a density counts as cut off
 
@@ -41,6 +43,21 @@ def check_end_states(ends: Ends, fit: Block, *, seed: int = 0) -> tuple[Flag, ..
         if check.grossly_wrong:
             raise InputError(f"samples must come from their own state: {check.describe(name)}")
     return tuple(flag for name, check in wrong.items() for flag in check.flags(name))
+
+
+def check_energies_of_ends(ends: Ends, fit: Block) -> None:
+    """Energies of the first samples of each end in its own state, and in the other.
+
+    Raises:
+        InputError: naming the state, where its density fails, or gives another shape than one number per sample, NaN
+            or −inf.
+    """
+    for state, target in (("A", ends.a), ("B", ends.b)):
+        for name, x in (("A", fit.flat_a[:FIRST]), ("B", fit.flat_b[:FIRST])):
+            try:
+                check_energies(target, x)
+            except InputError as error:
+                raise InputError(f"state {state} at samples of {name}: {error}") from error
 
 
 def _check(target: Target, x: Tensor, name: str, ends: Ends, correlated: bool, seed: int) -> SteinCheck | None:

@@ -162,10 +162,6 @@ def train_fields(
     training, generator = stage.effort.feat, generator_for(stage.seed, "training batches")
     file, held_out = stage.checkpoint, next(batches(True, 4096, generator_for(stage.seed, "validation batch")))
 
-    def progress(done: int, total: int) -> None:
-        if done % max(1, total // 5) == 0:
-            stage.say(f"feat: trained {done} of {total} steps")
-
     return fit(
         network,
         objective,
@@ -177,7 +173,8 @@ def train_fields(
         validate=lambda: objective(held_out),
         patience=training.patience,
         every=max(1, training.steps // 20),
-        progress=progress,
+        progress=stage.watched("feat: training"),
+        report=stage.report,
     )
 
 

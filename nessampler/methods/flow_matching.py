@@ -82,10 +82,6 @@ def _train(stage: Stage, ends: StandardisedEnds, network: VelocityNetwork) -> li
     batches = _pairs(ends, ends.u_a, ends.u_b, training.batch_size, generator)
     held_out = next(_pairs(ends, ends.held_a, ends.held_b, 4096, generator_for(seed, "validation of flow matching")))
 
-    def progress(done: int, total: int) -> None:
-        if done % max(1, total // 5) == 0:
-            stage.say(f"tfep: trained {done} of {total} steps")
-
     return fit(
         network,
         objective,
@@ -97,7 +93,8 @@ def _train(stage: Stage, ends: StandardisedEnds, network: VelocityNetwork) -> li
         validate=lambda: objective(held_out),
         patience=training.patience,
         every=max(1, training.steps // 20),
-        progress=progress,
+        progress=stage.watched("tfep: training"),
+        report=stage.report,
     )
 
 

@@ -82,9 +82,10 @@ class Ladder:
         generator = generator_for(stage.seed, f"pilot {name} {transport.description}")
         before = self._spent(name)
         with stage.ledger.charge(name, "training", network):
-            works = transport.works(stage.select, generator=generator)
+            works = transport.works(stage.select, generator=generator, progress=stage.watched(f"{name}: pilot"))
         carrying = self._scale * (self._spent(name) - before)
         estimate = transport.estimate(works, seed=stage.seed)
+        stage.report(delta_f=estimate.delta_f, std_error=estimate.std_error, overlap=estimate.overlap)
         stage.say(f"{name} ({transport.description}) on the select block: {_short(estimate)}")
         return Pilot(transport, works, estimate, self._spent(name) + carrying, carrying, network)
 

@@ -44,7 +44,8 @@ def train_on_works(stage: Stage, ends: AlignedEnds, network: LatticeNetwork) -> 
             validate=lambda: objective(held_out),
             patience=training.patience,
             every=max(1, training.steps // 8),
-            progress=lambda k, n: stage.say(f"feat: trained {k} of {n} steps") if k % max(1, n // 4) == 0 else None,
+            progress=stage.watched("feat: training"),
+            report=stage.report,
         ),
     )
 

@@ -23,12 +23,13 @@ from nessampler.methods.ends import generator_for, split_by_time
 from nessampler.methods.ladder import Method
 from nessampler.methods.rungs.one_sided import ONE_SIDED
 from nessampler.methods.rungs.structure import Structure
+from nessampler.methods.tables import flag_lines, html
 from nessampler.targets import AnglesAndNormals, Gaussian, Tally, Target, TransformedTarget, carry
 
 __all__ = ["Absolute", "absolute_free_energy"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Absolute:
     r"""$F = -\log Z$ of one state, in kT.
 
@@ -67,8 +68,19 @@ class Absolute:
             return no_estimate(**common)
         return estimate(mine.delta_f - theirs.delta_f, mine.std_error**2 + theirs.std_error**2, **common)
 
+    def to(self, unit: str, temperature: float | None = None) -> FreeEnergy:
+        """F in "kcal/mol" or "kJ/mol", at a temperature in kelvin: see `FreeEnergy.to`."""
+        return self.free_energy.to(unit, temperature)
+
+    def _repr_html_(self) -> str:
+        return html(str(self), self.difference.to_dataframe())
+
+    def __repr__(self) -> str:
+        return f"<Absolute {str(self).splitlines()[0]}; {self.difference.chosen}, {self.difference.verdict.level}>"
+
     def __str__(self) -> str:
-        return str(self.free_energy).replace("ΔF", "F", 1)
+        text = str(self.free_energy).replace("ΔF", "F", 1)
+        return f"{text}{flag_lines(self.difference.flags, self.free_energy.flags)}"
 
 
 def absolute_free_energy(

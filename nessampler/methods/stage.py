@@ -17,9 +17,13 @@ from nessampler.methods.ends import Block, Ends
 from nessampler.methods.ledger import CountsEvaluations, Ledger
 from nessampler.methods.transport import Transport, Works
 
-__all__ = ["Candidate", "Pilot", "Rung", "Say", "Stage"]
+__all__ = ["Advance", "Candidate", "Pilot", "Report", "Rung", "Say", "Stage"]
 
 Say = Callable[[str], None]
+Advance = Callable[[int, int, str], None]
+"""Told what is done, of how much, and of what."""
+Report = Callable[..., None]
+"""Told current numbers by name, such as `loss`; None for one that is not known."""
 
 Candidate = tuple[Transport, CountsEvaluations | None]
 """A transport ready to run, and the fields or network whose evaluations are billed, if there are any."""
@@ -66,6 +70,7 @@ class Stage:
         effort, ledger: what to spend, and whom to charge.
         seed: streams of random numbers derive from it.
         say: told what is going on, one line at a time.
+        progress, report: told how far it is, and the numbers as they stand.
         checkpoint: where training may leave its state.
         metrics: rows of training curves, see `log`.
         below: the pilots of the rungs below, by name.
@@ -78,9 +83,15 @@ class Stage:
     ledger: Ledger
     seed: int = 0
     say: Say = lambda _: None
+    progress: Advance = lambda done, total, what: None
+    report: Report = lambda **_: None
     checkpoint: Path | None = None
     metrics: list[dict] = field(default_factory=list)
     below: dict[str, Pilot] = field(default_factory=dict)
+
+    def watched(self, what: str) -> Callable[[int, int], None]:
+        """Tells how far a part of this is."""
+        return lambda done, total: self.progress(done, total, what)
 
     def log(self, network: str, rows: Iterable[Mapping[str, Any]]) -> None:
         """Append the training curve of a network; a run may train several."""

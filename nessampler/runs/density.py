@@ -6,12 +6,8 @@ import time
 from importlib.metadata import version
 from typing import Any
 
-import torch
-from torch import Tensor
-
 from nessampler.methods.density.result import Sampled
 from nessampler.methods.density.sample import DensityEffort, sample_density
-from nessampler.methods.ends import generator_for
 from nessampler.runs.config import DensityConfig
 from nessampler.runs.density_problem import PreparedDensity, prepare_density
 from nessampler.runs.density_report import compose
@@ -37,6 +33,7 @@ def carry_out_density(config: DensityConfig, directory: RunDirectory, listener: 
         effort=DensityEffort(**config.sampling.model_dump()),
         say=listener.say,
         progress=listener.advance,
+        report=listener.report,
         checkpoint=checkpoint,
         device=config.run.device,
     )
@@ -54,15 +51,8 @@ def _write(
     directory.write_model({} if annealing is None else annealing.state)
     directory.write_metrics(result.metrics)
     evidence = evidence_of(prepared.problem, result)
-    directory.write_samples(result, _draws(result, seed), evidence.groups())
+    directory.write_samples(result, seed, evidence.groups())
     report = compose(table, evidence, config=(directory.path / "config.toml").read_text(encoding="utf-8"))
     write_report(report, directory.path / "report.html")
     save_figures(report, directory.path)
     directory.write_json("result.json", table)  # last: its presence says that the run is finished
-
-
-def _draws(result: Sampled, seed: int) -> Tensor | None:
-    """Unweighted samples; None where every weight vanishes."""
-    if not bool(torch.isfinite(result.log_weight).any()):
-        return None
-    return result.draws(generator=generator_for(seed, "draws", result.x.device))

@@ -80,6 +80,8 @@ def _estimate(config: DifferenceConfig, prepared: Prepared, out: Path, listener:
         endstate_evaluations=prepared.evaluations,
         endstate_flags=prepared.flags,
         say=listener.say,
+        progress=listener.advance,
+        report=listener.report,
         checkpoint=out / "training.safetensors",
     )
 

@@ -7,17 +7,20 @@ import io
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from safetensors.torch import save_file
 from torch import Tensor
 
 from nessampler._files import write_atomically
 from nessampler.errors import InputError
+from nessampler.methods.arviz_export import samples_data, works_data
 from nessampler.methods.density.result import Sampled
 from nessampler.methods.difference import Difference
 from nessampler.runs import config as configuration
+
+if TYPE_CHECKING:
+    from arviz import InferenceData
 
 __all__ = ["RunDirectory"]
 
@@ -88,42 +91,21 @@ class RunDirectory:
         self._write("model.safetensors", lambda path: save_file(tensors, str(path)))
 
     def write_works(self, result: Difference, observed: Mapping[str, dict[str, Any]]) -> None:
-        """`works.nc`: an ArviZ InferenceData with groups `forward` and `reverse`, two variables per rung.
+        """`works.nc`: works of every rung, see `works_data`; what was observed of the end states in other groups."""
+        self._write_inference_data("works.nc", works_data(result), observed)
 
-        Rungs that were not climbed have the works of their pilot in `pilot_forward` and `pilot_reverse`. What was
-        observed of the end states follows in groups of its own.
+    def write_samples(self, result: Sampled, seed: int, evidence: Mapping[str, dict[str, Any]]) -> None:
+        """`samples.nc`: draws, absent where every weight vanishes, and weighted walkers, see `samples_data`; then what
+        the figures show.
         """
-        groups: dict[str, dict[str, Any]] = {}
-        for rung in result.rungs:
-            prefix = "" if rung.block == "evaluate" else "pilot_"
-            for direction, work in zip(("forward", "reverse"), rung.works, strict=True):
-                variables = groups.setdefault(prefix + direction, {})
-                draws = (("chain", "draw"), np.atleast_2d(work))
-                correlated = int(np.ndim(work) == 2)  # a single chain, or independent works: both are one row here
-                variables[f"work_{rung.name}"] = (*draws, {"units": "kT", "correlated": correlated})
-                variables[f"log_weight_{rung.name}"] = (draws[0], -draws[1])
-        self._write_inference_data("works.nc", groups | dict(observed))
+        self._write_inference_data("samples.nc", samples_data(result, seed=seed), evidence)
 
-    def write_samples(self, result: Sampled, draws: Tensor | None, evidence: Mapping[str, dict[str, Any]]) -> None:
-        """`samples.nc`: an ArviZ InferenceData.
+    def _write_inference_data(self, name: str, data: InferenceData, more: Mapping[str, Mapping[str, Any]]) -> None:
+        import xarray  # takes a while to import
 
-        Groups: `posterior`, unweighted draws `x` (absent where every weight vanishes); `walkers`, the walkers `x`
-        themselves; `sample_stats`, the `log_weight` of each walker; then what the figures show.
-        """
-        log_weight = ("chain", "draw"), result.log_weight.cpu().numpy()[None]
-        groups: dict[str, dict[str, Any]] = {
-            "posterior": {} if draws is None else {"x": _variable(draws)},
-            "sample_stats": {"log_weight": (*log_weight, {"of": "the walkers in group walkers, row by row"})},
-            "walkers": {"x": _variable(result.x), "log_weight": log_weight},
-        }
-        self._write_inference_data("samples.nc", {n: group for n, group in groups.items() if group} | dict(evidence))
-
-    def _write_inference_data(self, name: str, groups: Mapping[str, Mapping[str, Any]]) -> None:
-        import arviz  # takes a second to import
-        import xarray
-
-        datasets: dict[str, Any] = {group: xarray.Dataset(variables) for group, variables in groups.items()}
-        data = arviz.InferenceData(warn_on_custom_groups=False, **datasets)
+        if more:
+            datasets = {group: xarray.Dataset(variables) for group, variables in more.items()}
+            data.add_groups(datasets, warn_on_custom_groups=False)
         self._write(name, lambda path: data.to_netcdf(str(path)))
 
     def _write(self, name: str, write: Callable[[Path], Any]) -> None:
@@ -133,9 +115,3 @@ class RunDirectory:
 def _difference(before: configuration.Config, now: configuration.Config) -> str:
     old, new = before.model_dump(), now.model_dump()
     return ", ".join(k for k in new if old.get(k) != new[k])
-
-
-def _variable(x: Tensor) -> tuple[tuple[str, ...], np.ndarray]:
-    """Walkers `(n, *event)` as one chain."""
-    axes = ("chain", "draw", *(f"axis_{k}" for k in range(x.ndim - 1)))
-    return axes, x.detach().cpu().numpy()[None]

@@ -17,3 +17,7 @@ class Listener(Protocol):
     def advance(self, done: int, total: int, what: str) -> None:
         """How far a long stage is."""
         ...
+
+    def report(self, **numbers: float | None) -> None:
+        """Numbers as they stand: `loss`, `ess`, `r_squared`, or `delta_f` with `std_error` and `overlap`, in kT."""
+        ...

@@ -15,7 +15,7 @@ from torch.distributions import Distribution, Independent, constraints
 from nessampler.errors import InputError
 from nessampler.targets.protocol import Target
 
-__all__ = ["DistributionTarget", "LogDensity", "as_target", "check_target", "shape_of_event"]
+__all__ = ["DistributionTarget", "LogDensity", "as_target", "check_energies", "check_target", "shape_of_event"]
 
 
 def as_target(
@@ -166,10 +166,21 @@ def check_target(target: Target, x: Tensor, *, gradient: bool = True) -> None:
     position = x.detach().clone().requires_grad_(gradient)
     with torch.enable_grad():
         energy = _tried(target.energy, position)
-    _check_energies(energy, x)
+    _check_values(energy, x)
+    _check_support(energy, x)
     if gradient:
         score = _tried(lambda p: _score(target, p, energy), position)
         _check_scores(score.detach(), energy.detach(), x)
+
+
+def check_energies(target: Target, x: Tensor) -> None:
+    """Evaluate the energy of a few points, and say by name what could not be one; +inf, zero density, can.
+
+    Raises:
+        InputError: an energy of the wrong shape or dtype, NaN, or −inf; a target that fails on these points.
+    """
+    with torch.no_grad():
+        _check_values(_tried(target.energy, x), x)
 
 
 def shape_of_event(shape: int | tuple[int, ...] | torch.Size) -> torch.Size:
@@ -205,7 +216,7 @@ def _check_points(target: Target, x: Tensor) -> None:
         raise InputError(f"starting points must be finite: got {_where(~torch.isfinite(x), x)}; check the base")
 
 
-def _check_energies(energy: object, x: Tensor) -> None:
+def _check_values(energy: object, x: Tensor) -> None:
     if not isinstance(energy, Tensor) or energy.shape != (len(x),):
         raise InputError(
             f"an energy has one number per walker, shape ({len(x)},) for walkers {tuple(x.shape)}: got "
@@ -227,6 +238,9 @@ def _check_energies(energy: object, x: Tensor) -> None:
             raise InputError(
                 f"{rule}: walker {walker} has {_value(energy[walker])} at x = {_point(x[walker])}; {remedy}"
             )
+
+
+def _check_support(energy: Tensor, x: Tensor) -> None:
     if bool((energy == torch.inf).all()):
         raise InputError(
             f"some starting points must lie inside the support: all {len(x)} have energy +inf, such as {_point(x[0])}; "

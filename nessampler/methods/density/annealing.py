@@ -54,10 +54,11 @@ class Annealing:
         chunk_size: int = 4096,
         device: torch.device | str = "cpu",
         progress: Callable[[int, int], None] | None = None,
+        watch: Callable[[float], None] | None = None,
     ) -> Ensemble:
         """n fresh walkers, from the base to the target."""
         x = self.path.start.sample(n, generator=generator)  # pyright: ignore[reportAttributeAccessIssue]
-        return self._run(x.to(device, self.dtype), self.times, generator, chunk_size, progress)
+        return self._run(x.to(device, self.dtype), self.times, generator, chunk_size, progress, watch)
 
     def reverse(
         self,
@@ -66,6 +67,7 @@ class Annealing:
         generator: torch.Generator,
         chunk_size: int = 4096,
         progress: Callable[[int, int], None] | None = None,
+        watch: Callable[[float], None] | None = None,
     ) -> Ensemble:
         """Walkers from samples of the target back to the base; `log_z_ratio` estimates minus that of `draw`.
 
@@ -77,7 +79,7 @@ class Annealing:
                 f"samples of the target must have event shape {tuple(self.path.end.event_shape)}: "
                 f"got {tuple(x.shape[1:])}; pass one row per sample"
             )
-        return self._run(x.to(self.dtype), self.times[::-1], generator, chunk_size, progress)
+        return self._run(x.to(self.dtype), self.times[::-1], generator, chunk_size, progress, watch)
 
     def _run(
         self,
@@ -86,5 +88,7 @@ class Annealing:
         generator: torch.Generator,
         chunk_size: int,
         progress: Callable[[int, int], None] | None,
+        watch: Callable[[float], None] | None,
     ) -> Ensemble:
-        return simulate(self.kernel, self.path, times, x, generator=generator, chunk_size=chunk_size, progress=progress)
+        options = {"chunk_size": chunk_size, "progress": progress, "watch": watch}
+        return simulate(self.kernel, self.path, times, x, generator=generator, **options)

@@ -50,6 +50,7 @@ def least_squares(
     device: torch.device | str = "cpu",
     say: Callable[[str], None] = lambda _: None,
     progress: Callable[[int, int, str], None] = lambda *_: None,
+    report: Callable[..., None] = lambda **_: None,
 ) -> Solved:
     r"""Solve for the drift on pilot walkers, place the times where its residual is, and measure the flow's error.
 
@@ -69,7 +70,7 @@ def least_squares(
         tolerance: of log Z.
         dtype, device: of walkers.
         generator: source of randomness.
-        say, progress: told what happens, and how far it is.
+        say, progress, report: told what happens, how far it is, and `r_squared` so far.
 
     Raises:
         InputError: fewer pilots than four for each field.
@@ -85,6 +86,11 @@ def least_squares(
             f"set pilot_walkers to {4 * fields.size} or more, or choose a smaller dictionary"
         )
     relax = HMC(path, tuning.step_sizes, mover.leapfrog_steps, mover.mass, mover.repeats)
+
+    def tell(done: int, total: int, r_squared: float) -> None:
+        progress(done, total, "solving the drift")
+        report(r_squared=r_squared)
+
     drift = solve_drift(
         path,
         fields,
@@ -93,7 +99,7 @@ def least_squares(
         relax=relax,
         order=2,
         generator=generator,
-        progress=lambda k, n, r2: progress(k, n, f"solving the drift, R² {r2:.3f}"),
+        progress=tell,
     )
     say(f"drift solved in {fields.size} fields: held-out R² {min(drift.r_squared):.3f} at worst")
     times = production_times(drift, steps)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -17,9 +18,10 @@ from nessampler.methods.density.problem import DensityProblem
 from nessampler.methods.density.result import Sampled
 from nessampler.methods.density.sample import DensityEffort, sample_density
 from nessampler.methods.ends import generator_for
+from nessampler.methods.front_door import density_of
 from nessampler.paths import LinearPath
 from nessampler.targets import Target
-from nessampler.targets.callable import as_target, check_target
+from nessampler.targets.callable import check_target
 from nessampler.targets.phi4 import Phi4
 
 __all__ = ["sample"]
@@ -32,6 +34,8 @@ def sample(
     *,
     dim: int | tuple[int, ...] | None = None,
     batched: bool = True,
+    gradient: Callable[[np.ndarray], np.ndarray] | None = None,
+    temperature: Any = None,
     base: Target | None = None,
     method: Literal["ais", "smc", "lsq", "nets", "auto"] = "auto",
     seed: int = 0,
@@ -42,6 +46,7 @@ def sample(
     dtype: torch.dtype = torch.float64,
     say: Callable[[str], None] = lambda _: None,
     progress: Callable[[int, int, str], None] = lambda done, total, what: None,
+    report: Callable[..., None] = lambda **_: None,
     checkpoint: Path | None = None,
     device: str = "cpu",
 ) -> Sampled:
@@ -51,10 +56,15 @@ def sample(
     with the moments of short chains is fitted first; it knows the modes that these chains found, and no others.
 
     Args:
-        density: a batched **log density** in torch, `(n, *event)` to `(n,)`; a `torch.distributions.Distribution`; or
-            a target with `event_shape` and `energy`.
+        density: a batched **log density** in torch or numpy, `(n, *event)` to `(n,)`; a
+            `torch.distributions.Distribution`; a `bridgestan.StanModel` or a `pymc.Model`, which are sampled on their
+            unconstrained parameters; an OpenMM `System` or `Simulation` that is held in place; or a target with
+            `event_shape` and `energy`.
         dim: shape of one point, needed for a callable: `3` is `(3,)`.
         batched: whether a callable takes many points at once.
+        gradient: of a log density in numpy; without it, differences of energies steer the walkers, two energies a
+            coordinate, which the counts of gradients do not tell.
+        temperature: in kelvin, of an OpenMM `System`.
         base: where to start: a density with `sample(n, *, generator)` and `log_z` that covers the target.
         method: ais, smc, lsq (a drift solved in closed form), nets (a learned one), or auto.
         seed: the same seed gives the same result.
@@ -67,6 +77,7 @@ def sample(
         dtype: of the walkers.
         say: told what is going on, one line at a time.
         progress: told what is done, of how much, and of what.
+        report: told numbers as they stand by keyword: `loss`, `ess`, `r_squared`.
         checkpoint: a file where training leaves its state, to go on from.
         device: of walkers and networks.
 
@@ -81,7 +92,7 @@ def sample(
         >>> abs(found.log_z.value - torch.log(torch.tensor(2 * torch.pi))) < 4 * found.log_z.std_error + 0.01
         tensor(True)
     """
-    target = as_target(density, event_shape=dim, batched=batched)
+    target = density_of(density, dim=dim, batched=batched, gradient=gradient, temperature=temperature)
     lattice = isinstance(target, Phi4)
     mass: Mass = UnitMass()
     if base is None:
@@ -113,6 +124,7 @@ def sample(
         effort=effort or DensityEffort(),
         say=say,
         progress=progress,
+        report=report,
         checkpoint=checkpoint,
         device=device,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -34,6 +35,7 @@ def refined(
     generator: torch.Generator,
     device: str,
     progress: Callable[[int, int, str], None],
+    report: Callable[..., None],
 ) -> tuple[Annealing, CountedField]:
     """Train on the PINN loss, with flow and HMC as the closed form uses them; `metrics` gets the training curve."""
     annealing, drift = solved.annealing, solved.drift.field
@@ -43,8 +45,9 @@ def refined(
     x = path.start.sample(TRAINING_WALKERS, generator=generator).to(device, annealing.dtype)  # pyright: ignore
     network = network_for(drift, x, generator)
 
-    def report(now: NetsProgress) -> None:
-        progress(now.step, now.steps, f"training, loss {now.loss:.3g}, pilot ESS {now.ess:.3f}")
+    def tell(now: NetsProgress) -> None:
+        progress(now.step, now.steps, "training")
+        report(loss=now.loss, ess=None if math.isnan(now.ess) else now.ess)
 
     def kernel(module: torch.nn.Module) -> Compose:
         return Compose(replace(flow, field=NetworkField(module)), relax)
@@ -60,7 +63,7 @@ def refined(
             curriculum=0.0,
             first_time=1.0,
             checkpoint=checkpoint,
-            progress=report,
+            progress=tell,
             generator=generator,
         )
     rows = zip(done.steps, done.loss, done.ess, strict=True)

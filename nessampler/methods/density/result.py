@@ -12,13 +12,17 @@ from torch import Tensor
 from nessampler.errors import InputError
 from nessampler.estimators import Bounds, Flag
 from nessampler.estimators.log_z import LogZ
+from nessampler.methods.arviz_export import CHAINS, samples_data
 from nessampler.methods.density.annealing import Annealing
+from nessampler.methods.tables import attempts_frame, flag_lines, html
 from nessampler.methods.verdict import Verdict
 from nessampler.simulate import Ensemble
 from nessampler.weights import LogWeights, systematic
 
 if TYPE_CHECKING:
+    from arviz import InferenceData
     from matplotlib.figure import Figure
+    from pandas import DataFrame
 
 __all__ = ["Attempt", "PathQuality", "Sampled"]
 
@@ -72,7 +76,7 @@ class Attempt:
     note: str = ""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Sampled:
     """Weighted samples of a density and its log Z, with everything that supports them.
 
@@ -149,9 +153,23 @@ class Sampled:
             raise InputError(f"more walkers need a frozen transport: {self.chosen} has none; choose ais, lsq or nets")
         return annealing.draw(n, generator=generator, device=self.x.device)
 
+    def to_dataframe(self) -> DataFrame:
+        """One row per attempt: log Z, error, interval, ESS, Pareto k, evaluations, seconds, flags."""
+        return attempts_frame(self)
+
+    def to_arviz(self, *, chains: int = CHAINS, seed: int = 0) -> InferenceData:
+        """Unweighted draws in chains, and the weighted walkers: see `methods.arviz_export.samples_data`."""
+        return samples_data(self, chains=chains, seed=seed)
+
+    def _repr_html_(self) -> str:
+        return html(str(self), attempts_frame(self))
+
+    def __repr__(self) -> str:
+        return f"<Sampled {str(self.log_z).splitlines()[0]}; {self.chosen}, {self.verdict.level}>"
+
     def __str__(self) -> str:
         told = f"\nBase or path were told of {self.knowledge}." if self.knowledge else ""
-        return f"{self.log_z}\n{self.verdict.text}{told}"
+        return f"{self.log_z}\n{self.verdict.text}{told}{flag_lines(self.flags, self.log_z.flags)}"
 
     def plot(self) -> Figure:
         """Log-weights, ESS along the path and a marginal, of the attempt reported; `savefig` writes it."""

@@ -92,6 +92,7 @@ class _Context:
     device: str
     say: Callable[[str], None]
     progress: Callable[[int, int, str], None]
+    report: Callable[..., None]
     checkpoint: Path | None
 
     @property
@@ -112,6 +113,7 @@ def sample_density(
     effort: DensityEffort | None = None,
     say: Callable[[str], None] = lambda _: None,
     progress: Callable[[int, int, str], None] = lambda *_: None,
+    report: Callable[..., None] = lambda **_: None,
     checkpoint: Path | None = None,
     device: str = "cpu",
 ) -> Sampled:
@@ -126,7 +128,7 @@ def sample_density(
         method: see above.
         seed: the same seed gives the same result on the same machine.
         effort: what to spend.
-        say, progress: told what happens, and how far it is.
+        say, progress, report: told what happens, how far it is, and numbers as they stand (`loss`, `ess`, `r_squared`).
         checkpoint: where training leaves its state, to go on from.
         device: for walkers and networks.
 
@@ -156,7 +158,7 @@ def sample_density(
                 f"walkers start from a density with `sample` and `log_z`: {type(problem.path.start).__name__} has no "
                 f"{name}; choose a base such as Gaussian"
             )
-    context = _Context(problem, effort or DensityEffort(), seed, device, say, progress, checkpoint)
+    context = _Context(problem, effort or DensityEffort(), seed, device, say, progress, report, checkpoint)
     check_kernel(context.effort.kernel, method)
     context = replace(context, problem=_with_chains(context))
     metrics: list[Mapping[str, Any]] = []
@@ -256,6 +258,7 @@ def _attempt_nets(context: _Context, metrics: list[Mapping[str, Any]]) -> Attemp
             generator=context.generator("training"),
             device=context.device,
             progress=context.progress,
+            report=context.report,
         )
     seconds = {"pilot": pilot, "training": time.perf_counter() - started}
     return _carried(context, annealing, path, field, _quality(solved), context.effort.walkers, seconds)
@@ -335,6 +338,7 @@ def _solve(context: _Context, path: CountedPath) -> Solved:
         device=context.device,
         say=context.say,
         progress=context.progress,
+        report=context.report,
     )
 
 
@@ -364,7 +368,11 @@ def _carried(
     note: str = "",
 ) -> Attempt:
     problem, name = context.problem, annealing.name
-    options = {"chunk_size": problem.chunk_size, "progress": _told(context.progress, f"{name}: walkers")}
+    options = {
+        "chunk_size": problem.chunk_size,
+        "progress": _told(context.progress, f"{name}: walkers"),
+        "watch": lambda ess: context.report(ess=ess),
+    }
     started = time.perf_counter()
     with path.stage("sampling"):
         ensemble = annealing.draw(
@@ -377,6 +385,7 @@ def _carried(
     back = min(context.effort.reverse_walkers, walkers)
     if problem.target_samples is not None and back:
         started = time.perf_counter()
+        options["progress"] = _told(context.progress, f"{name}: walkers back")
         x = problem.target_samples(back, context.generator("target samples")).to(context.device)
         with path.stage("reverse"):
             reverse = annealing.reverse(x, generator=context.generator(f"reverse {name}"), **options)

@@ -209,12 +209,17 @@ def energies_at(path: Path, walkers: Walkers, t: float) -> Float[Tensor, " n"]:
     return path.energy(time, walkers.x).to(torch.float64)
 
 
+def _increment(path: Path, walkers: Walkers, here: Tensor, t: float) -> Float[Tensor, " n"]:
+    """Of the log-weights; a walker that left the support, where both energies are +inf, stays without weight."""
+    return torch.where(here == torch.inf, -torch.inf, here - energies_at(path, walkers, t))
+
+
 def next_time(path: Path, walkers: Walkers, log_weight: Float[Tensor, " n"], target: float) -> float:
     """The latest time up to 1 at which the conditional ESS of walkers is still `target`, by bisection to 1 %."""
     here = energies_at(path, walkers, walkers.time)
 
     def reached(t: float) -> bool:
-        return conditional_effective_sample_size(log_weight, here - energies_at(path, walkers, t)) >= target
+        return conditional_effective_sample_size(log_weight, _increment(path, walkers, here, t)) >= target
 
     early, late = walkers.time, 1.0
     if reached(late):
@@ -301,7 +306,7 @@ def pilot(
     found, lengths = [first], [0.0]
     while walkers.time < 1:
         t = next_time(path, walkers, weights.log_weight, conditional_ess) if given is None else given[len(found)]
-        increment = energies_at(path, walkers, walkers.time) - energies_at(path, walkers, t)
+        increment = _increment(path, walkers, energies_at(path, walkers, walkers.time), t)
         fraction = max(conditional_effective_sample_size(weights.log_weight, increment), 1e-6)
         lengths.append(lengths[-1] + math.sqrt(1 / fraction - 1))
         after = weights.add(increment)
