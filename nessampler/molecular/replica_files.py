@@ -46,6 +46,8 @@ def read_trajectory(path: Path, frames: int, atoms: int) -> Float[np.ndarray, "f
             f"{path} must hold {frames} frames of {atoms} atoms: got {angstrom.shape[:2]}; "
             "remove it to sample this replica again"
         )
+    if not np.isfinite(angstrom).all():
+        raise InputError(f"{path} must hold finite positions; remove it to sample this replica again")
     if not angstrom[-1, -1].any():  # netCDF fills what is missing with zeros, without a word
         raise InputError(f"{path} is cut off; remove it to sample this replica again")
     return angstrom / ANGSTROM

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
+import safetensors.torch
 import torch
-from safetensors.torch import load_file
+from safetensors import SafetensorError
 
 from nessampler.errors import InputError
 from nessampler.methods.density.again import rebuilt
@@ -15,6 +18,8 @@ from nessampler.runs.config import DensityConfig, load, resolve
 from nessampler.runs.density_problem import prepare_density
 
 __all__ = ["reopen"]
+
+T = TypeVar("T")
 
 
 def reopen(run: str | Path) -> Annealing:
@@ -43,7 +48,16 @@ def reopen(run: str | Path) -> Annealing:
     config = resolve(load(folder / "config.toml"), source=str(folder / "config.toml"))
     if not isinstance(config, DensityConfig):
         raise InputError(f"only runs of densities are opened again: {folder} holds a {config.kind}")
-    chosen = json.loads((folder / "result.json").read_text(encoding="utf-8"))["chosen"]
-    state = load_file(folder / "model.safetensors")
+    chosen = _read(folder / "result.json", lambda content: str(json.loads(content)["chosen"]))
+    state = _read(folder / "model.safetensors", safetensors.torch.load)
     problem = prepare_density(config, folder).problem
     return rebuilt(problem, chosen, state, torch.device(config.run.device))
+
+
+def _read(path: Path, read: Callable[[bytes], T]) -> T:
+    try:
+        return read(path.read_bytes())
+    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+        raise InputError(
+            f"{path} must be what a finished run left: it could not be read ({error}); run again"
+        ) from error

@@ -28,7 +28,6 @@ def carry_out_density(config: DensityConfig, directory: RunDirectory, listener: 
     started = time.perf_counter()
     listener.say(f"{config.target.name} from a {config.base.kind} base on a {config.path.kind} path")
     prepared = prepare_density(config, directory.path, say=listener.say)
-    checkpoint = directory.path / "training.safetensors"
     result = sample_density(
         prepared.problem,
         method=config.run.method,
@@ -36,13 +35,12 @@ def carry_out_density(config: DensityConfig, directory: RunDirectory, listener: 
         effort=DensityEffort(**config.sampling.model_dump()),
         say=listener.say,
         progress=listener.advance,
-        checkpoint=checkpoint,
+        checkpoint=directory.path / "training.safetensors",
         device=config.run.device,
     )
     seconds = {"total": time.perf_counter() - started}
     table = to_dict(config, prepared, result, seconds, version("nessampler"))
     _write(directory, table, result, prepared, config.run.seed)
-    checkpoint.unlink(missing_ok=True)
     return table
 
 

@@ -113,7 +113,6 @@ def _write(directory: RunDirectory, table: dict, result: Difference, prepared: P
     write_report(directory.path / "report.html", table, works, panels=prepared.panels(), **extras)
     save_figures(directory.path, table, works, panels=prepared.panels(), **extras)
     directory.write_json("result.json", table)  # last: its presence says that the run is finished
-    (directory.path / "training.safetensors").unlink(missing_ok=True)
 
 
 def _convergence(result: Difference) -> ConvergenceCurve | None:
