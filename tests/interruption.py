@@ -1,4 +1,4 @@
-"""Runs that are killed, and gone on with: `python tests/interruption.py` writes docs/benchmarks/interruption.md.
+"""Runs that are killed, and gone on with: `python tests/interruption.py` writes the table in docs/benchmarks.
 
 A run is a fork of this process, so that what takes seconds, importing, is done once; hence imports that look idle. It
 is killed with SIGKILL: at an amount of processor time drawn at random, or just before or after one of its files is put
@@ -22,7 +22,8 @@ from typing import Any
 
 import arviz  # noqa: F401
 import h5netcdf  # noqa: F401
-import torch._dynamo  # noqa: F401
+import torch
+import torch._dynamo
 import xarray  # noqa: F401
 
 from nessampler.cli import main
@@ -215,41 +216,47 @@ def _last_words(log: Path) -> str:
     return re.sub(r"[:,] .*| \d.*", "", lines[-1]) if lines else "reading the problem"
 
 
-def _table(n: int) -> str:
-    rows, checked = [], 0
-    with TemporaryDirectory() as folder:
-        for name, problem in PROBLEMS.items():
-            whole = run_to_the_end(problem, Path(folder, name), Path(folder, f"{name}.log"))
-            ends: dict[str, list[bool]] = {}
-            for k, moment in enumerate(moments(whole, n, seed=7)):
-                at, result = killed_and_resumed(
-                    problem, moment, Path(folder, f"{name}-{k}"), Path(folder, f"{name}-{k}.log")
-                )
-                ends.setdefault(at, []).append(result == whole.result)
-                print(name, moment, at, result == whole.result, flush=True)
-            checked += sum(map(len, ends.values()))
-            rows += [f"| {name} | {at} | {len(same)} | {sum(same)} |" for at, same in ends.items()]
+def _kills(name: str, n: int, folder: Path) -> list[str]:
+    """Rows of the table: of one run, by what it had last said."""
+    problem, ends = PROBLEMS[name], {}
+    whole = run_to_the_end(problem, folder / "whole", folder / "whole.log")
+    for k, moment in enumerate(moments(whole, n, seed=7)):
+        at, result = killed_and_resumed(problem, moment, folder / str(k), folder / f"{k}.log")
+        ends.setdefault(at, []).append(result == whole.result)
+        print(name, moment, at, "the same" if result == whole.result else "ANOTHER RESULT", flush=True)
+    rows = [f"| | {at} | {len(same)} | {sum(same)} |" for at, same in ends.items()]
+    total = f"| **{name}** | **all** | **{n}** | **{sum(sum(same) for same in ends.values())}** |"
+    return [total, *sorted(rows)]
+
+
+def _written(counts: Sequence[int]) -> str:
+    rows = []
+    for (name, _), n in zip(PROBLEMS.items(), counts, strict=True):
+        with TemporaryDirectory() as folder:
+            rows += _kills(name, n, Path(folder))
     described = "\n".join(f"- {name}: {problem.what}" for name, problem in PROBLEMS.items())
-    return HEAD.format(n=n, described=described, checked=checked) + "\n".join(rows) + "\n"
+    command = f"python tests/interruption.py {' '.join(map(str, counts))}"
+    return HEAD.format(command=command, described=described) + "\n".join(rows) + "\n"
 
 
 HEAD = """# Interruption
 
-`kill -9` at {n} moments of each of three runs, then the same command with `--resume`. Two moments in three are drawn
-uniformly from the processor time of the uninterrupted run; the others lie just before or just after one of its files
-is put in its place. "The same" means that `result.json` equals that of the uninterrupted run with the same seed to the
-last bit, timings aside, and that no checkpoint or half-written file is left. {checked} kills:
+`kill -9` at many moments of three runs, then the same command with `--resume`. Two moments in three are drawn
+uniformly from the processor time of the uninterrupted run; the others lie just before or just after one of its files is
+put in its place. "The same" means that `result.json` equals that of the uninterrupted run with the same seed to the
+last bit, timings aside, and that no checkpoint or half-written file is left. The runs:
 
 {described}
 
-Made by `python tests/interruption.py`; `make test-slow` repeats it, `make test` a few moments of it. Molecular dynamics
-ran in the killed process itself here; workers of a killed run end with it (`tests/test_kill_resume.py`).
+Made by `{command}`. `make test` kills a few runs, `make test-slow` each of the three thirty times.
+Here molecular dynamics runs in the very process that is killed; that workers of a killed process end with it is tested
+on its own (`tests/test_kill_resume.py`).
 
 | run | killed when it had last said | kills | the same |
 |---|---|---|---|
 """
 
 if __name__ == "__main__":
-    moments_each = int(sys.argv[1]) if len(sys.argv) > 1 else 30
+    torch.set_num_threads(1)
     page_of_table = Path(__file__).parent.parent / "docs" / "benchmarks" / "interruption.md"
-    page_of_table.write_text(_table(moments_each), encoding="utf-8")
+    page_of_table.write_text(_written([int(n) for n in sys.argv[1:]] or [30, 30, 30]), encoding="utf-8")

@@ -22,13 +22,14 @@ __all__ = ["reopen"]
 T = TypeVar("T")
 
 
-def reopen(run: str | Path) -> Annealing:
+def reopen(run: str | Path, *, allow_code: bool = False) -> Annealing:
     """The frozen transport of a run directory: no pilot, no training, only walkers.
 
     A base that was fitted by chains is fitted again from the run's own seed, which gives the same base.
 
     Args:
         run: the directory, as `nessampler run` left it.
+        allow_code: whether Python that its `config.toml` names may be run.
 
     Raises:
         InputError: no finished run of a density there, or one without a frozen transport (SMC).
@@ -45,7 +46,7 @@ def reopen(run: str | Path) -> Annealing:
             f"a run to be opened again holds config.toml, result.json and model.safetensors: {folder} lacks "
             f"{', '.join(missing)}; finish it with nessampler run {folder / 'config.toml'} --out {folder} --resume"
         )
-    config = resolve(load(folder / "config.toml"), source=str(folder / "config.toml"))
+    config = resolve(load(folder / "config.toml"), source=str(folder / "config.toml"), allow_code=allow_code)
     if not isinstance(config, DensityConfig):
         raise InputError(f"only runs of densities are opened again: {folder} holds a {config.kind}")
     chosen = _read(folder / "result.json", lambda content: str(json.loads(content)["chosen"]))

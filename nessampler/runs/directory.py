@@ -60,7 +60,7 @@ class RunDirectory:
                     f"{self.path} already holds a run: add --resume to go on with it, or choose another --out"
                 )
             # Only compared: the code that it may name is not run from it.
-            before = configuration.resolve(configuration.load(stored), source=str(stored))
+            before = configuration.resolve(configuration.load(stored), source=str(stored), allow_code=True)
             if before != config:
                 raise InputError(
                     f"--resume must go on with the same settings: {stored} differs in {_difference(before, config)}; "
