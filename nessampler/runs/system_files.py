@@ -31,11 +31,12 @@ def file_inside(folder: Path, name: str) -> Path:
     path = folder / name
     try:
         inside = path.resolve().is_relative_to(folder.resolve())
+        path.exists()
     except (OSError, ValueError, RuntimeError):  # a name that is too long, holds a NUL, or a loop of links
         inside = False
     if not inside:
         raise InputError(
-            f"files must lie in the system's folder, which a run copies: got {name!r}; put it there and give its name"
+            f"files must lie in the system's folder, which a run copies: got {name[:200]!r}; put it there and give its name"
         )
     return path
 
