@@ -36,7 +36,8 @@ def file_inside(folder: Path, name: str) -> Path:
         inside = False
     if not inside:
         raise InputError(
-            f"files must lie in the system's folder, which a run copies: got {name[:200]!r}; put it there and give its name"
+            f"files must lie in the system's folder, which a run copies: got {name[:200]!r}; put it there, and "
+            "give its name"
         )
     return path
 
