@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-__all__ = ["write_atomically"]
+__all__ = ["remove_leftovers", "write_atomically"]
+
+_TEMPORARY = re.compile(r"\..+\.\d+\.tmp(\.\w+)?")
 
 
 def write_atomically(path: Path, write: Callable[[Path], Any]) -> Path:
@@ -30,3 +33,19 @@ def write_atomically(path: Path, write: Callable[[Path], Any]) -> Path:
     finally:
         temporary.unlink(missing_ok=True)
     return path
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove what `write_atomically` had begun in processes that were killed; no other may be writing in the folder.
+
+    >>> from tempfile import TemporaryDirectory
+    >>> with TemporaryDirectory() as folder:
+    ...     for name in (".note.123.tmp.txt", "note.txt"):
+    ...         _ = Path(folder, name).write_text("half")
+    ...     remove_leftovers(Path(folder))
+    ...     [path.name for path in Path(folder).iterdir()]
+    ['note.txt']
+    """
+    for path in folder.rglob(".*.tmp*"):
+        if _TEMPORARY.fullmatch(path.name):
+            path.unlink()

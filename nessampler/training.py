@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from nessampler._files import write_atomically
 from nessampler.couplings import Coupling
 from nessampler.errors import InputError
 from nessampler.objectives.interpolant import PairBatch
+from nessampler.targets import Tally
 
 __all__ = ["fit", "load_model", "pairs", "save_model"]
 
@@ -35,6 +36,7 @@ def fit(
     learning_rate: float,
     generator: torch.Generator,
     checkpoint: Path | None = None,
+    tallies: Sequence[Tally] = (),
     progress: Callable[[int, int], None] | None = None,
     report: Callable[..., None] | None = None,
     validate: Callable[[], Tensor | float] | None = None,
@@ -59,6 +61,7 @@ def fit(
         learning_rate: the highest.
         checkpoint: file written every `every` steps and at the end; if it exists, the fit goes on from it and ends
             with the same bits as an uninterrupted one.
+        tallies: counts of evaluations; a checkpoint restores them, as it does the module's own `evaluations`.
         progress: called with steps done and in all.
         report: called with the `loss` of each step.
         validate: held-out loss, computed with the averaged weights.
@@ -72,8 +75,8 @@ def fit(
         Rows with "step", "loss" (mean since the row before; None at the start) and "validation" (None without).
 
     Raises:
-        InputError: settings that make no sense, a loss that is not finite, or a checkpoint of another architecture or
-            other settings.
+        InputError: settings that make no sense, a loss that is not finite, or a checkpoint of another architecture,
+            other settings or another seed.
 
     References:
         Kingma & Ba, Adam, 2014, arXiv:1412.6980; Loshchilov & Hutter, SGDR, 2016, arXiv:1608.03983, eq. 5.
@@ -89,11 +92,11 @@ def fit(
         (2.0, 400)
     """
     settings = {"steps": steps, "learning_rate": learning_rate, "every": every, "ema_decay": ema_decay, "clip": clip}
-    settings |= {"warm_up": warm_up, "patience": patience}
+    settings |= {"warm_up": warm_up, "patience": patience, "seed": generator.initial_seed()}
     if patience_from:  # checkpoints of fits without it stay valid
         settings["patience_from"] = patience_from
     _check_settings(steps, learning_rate, every)
-    run = _Run(module, torch.optim.Adam(module.parameters(), lr=learning_rate), generator)
+    run = _Run(module, torch.optim.Adam(module.parameters(), lr=learning_rate), generator, tallies)
     if checkpoint is not None and checkpoint.exists():
         run.load(checkpoint, settings)
     elif validate is not None or checkpoint is not None:
@@ -182,6 +185,7 @@ class _Run:
     module: nn.Module
     optimizer: torch.optim.Adam
     generator: torch.Generator
+    tallies: Sequence[Tally] = ()
     step: int = 0
     losses: list[float] = field(default_factory=list)
     rows: list[Row] = field(default_factory=list)
@@ -245,12 +249,21 @@ class _Run:
         tensors["generator"] = self.generator.get_state()
         state = {"step": self.step, "rows": self.rows, "best_loss": self.best_loss, "stale": self.stale}
         state["evaluations"] = getattr(self.module, "evaluations", None)  # what was spent before an interruption counts
+        state["tallies"] = [(tally.energy, tally.gradient) for tally in self.tallies]
         _write(path, tensors, {"settings": json.dumps(settings), "state": json.dumps(state)})
 
     def load(self, path: Path, settings: dict[str, Any]) -> None:
         tensors, metadata = _read(path)
-        _check_checkpoint(path, metadata, settings)
-        _load_state(self.module, _within(tensors, "model."), path)
+        try:
+            _check_checkpoint(path, metadata, settings)
+            _load_state(self.module, _within(tensors, "model."), path)
+            self._restore(tensors, json.loads(metadata["state"]))
+        except InputError:
+            raise
+        except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
+            raise InputError(f"{path} is no checkpoint of this fit ({error!r}); remove it to start afresh") from error
+
+    def _restore(self, tensors: dict[str, Tensor], state: dict[str, Any]) -> None:
         self.ema, self.best = (list(_ordered(_within(tensors, name))) for name in ("ema.", "best."))
         moments: dict[int, dict[str, Tensor]] = {}
         for name, value in _within(tensors, "adam.").items():
@@ -258,10 +271,11 @@ class _Run:
             moments.setdefault(int(index), {})[key] = value
         self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": moments})
         self.generator.set_state(tensors["generator"])
-        state = json.loads(metadata["state"])
         spent = state.pop("evaluations", None)
         if spent is not None:
             self.module.evaluations = spent
+        for tally, counts in zip(self.tallies, state.pop("tallies"), strict=True):
+            tally.energy, tally.gradient = counts
         for name, value in state.items():
             setattr(self, name, value)
 

@@ -28,6 +28,9 @@ def run(
     device: Annotated[str | None, typer.Option(help="PyTorch device for networks and walkers.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")] = False,
     json: Annotated[bool, typer.Option("--json", help="Print result.json on standard output.")] = False,
+    allow_code: Annotated[
+        bool, typer.Option("--allow-code", help="Run the Python that the system names; read it first.")
+    ] = False,
     settings: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a key of system.toml.")
     ] = None,
@@ -47,6 +50,7 @@ def run(
         preset=preset,
         settings=settings or (),
         source=str(path),
+        allow_code=allow_code,
     )
     chosen = config.run
     where = out or Path("runs") / f"{config.name}-{chosen.method}-{chosen.preset}-{chosen.seed}"
@@ -54,7 +58,7 @@ def run(
         with Progress(errors) as listener:
             result = carry_out(config, path.parent, where, resume=resume, listener=listener)
     except KeyboardInterrupt:
-        again = f"nessampler run {where / 'config.toml'} --out {where} --resume"
+        again = f"nessampler run {where / 'config.toml'} --out {where} --resume" + " --allow-code" * allow_code
         errors.print(
             f"\ninterrupted; what was finished is kept. To go on: {again}",
             highlight=False,

@@ -150,6 +150,7 @@ def _train(ends: ClusterEnds, network: ClusterFields) -> list[dict]:
         learning_rate=training.learning_rate,
         generator=generator,
         checkpoint=stage.checkpoint,
+        tallies=stage.tallies,
         validate=lambda: objective(held_out).detach(),
         patience=training.patience,
         every=max(1, training.steps // 20),

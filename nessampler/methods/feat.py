@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from itertools import islice
@@ -100,12 +100,19 @@ def _train(
     def few(held_out: bool, size: int, generator: torch.Generator) -> Iterator[PairBatch]:
         drawn = batches(held_out, min(size, LARGEST), generator_for(stage.seed, f"batches in turn {held_out}"))
         kept = list(islice(drawn, 1 if held_out else FEW))
-        while True:
-            yield kept[int(torch.randint(len(kept), (1,), generator=generator))]
+        with torch.no_grad():
+            for batch in kept:  # the ends' scores, all of them now: a training that is resumed then costs no more
+                objective(batch)
+        return _in_turn(kept, generator)
 
     return train_fields(
         stage, network, objective, few if isinstance(network, InformedFields) else batches, suffix=suffix
     )
+
+
+def _in_turn(kept: Sequence[PairBatch], generator: torch.Generator) -> Iterator[PairBatch]:
+    while True:
+        yield kept[int(torch.randint(len(kept), (1,), generator=generator))]
 
 
 @contextmanager
@@ -170,6 +177,7 @@ def train_fields(
         learning_rate=training.learning_rate,
         generator=generator,
         checkpoint=None if file is None else file.with_stem(file.stem + suffix),
+        tallies=stage.tallies,
         validate=lambda: objective(held_out),
         patience=training.patience,
         every=max(1, training.steps // 20),

@@ -90,6 +90,7 @@ def _train(stage: Stage, ends: StandardisedEnds, network: VelocityNetwork) -> li
         learning_rate=training.learning_rate,
         generator=generator,
         checkpoint=stage.checkpoint,
+        tallies=stage.tallies,
         validate=lambda: objective(held_out),
         patience=training.patience,
         every=max(1, training.steps // 20),

@@ -36,11 +36,12 @@ def train_on_works(stage: Stage, ends: AlignedEnds, network: LatticeNetwork) -> 
         fit(
             network,
             objective,
-            _batches(ends, generator),
+            _batches(_batch(ends.path, ends.a, ends.b), generator),
             steps=training.steps,
             learning_rate=training.learning_rate,
             generator=generator,
             checkpoint=stage.checkpoint,
+            tallies=stage.tallies,
             validate=lambda: objective(held_out),
             patience=training.patience,
             every=max(1, training.steps // 8),
@@ -50,10 +51,9 @@ def train_on_works(stage: Stage, ends: AlignedEnds, network: LatticeNetwork) -> 
     )
 
 
-def _batches(ends: AlignedEnds, generator: torch.Generator) -> Iterator[EndBatch]:
-    whole = _batch(ends.path, ends.a, ends.b)
+def _batches(whole: EndBatch, generator: torch.Generator) -> Iterator[EndBatch]:
     while True:
-        i, j = (torch.randint(len(x), (min(BATCH, len(x)),), generator=generator) for x in (ends.a, ends.b))
+        i, j = (torch.randint(len(x), (min(BATCH, len(x)),), generator=generator) for x in (whole.x_a, whole.x_b))
         yield EndBatch(whole.x_a[i], whole.x_b[j], whole.energy_a[i], whole.energy_b[j])
 
 

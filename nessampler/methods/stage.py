@@ -16,6 +16,7 @@ from nessampler.methods.effort import Effort
 from nessampler.methods.ends import Block, Ends
 from nessampler.methods.ledger import CountsEvaluations, Ledger
 from nessampler.methods.transport import Transport, Works
+from nessampler.targets import Tally
 
 __all__ = ["Advance", "Candidate", "Pilot", "Report", "Rung", "Say", "Stage"]
 
@@ -96,6 +97,11 @@ class Stage:
     def log(self, network: str, rows: Iterable[Mapping[str, Any]]) -> None:
         """Append the training curve of a network; a run may train several."""
         self.metrics.extend({"network": network, **row} for row in rows)
+
+    @property
+    def tallies(self) -> list[Tally]:
+        """What both targets were asked in the present stage of the ledger, for checkpoints of training."""
+        return [counted.tally() for counted in self.ends.counted]
 
     @property
     def mapping(self) -> Transform:

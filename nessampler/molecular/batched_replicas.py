@@ -51,9 +51,10 @@ def run_batched(
         InputError: atoms that flew apart, or a restart file of another run.
     """
     trajectories = [folder / f"{state}-{i}.nc" for i in range(dynamics.replicas)]
-    if all(path.exists() for path in trajectories):
-        return
     partial = folder / f"{state}.partial.npz"
+    if all(path.exists() for path in trajectories):
+        partial.unlink(missing_ok=True)  # where a process was killed in between
+        return
     integrator = LangevinMiddle.of(
         system,
         dynamics.temperature,
@@ -82,7 +83,7 @@ def run_batched(
         save_restart(partial, dict(zip(ARRAYS, arrays, strict=True)))
     for path, frames in zip(trajectories, positions, strict=True):
         save_trajectory(path, frames)
-    partial.unlink()
+    partial.unlink(missing_ok=True)
 
 
 WORTH_COMPILING = 2_000_000  # steps of all replicas, below which a minute of compilation does not pay

@@ -7,11 +7,12 @@ result does not depend on which process ran it, or on how many there are.
 
 from __future__ import annotations
 
+import multiprocessing
 import os
+import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from dataclasses import dataclass
-from multiprocessing import get_context
 from typing import Any
 
 import numpy as np
@@ -137,7 +138,7 @@ def run_segment(
     integrator.setFriction(dynamics.friction)
     integrator.setStepSize(dynamics.timestep)  # before the velocities, which it shifts by half a step
     if checkpoint:
-        context.loadCheckpoint(checkpoint)
+        _load(context, checkpoint)
     else:
         context.setPositions(np.asarray(start, dtype=np.float64))
         openmm.LocalEnergyMinimizer.minimize(context)
@@ -153,6 +154,28 @@ def run_segment(
             "shorten md.timestep, or check the structure"
         )
     return Segment(positions, context.createCheckpoint())
+
+
+def _load(context: openmm.Context, checkpoint: bytes) -> None:
+    try:
+        context.loadCheckpoint(checkpoint)
+    except openmm.OpenMMException as error:
+        raise InputError(
+            f"a replica goes on from a checkpoint of its own system and platform: got another ({error}); remove the "
+            "*.partial.npz files in endstates to sample these replicas again"
+        ) from error
+
+
+def _end_with_the_parent() -> None:
+    """In a worker: a parent that is killed says nothing, and its workers would wait for ever."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def watch() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 class ContextPool:
@@ -178,7 +201,8 @@ class ContextPool:
                 done.set_exception(error)
             return done
         if self._executor is None:
-            self._executor = ProcessPoolExecutor(self.processes, mp_context=get_context("spawn"))
+            spawn = multiprocessing.get_context("spawn")
+            self._executor = ProcessPoolExecutor(self.processes, mp_context=spawn, initializer=_end_with_the_parent)
         return self._executor.submit(function, *args)
 
     def evaluate(

@@ -127,7 +127,9 @@ class _Replica:
         self.langevin = LangevinDynamics(
             dynamics.temperature, dynamics.timestep, dynamics.friction, int(words[0] % (2**31 - 1)) + 1
         )
-        self.done = dynamics.frames if self.trajectory.exists() else len(self._stored()[0])
+        if self.finished:
+            self.partial.unlink(missing_ok=True)  # where a process was killed in between
+        self.done = dynamics.frames if self.finished else len(self._stored()[0])
 
     @property
     def finished(self) -> bool:

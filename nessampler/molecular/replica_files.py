@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import struct
+import tokenize
 from collections.abc import Mapping
 from pathlib import Path
 from zipfile import BadZipFile
@@ -17,6 +19,10 @@ from nessampler.molecular.systems import Molecule
 
 __all__ = ["read_restart", "read_trajectory", "save_restart", "save_topology", "save_trajectory"]
 
+DAMAGE = (  # what reading any bytes as arrays in a zip file can raise
+    *(ValueError, KeyError, OSError, EOFError, BadZipFile, NotImplementedError, RuntimeError, TypeError, SyntaxError),
+    *(MemoryError, OverflowError, struct.error, tokenize.TokenError),
+)
 ANGSTROM = np.float32(10.0)  # AMBER's unit, in nm
 
 
@@ -46,6 +52,8 @@ def read_trajectory(path: Path, frames: int, atoms: int) -> Float[np.ndarray, "f
             f"{path} must hold {frames} frames of {atoms} atoms: got {angstrom.shape[:2]}; "
             "remove it to sample this replica again"
         )
+    if not np.isfinite(angstrom).all():
+        raise InputError(f"{path} must hold finite positions; remove it to sample this replica again")
     if not angstrom[-1, -1].any():  # netCDF fills what is missing with zeros, without a word
         raise InputError(f"{path} is cut off; remove it to sample this replica again")
     return angstrom / ANGSTROM
@@ -70,7 +78,7 @@ def read_restart(path: Path, names: tuple[str, ...]) -> list[np.ndarray]:
     try:
         with np.load(path, allow_pickle=False) as file:
             return [file[name] for name in names]
-    except (ValueError, KeyError, OSError, EOFError, BadZipFile) as error:
+    except DAMAGE as error:
         raise InputError(f"{path} is not a restart file of this run ({error}); remove it") from error
 
 

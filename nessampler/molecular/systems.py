@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import numpy as np
 import openmm
@@ -70,7 +71,8 @@ def parameterize(
     dynamics but no configurational average.
 
     Raises:
-        InputError: an unknown force field, a residue without template, constraints asked for, an unknown option.
+        InputError: an unknown force field, one in `folder` that holds scripts or includes, a residue without template,
+            constraints asked for, an unknown option.
     """
     options = dict(options or {})
     if options.pop("constraints", None) not in (None, "None") or options.pop("rigidWater", False):
@@ -82,6 +84,9 @@ def parameterize(
         raise InputError(
             f"nonbondedMethod must be one of {', '.join(_METHODS)} for a molecule without box: got {method!r}"
         )
+    for own in [folder / f for f in force_field] if folder is not None else []:
+        if own.is_file():
+            _refuse_code(own)
     files = [str(folder / f) if folder is not None and (folder / f).is_file() else f for f in force_field]
     try:
         field = app.ForceField(*files)
@@ -104,6 +109,20 @@ def parameterize(
         raise InputError(f"{', '.join(force_field)} cannot describe this molecule: {error}") from error
     check_density(system)
     return system
+
+
+def _refuse_code(path: Path) -> None:
+    """OpenMM runs the scripts in a force field as Python, and reads files that it includes from anywhere."""
+    try:
+        root = ElementTree.parse(path).getroot()
+    except (ElementTree.ParseError, OSError, UnicodeError, ValueError) as error:
+        raise InputError(f"a force field is an XML file: {path} could not be read ({error})") from error
+    for tag in ("Script", "InitializationScript", "Include"):
+        if root.find(f".//{tag}") is not None:
+            raise InputError(
+                f"a force field in a system's folder must be data alone: {path} has an element <{tag}>; name included "
+                "files in `force_field`, and build a system that needs a script in Python, for nessampler.molecular"
+            )
 
 
 def check_density(system: openmm.System) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 from pathlib import Path
 
@@ -31,10 +32,11 @@ def find(system: str) -> Path:
     if system in names():
         return root() / system / "system.toml"
     path = Path(system)
-    if path.is_dir():
-        return path / "system.toml"
-    if path.is_file():
-        return path
+    with contextlib.suppress(OSError):  # such as a name that is too long
+        if path.is_dir():
+            return path / "system.toml"
+        if path.is_file():
+            return path
     near = difflib.get_close_matches(system, names(), n=1)
     hint = f"; did you mean {near[0]}?" if near else ""
     raise InputError(f"a system is a name from `nessampler list`, a folder or a system.toml: {system} is none{hint}")

@@ -25,7 +25,6 @@ def carry_out_density(config: DensityConfig, directory: RunDirectory, listener: 
     started = time.perf_counter()
     listener.say(f"{config.target.name} from a {config.base.kind} base on a {config.path.kind} path")
     prepared = prepare_density(config, directory.path, say=listener.say)
-    checkpoint = directory.path / "training.safetensors"
     result = sample_density(
         prepared.problem,
         method=config.run.method,
@@ -34,13 +33,12 @@ def carry_out_density(config: DensityConfig, directory: RunDirectory, listener: 
         say=listener.say,
         progress=listener.advance,
         report=listener.report,
-        checkpoint=checkpoint,
+        checkpoint=directory.path / "training.safetensors",
         device=config.run.device,
     )
     seconds = {"total": time.perf_counter() - started}
     table = to_dict(config, prepared, result, seconds, version("nessampler"))
     _write(directory, table, result, prepared, config.run.seed)
-    checkpoint.unlink(missing_ok=True)
     return table
 
 

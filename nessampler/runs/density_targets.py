@@ -12,7 +12,10 @@ import pydantic
 import torch
 
 from nessampler.errors import InputError
+from nessampler.runs.config.wording import broken
+from nessampler.runs.system_files import file_inside, load_callable
 from nessampler.targets import Target
+from nessampler.targets.callable import as_target, check_target
 from nessampler.targets.cox import LogGaussianCox, bin_counts, load_points
 from nessampler.targets.curie_weiss import CurieWeiss
 from nessampler.targets.funnel import Funnel
@@ -27,6 +30,7 @@ from nessampler.targets.umbrella import Umbrella
 
 __all__ = ["TARGETS", "build_target"]
 
+PROBES = 32
 STRICT = pydantic.ConfigDict(strict=True, allow_inf_nan=False)
 
 
@@ -61,24 +65,44 @@ def build_target(name: str, parameters: Mapping[str, Any], folder: Path, source:
     for key, parameter in known.items():
         if parameter.default is inspect.Parameter.empty and key not in parameters:
             raise InputError(f"`{source}.{key}` is required for {name}")
-    given = {k: _file(folder, v, source) if k == "data" else v for k, v in parameters.items()}
+    given = {k: _given(folder, k, v, source) for k, v in parameters.items()}
     try:
         return pydantic.validate_call(config=STRICT)(build)(**given)
     except pydantic.ValidationError as error:
         detail = error.errors()[0]
         where = ".".join(map(str, (source, *detail["loc"])))
-        raise InputError(f"`{where}`: {detail['msg']} (got {detail['input']!r})") from error
+        raise InputError(broken(where, [detail["msg"]], detail["input"])) from error
+    except (RuntimeError, MemoryError, OverflowError) as error:
+        reason = str(error).splitlines()[0] if str(error) else "not enough memory"
+        raise InputError(
+            f"`{source}`: {name} cannot be built from these parameters ({reason[:200]}); make it smaller"
+        ) from error
 
 
-def _file(folder: Path, name: object, source: str) -> object:
+def _given(folder: Path, key: str, value: object, source: str) -> object:
+    """Names of files become paths, and names of Python what they name."""
+    if key == "data":
+        return _file(folder, value, f"{source}.data")
+    if key == "files" and isinstance(value, list):
+        return [_file(folder, name, f"{source}.files") for name in value]
+    return load_callable(folder, value, source) if key == "callable" else value
+
+
+def _file(folder: Path, name: object, source: str) -> Path:
     if not isinstance(name, str):
-        raise InputError(f"`{source}.data` must be the name of a file: got {name!r}")
-    path = folder / name
-    if not path.resolve().is_relative_to(folder.resolve()):
-        raise InputError(f"files must lie in the system's folder, which a run copies: got {name!r}")
+        raise InputError(f"`{source}` must be the name of a file: got {name!r}")
+    path = file_inside(folder, name)
     if not path.is_file():
-        raise InputError(f"`{source}.data` must be a file: {path} does not exist")
+        raise InputError(f"`{source}` must be a file: {path} does not exist")
     return path
+
+
+def _python(callable: Any, shape: list[int], files: list[Path] | None = None) -> Target:
+    """A log density of the user's own; `files` are what its module reads beside itself."""
+    target = as_target(callable, event_shape=tuple(shape))
+    probes = torch.randn(PROBES, *target.event_shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    check_target(target, probes)
+    return target
 
 
 def _mixture(means: list[list[float]], scales: list[float], weights: list[float] | None = None) -> GaussianMixture:
@@ -166,5 +190,6 @@ TARGETS: dict[str, Callable[..., Target]] = {
     "lennard-jones": _lennard_jones,
     "logistic": _logistic,
     "cox": _cox,
+    "python": _python,
 }
 """What each name builds; the parameters of the function are the keys of the table."""

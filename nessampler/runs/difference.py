@@ -123,4 +123,3 @@ def _write(directory: RunDirectory, table: dict, result: Difference, prepared: P
     write_report(report, directory.path / "report.html")
     save_figures(report, directory.path)
     directory.write_json("result.json", table)  # last: its presence says that the run is finished
-    (directory.path / "training.safetensors").unlink(missing_ok=True)

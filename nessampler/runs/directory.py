@@ -1,18 +1,20 @@
-"""The run directory: every file written whole or not at all."""
+"""The run directory: every file written whole or not at all, by one process at a time."""
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import json
-from collections.abc import Callable, Mapping, Sequence
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
-from nessampler._files import write_atomically
+from nessampler._files import remove_leftovers, write_atomically
 from nessampler.errors import InputError
 from nessampler.methods.arviz_export import samples_data, works_data
 from nessampler.methods.density.result import Sampled
@@ -29,11 +31,23 @@ class RunDirectory:
     """Where a run keeps what it used and what it found.
 
     Raises:
-        InputError: the directory cannot be written, or holds another run.
+        InputError: the directory cannot be written, is in use, or holds another run.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
+
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        """The directory, made if need be, for this process alone: the lock goes with the process, however that ends."""
+        with self._writable():
+            self.path.mkdir(parents=True, exist_ok=True)
+        handle = os.open(self.path, os.O_RDONLY)
+        try:
+            _lock(handle, self.path)
+            yield
+        finally:
+            os.close(handle)
 
     def open(self, config: configuration.Config, folder: Path, *, resume: bool) -> None:
         """Create the directory, or check that what it holds is this very run.
@@ -41,29 +55,56 @@ class RunDirectory:
         The files that a problem names are copied, so that the directory alone repeats the run.
         """
         stored = self.path / "config.toml"
+        if resume:
+            self._tidy()
         if stored.exists():
             if not resume:
                 raise InputError(
                     f"{self.path} already holds a run: add --resume to go on with it, or choose another --out"
                 )
-            before = configuration.resolve(configuration.load(stored), source=str(stored))
+            # Only compared: the code that it may name is not run from it.
+            before = configuration.resolve(configuration.load(stored), source=str(stored), allow_code=True)
             if before != config:
                 raise InputError(
                     f"--resume must go on with the same settings: {stored} differs in {_difference(before, config)}; "
                     "choose another --out"
                 )
             return
-        try:
-            self.path.mkdir(parents=True, exist_ok=True)
+        with self._writable():
             for name in config.files:
                 source = folder / name
                 if source.is_file() and source.resolve() != (self.path / name).resolve():
                     self.write_bytes(name, source.read_bytes())
             self._write("config.toml", lambda path: configuration.write(config, path))
-        except OSError as error:
+
+    def finished(self, config: configuration.Config) -> dict[str, Any] | None:
+        """The contents of `result.json`, where there is one."""
+        path = self.path / "result.json"
+        if not path.exists():
+            return None
+        try:
+            table = json.loads(path.read_bytes())
+        except ValueError:
+            table = None
+        asked = {"system": config.name, "kind": config.kind, "seed": config.run.seed}
+        if not isinstance(table, dict) or asked != {key: table.get(key) for key in asked}:
             raise InputError(
-                f"the run directory must be writable: {self.path} is not ({error.strerror}); choose another --out"
-            ) from error
+                f"{path} must be the result of this run: it is cut off, or another's; remove it, and --resume makes it "
+                "anew"
+            )
+        return table
+
+    def _tidy(self) -> None:
+        """What killed processes left, and, of a finished run, its checkpoints."""
+        with contextlib.suppress(OSError):  # it may lie where nothing can be removed
+            remove_leftovers(self.path)
+            if (self.path / "result.json").exists():
+                self.remove_checkpoints()
+
+    def remove_checkpoints(self) -> None:
+        """What a finished run no longer needs."""
+        for path in self.path.glob("training*.safetensors"):
+            path.unlink()
 
     def write_bytes(self, name: str, content: bytes) -> None:
         """One file."""
@@ -88,7 +129,7 @@ class RunDirectory:
     def write_model(self, state: Mapping[str, Tensor]) -> None:
         """`model.safetensors`: the fitted maps and networks."""
         tensors = {k: v.detach().cpu().contiguous().clone() for k, v in state.items()}  # some are views of one another
-        self._write("model.safetensors", lambda path: save_file(tensors, str(path)))
+        self.write_bytes("model.safetensors", save(tensors))
 
     def write_works(self, result: Difference, observed: Mapping[str, dict[str, Any]]) -> None:
         """`works.nc`: works of every rung, see `works_data`; what was observed of the end states in other groups."""
@@ -103,13 +144,39 @@ class RunDirectory:
     def _write_inference_data(self, name: str, data: InferenceData, more: Mapping[str, Mapping[str, Any]]) -> None:
         import xarray  # takes a while to import
 
-        if more:
-            datasets = {group: xarray.Dataset(variables) for group, variables in more.items()}
-            data.add_groups(datasets, warn_on_custom_groups=False)
-        self._write(name, lambda path: data.to_netcdf(str(path)))
+        datasets = {f"/{name}": data[name] for name in data.groups()}
+        datasets |= {f"/{name}": xarray.Dataset(variables) for name, variables in more.items()}
+        zipped = {group: {key: {"zlib": True} for key in dataset.data_vars} for group, dataset in datasets.items()}
+        # In memory first: HDF5 that meets a full disk takes the process down with it.
+        tree = xarray.DataTree.from_dict(datasets)
+        self.write_bytes(name, bytes(tree.to_netcdf(engine="h5netcdf", encoding=zipped)))
 
     def _write(self, name: str, write: Callable[[Path], Any]) -> None:
         write_atomically(self.path / name, write)
+
+    @contextlib.contextmanager
+    def _writable(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise InputError(
+                f"the run directory must be writable: {self.path} is not ({error.strerror}); choose another --out"
+            ) from error
+
+
+def _lock(handle: int, path: Path) -> None:
+    """Until the handle is closed. Where file systems know no locks, there is none."""
+    try:
+        import fcntl
+
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise InputError(
+            f"a run directory is for one process at a time: another one works in {path}; wait for its end, or choose "
+            "another --out"
+        ) from error
+    except (ImportError, OSError):
+        return
 
 
 def _difference(before: configuration.Config, now: configuration.Config) -> str:

@@ -29,6 +29,7 @@ from nessampler.molecular.torsions import soft_torsions
 from nessampler.runs.config import DifferenceConfig, MolecularState
 from nessampler.runs.observed import Observed
 from nessampler.runs.prepared import Prepared
+from nessampler.runs.system_files import file_inside
 from nessampler.runs.units import parse
 from nessampler.targets import Tally, Target, TransformedTarget, carry
 
@@ -44,8 +45,7 @@ def check_molecular(config: DifferenceConfig, folder: Path) -> tuple[dict[str, M
     for name, state in zip(STATES, (config.state_a, config.state_b), strict=True):
         assert isinstance(state, MolecularState)
         for file in (state.structure, *state.force_field):
-            if not (folder / file).resolve().is_relative_to(folder.resolve()):
-                raise InputError(f"files must lie in the system's folder, which a run copies: got {file!r}")
+            file_inside(folder, file)
         molecules[name] = load_structure(folder / state.structure)
     check_same_atoms(molecules["a"], molecules["b"])
     check_same_topology(molecules["a"].topology, molecules["b"].topology)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import json
+import errno
+import os
 from pathlib import Path
 from typing import Any
 
@@ -35,11 +36,29 @@ def run(config: Config, folder: Path, out: Path, *, resume: bool = False, listen
     _check_device(config.run.device)
     _check(config, folder)  # before anything is created
     directory = RunDirectory(out)
-    directory.open(config, folder, resume=resume)
-    finished = out / "result.json"
-    if finished.exists():
-        listener.say(f"{out} is finished")
-        return json.loads(finished.read_text(encoding="utf-8"))
+    try:
+        with directory.held():
+            directory.open(config, folder, resume=resume)
+            if (finished := directory.finished(config)) is not None:
+                listener.say(f"{out} is finished")
+                return finished
+            result = _carry_out(config, directory, listener)
+            directory.remove_checkpoints()
+            return result
+    except OSError as error:
+        if error.errno not in DISK:
+            raise
+        raise InputError(
+            f"the files of a run must be writable: {os.strerror(error.errno)} in {out}; what was finished is kept: "
+            "mend that, and give the same command with --resume"
+        ) from error
+
+
+DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO}
+"""What the file system refuses, and the user can mend."""
+
+
+def _carry_out(config: Config, directory: RunDirectory, listener: Listener) -> dict[str, Any]:
     if isinstance(config, DifferenceConfig):
         return carry_out_difference(config, directory, listener)
     return carry_out_density(config, directory, listener)

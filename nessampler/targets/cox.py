@@ -153,7 +153,7 @@ def bin_counts(points: Float[Tensor, "N 2"], cells: int) -> Float[Tensor, "m m"]
     """Points of the unit square per cell of a `cells` × `cells` grid; those on the upper edge count in the last cell.
 
     Raises:
-        InputError: points outside the unit square.
+        InputError: points outside the unit square, or no cells.
 
     Example:
         >>> bin_counts(torch.tensor([[0.1, 0.9], [0.2, 1.0], [0.5, 0.0]]), 2)
@@ -165,6 +165,8 @@ def bin_counts(points: Float[Tensor, "N 2"], cells: int) -> Float[Tensor, "m m"]
             f"points must lie in the unit square: got coordinates from {float(points.min())} to {float(points.max())}; "
             "shift and scale the window first"
         )
+    if cells < 1:
+        raise InputError(f"a grid has one cell a side at least: got {cells}")
     row, column = (points * cells).long().clamp(max=cells - 1).unbind(-1)
     return torch.bincount(row * cells + column, minlength=cells**2).double().view(cells, cells)
 

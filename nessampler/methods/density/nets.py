@@ -135,7 +135,7 @@ def train_nets(
     learner = _Learner(network, objective, x, slots, walkers, rollout_steps + 1)
     pool, held_out = x[: len(x) - pilots], x[len(x) - pilots :]
     pilot_seed, growth = int(torch.randint(2**62, (), generator=generator)), max(1, round(curriculum * steps))
-    last = {"loss": float("nan"), "ess": float("nan")}
+    last, tally = {"loss": float("nan"), "ess": float("nan")}, getattr(path, "tally", None)  # of a path that counts
 
     def pilot() -> float:
         own, times = torch.Generator(device=x.device).manual_seed(pilot_seed), torch.linspace(0, 1, rollout_steps + 1)
@@ -173,6 +173,7 @@ def train_nets(
         learning_rate=learning_rate,
         generator=generator,
         checkpoint=checkpoint,
+        tallies=() if tally is None else (tally,),
         progress=report,
         validate=pilot,
         every=every,

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import ConfigDict, Field, PositiveFloat, PositiveInt
 
 from nessampler.runs.config.common import Problem, Run, Table
+from nessampler.runs.system_files import code_file
 
 __all__ = [
     "Base",
@@ -37,6 +38,21 @@ class TargetTable(Table):
     def parameters(self) -> dict[str, Any]:
         """Everything but the name."""
         return dict(self.model_extra or {})
+
+    @property
+    def code(self) -> str | None:
+        """The Python that the table names, if it is of that kind."""
+        return str(self.parameters.get("callable")) if self.name == "python" else None
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """Names of what lies beside the file: data, and a module with what it reads."""
+        given = self.parameters
+        listed = given.get("files")
+        names = [given.get("data"), *(listed if isinstance(listed, list) else [])]
+        if self.code is not None:
+            names.append(code_file(self.code))
+        return tuple(name for name in names if isinstance(name, str))
 
 
 class GaussianBase(Table):
@@ -162,5 +178,9 @@ class DensityConfig(Problem):
     @property
     def files(self) -> tuple[str, ...]:
         """Names of what lies beside the file: the target's data."""
-        data = self.target.parameters.get("data")
-        return (data,) if isinstance(data, str) else ()
+        return self.target.files
+
+    @property
+    def code(self) -> tuple[str, ...]:
+        """The Python that it names."""
+        return () if self.target.code is None else (self.target.code,)

@@ -181,9 +181,17 @@ class DifferenceConfig(Problem):
     def files(self) -> tuple[str, ...]:
         """Names of what may lie beside the file: structures, and force fields that OpenMM does not bring."""
         states = [s for s in (self.state_a, self.state_b) if isinstance(s, MolecularState)]
-        tables = [s.target.parameters for s in (self.state_a, self.state_b) if isinstance(s, TargetState)]
-        data = [table["data"] for table in tables if isinstance(table.get("data"), str)]
-        return tuple(dict.fromkeys([*(name for s in states for name in (s.structure, *s.force_field)), *data]))
+        named = [name for target in self._targets for name in target.files]
+        return tuple(dict.fromkeys([*(name for s in states for name in (s.structure, *s.force_field)), *named]))
+
+    @property
+    def code(self) -> tuple[str, ...]:
+        """The Python that it names."""
+        return tuple(target.code for target in self._targets if target.code is not None)
+
+    @property
+    def _targets(self) -> list[TargetTable]:
+        return [state.target for state in (self.state_a, self.state_b) if isinstance(state, TargetState)]
 
     @pydantic.model_validator(mode="after")
     def _consistent(self) -> DifferenceConfig:

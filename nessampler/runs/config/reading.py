@@ -15,6 +15,7 @@ from pydantic import BaseModel
 from nessampler.errors import InputError
 from nessampler.runs.config.density import DensityConfig
 from nessampler.runs.config.difference import AnalyticState, DifferenceConfig, MolecularState, TargetState
+from nessampler.runs.config.wording import broken
 
 __all__ = ["Config", "load", "resolve", "write"]
 
@@ -24,6 +25,7 @@ KINDS: dict[str, type[DifferenceConfig] | type[DensityConfig]] = {
     "density": DensityConfig,
 }
 STATES = (MolecularState.__name__, AnalyticState.__name__, TargetState.__name__)
+PLAIN = ("bool", "float", "int", "list[float]", "list[str]", "str")  # what a value may be one of
 
 
 def load(path: Path) -> dict[str, Any]:
@@ -36,7 +38,7 @@ def load(path: Path) -> dict[str, Any]:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise InputError(f"a system is a folder with a system.toml, or such a file: {path} does not exist") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError, RecursionError) as error:
         raise InputError(f"{path} must be a TOML file: {error}") from error
 
 
@@ -47,19 +49,26 @@ def resolve(
     preset: str | None = None,
     settings: Sequence[str] = (),
     source: str = "system.toml",
+    allow_code: bool = False,
 ) -> Config:
     """Merge the preset, the command line's options and `KEY=VALUE` settings into the table, and validate it.
 
+    A file that names Python to be run becomes a problem only where the user said so, by `allow_code`: whoever holds a
+    configuration has that consent.
+
     Raises:
-        InputError: an unknown kind or preset, an unknown key (with the nearest known one), or a bad value.
+        InputError: an unknown kind or preset, an unknown key (with the nearest known one), a bad value, or code without
+            consent.
     """
     table = dict(table)
     presets, stored = table.pop("presets", {}), table.get("run", {})
     for name, value in {"presets": presets, "run": stored, **(presets if isinstance(presets, dict) else {})}.items():
         if not isinstance(value, dict):
             raise InputError(f"{source}: `{name}` must be a table: got {value!r}")
-    wanted = preset or stored.get("preset", "quick")
-    if wanted not in ([*presets] or [wanted if preset is None else stored.get("preset")]):
+    wanted = stored.get("preset", "quick") if preset is None else preset
+    if not isinstance(wanted, str) or wanted not in (
+        [*presets] or [wanted if preset is None else stored.get("preset")]
+    ):
         known = ", ".join(presets) or stored.get("preset") or "left out, as the file has none"
         raise InputError(f"{source}: preset must be {'one of ' if presets else ''}{known}: got {wanted!r}")
     merged = _merged(table, presets.get(wanted, {}))
@@ -68,9 +77,15 @@ def resolve(
         merged = _merged(merged, _setting(setting))
     model = _model(merged, source)
     try:
-        return model.model_validate(merged)
+        config = model.model_validate(merged)
     except pydantic.ValidationError as error:
         raise InputError(_in_words(error, model, source)) from error
+    if config.code and not allow_code:
+        raise InputError(
+            f"{source}: Python that a system names is run only with --allow-code: got {', '.join(config.code)}; read "
+            "it first, then add --allow-code"
+        )
+    return config
 
 
 def write(config: Config, path: Path) -> None:
@@ -123,12 +138,15 @@ def _in_words(error: pydantic.ValidationError, model: type[BaseModel], source: s
     # A state is one of several kinds: report the problems of the kind it looks like, the one with the fewest.
     tried = [(d["loc"][0], d["loc"][1]) for d in details if len(d["loc"]) > 1 and d["loc"][1] in STATES]
     looks = {state: min(STATES, key=lambda kind: tried.count((state, kind))) for state, _ in tried}
-    lines = [_line(d, model) for d in details if looks.get(next(iter(d["loc"]), "")) in (None, *d["loc"])]
-    return f"{source}: " + "; ".join(dict.fromkeys(lines))
+    found: dict[str, list[Any]] = {}  # by key: a value that may be one thing or another is neither
+    for detail in details:
+        if looks.get(next(iter(detail["loc"]), "")) in (None, *detail["loc"]):
+            found.setdefault(".".join(_keys(detail["loc"])), []).append(detail)
+    return f"{source}: " + "; ".join(_line(where, several, model) for where, several in found.items())
 
 
-def _line(detail: Any, model: type[BaseModel]) -> str:
-    where = ".".join(_keys(detail["loc"]))
+def _line(where: str, details: Sequence[Any], model: type[BaseModel]) -> str:
+    detail = details[0]
     if detail["type"] == "extra_forbidden":
         return f"unknown key `{where}`" + _hint(where.split(".")[-1], where, model)
     if detail["type"] == "missing":
@@ -137,14 +155,14 @@ def _line(detail: Any, model: type[BaseModel]) -> str:
         return f"`{where}.kind` is required"
     if detail["type"] == "union_tag_invalid":
         return f"`{where}.kind` must be one of {detail['ctx']['expected_tags']}: got {detail['ctx']['tag']!r}"
-    message = detail["msg"].removeprefix("Value error, ")
-    return (f"`{where}`: " if where else "") + message + (f" (got {detail['input']!r})" if where else "")
+    return broken(where, [d["msg"] for d in details], detail["input"])
 
 
 def _keys(location: Sequence[str | int]) -> Iterator[str]:
     """The keys of the file on the way to a problem, without the names of the alternatives that were tried."""
     for index, part in enumerate(location):
         alternative = part in STATES or (index == 1 and location[0] == "base" and part in _tags())
+        alternative |= index == len(location) - 1 and part in PLAIN
         if not alternative:
             yield str(part)
 
