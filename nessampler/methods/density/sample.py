@@ -54,6 +54,7 @@ class DensityEffort:
         reverse_walkers: carried back from samples of the target, where there are any.
         reverse_steps: of long Hamiltonian chains that make such samples where nobody has them; 0 for none.
         nets_steps: gradient steps of a network.
+        training_walkers: draws of the base for its training and pilots.
         flow_tolerance: in log Z, beyond which a flow is integrated by a finer rule.
     """
 
@@ -66,6 +67,7 @@ class DensityEffort:
     reverse_walkers: int = 1024
     reverse_steps: int = 0
     nets_steps: int = 1000
+    training_walkers: int = 2048
     flow_tolerance: float = 5e-4
 
 
@@ -250,6 +252,7 @@ def _attempt_nets(context: _Context, metrics: list[Mapping[str, Any]]) -> Attemp
         annealing, field = refined(
             solved,
             path,
+            walkers=context.effort.training_walkers,
             steps=context.effort.nets_steps,
             metrics=metrics,
             checkpoint=context.checkpoint,
