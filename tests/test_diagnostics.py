@@ -143,7 +143,7 @@ def test_a_flipped_reverse_sign_crosses_the_bounds():
     rng = np.random.default_rng(8)
     forward, reverse = -4.5 + rng.normal(size=1000), 5.5 + rng.normal(size=1000)
     assert disagreement(forward, reverse) == ()
-    assert codes(disagreement(-forward, -reverse)) == ["crossed_bounds", "directions_disagree"]
+    assert codes(disagreement(-forward, -reverse)) == ["crossed_bounds", "directions_disagree", "crooks_violated"]
 
 
 def test_messages_about_a_density_speak_of_its_log_z():

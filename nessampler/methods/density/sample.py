@@ -22,6 +22,7 @@ from nessampler.methods.density.ais import Underdamped, ais
 from nessampler.methods.density.annealing import Annealing
 from nessampler.methods.density.chains import long_chains
 from nessampler.methods.density.counted import CountedField, CountedPath
+from nessampler.methods.density.end_checks import check_target_samples, check_walkers
 from nessampler.methods.density.lsq import Solved, least_squares
 from nessampler.methods.density.problem import DensityProblem
 from nessampler.methods.density.refined import refined
@@ -376,16 +377,20 @@ def _carried(
     seconds = {**seconds, "sampling": time.perf_counter() - started}
     forward = ensemble.log_weight.cpu().numpy()
     estimate = log_z(forward, base=annealing.base_log_z, systematic=annealing.systematic, seed=context.seed)
+    with path.stage("sampling"):
+        doubts = check_walkers(path, ensemble, seed=context.seed)
     reverse, bounds = None, None
     back = min(context.effort.reverse_walkers, walkers)
     if problem.target_samples is not None and back:
         started = time.perf_counter()
         x = problem.target_samples(back, context.generator("target samples")).to(context.device)
         with path.stage("reverse"):
+            doubts += check_target_samples(path, x, seed=context.seed)
             reverse = annealing.reverse(x, generator=context.generator(f"reverse {name}"), **options)
         seconds["reverse"] = time.perf_counter() - started
         bounds = log_z_bounds(forward, reverse.log_weight.cpu().numpy(), base=annealing.base_log_z)
         estimate = cross_checked(estimate, ensemble, reverse, seed=context.seed)
+    estimate = replace(estimate, flags=(*estimate.flags, *doubts))
     evaluations = {
         "target": {s: {"energy": t.energy, "gradient": t.gradient} for s, t in path.tallies.items()},
         "field": {} if field is None else dict(field.evaluations),
