@@ -165,8 +165,8 @@ def disagreement(
     "crossed_bounds": the lower bound of ΔF lies above the upper one, which no amount of dissipation can do.
     "directions_disagree": the two Jarzynski averages differ although each is unflagged; averages with heavy tails
     or few effective samples differ routinely and are not compared, since `bar` does not lean on them.
-    "crooks_violated": where the works overlap, their densities do not have the ratio of Crooks' relation, see
-    `crooks_check`. It compares what both directions saw, whatever their tails, and so notices a mode that one of them
+    "crooks_violated": nothing of this, but where the works overlap, their densities do not have the ratio of Crooks'
+    relation, see `crooks_check`. It compares what both directions saw, whatever their tails, and so notices a mode that one of them
     lacks. Works that are not `exact`, but for an integrated log-determinant, are spared: where they hardly spread,
     their small errors are all that there is to compare.
 
@@ -191,8 +191,10 @@ def disagreement(
         error = math.hypot(forward.std_error or 0.0, reverse.std_error or 0.0)
         if abs(forward.delta_f - reverse.delta_f) > float(norm.ppf(ONE_SIDED)) * error:
             flags.append(_directions_disagree(forward.delta_f, reverse.delta_f, base_log_z))
+    if flags or not exact:
+        return tuple(flags)
     both = bar(work_forward, work_reverse, seed=seed)
-    if exact and both.delta_f is not None and both.trusted:
+    if both.delta_f is not None and both.trusted:
         check = crooks_check(work_forward, work_reverse, both.delta_f)
         if check.z is not None and abs(check.z) > CROOKS_LIMIT:
             flags.append(_crooks_violated(check))
@@ -261,8 +263,8 @@ def _crooks_violated(check: CrooksCheck) -> Flag:
     return Flag(
         "crooks_violated",
         f"the ratio of forward to reverse work densities rises with slope {check.slope:.2f} ± {check.std_error:.2f} "
-        "where Crooks' relation asks for 1: the samples of one end lack a mode that the other end knows of, they belong "
-        "to another density, or the works to different processes.",
+        "where Crooks' relation asks for 1: samples of one end lack a mode that the other end knows of or belong to "
+        "another density, or the works belong to different processes.",
     )
 
 

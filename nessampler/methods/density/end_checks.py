@@ -19,6 +19,16 @@ MOST_COORDINATES = 256  # each is looked at
 WALKERS_LEVEL = 1e-4  # below that of unweighted samples: skewed weights make Student's limits too narrow
 
 
+class _Last:
+    """The target as the path counts it."""
+
+    def __init__(self, path: CountedPath) -> None:
+        self._path, self.event_shape = path, path.end.event_shape
+
+    def energy(self, x: Tensor) -> Tensor:
+        return self._path.energy(torch.ones(len(x), dtype=x.dtype, device=x.device), x)
+
+
 def check_walkers(path: CountedPath, ensemble: Ensemble, *, seed: int) -> tuple[Flag, ...]:
     r"""A flag where weighted walkers contradict $E[w\,(\nabla\cdot f + f\cdot s)] = 0$; a gradient each, at most 1,000.
 
@@ -59,7 +69,7 @@ def _check(path: CountedPath, x: Tensor, seed: int, weight: Tensor | None) -> St
     except (RuntimeError, InputError):  # of autograd, or of a density that knows of no gradient
         return None
     inside = torch.isfinite(energy)
-    if not bool(inside.all() & torch.isfinite(score).all()) or cut_off(path.end, x, seed):
+    if not bool(inside.all() & torch.isfinite(score).all()) or cut_off(_Last(path), x, seed):
         return None
     pieces = [v.detach().double().reshape(1, len(x), -1).cpu().numpy() for v in (x, score)]
     return stein_check(*pieces, correlated=False, weight=None if weight is None else weight[None].cpu().numpy())

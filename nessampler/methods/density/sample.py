@@ -377,15 +377,16 @@ def _carried(
     seconds = {**seconds, "sampling": time.perf_counter() - started}
     forward = ensemble.log_weight.cpu().numpy()
     estimate = log_z(forward, base=annealing.base_log_z, systematic=annealing.systematic, seed=context.seed)
-    with path.stage("sampling"):
+    with path.stage("checks"):
         doubts = check_walkers(path, ensemble, seed=context.seed)
     reverse, bounds = None, None
     back = min(context.effort.reverse_walkers, walkers)
     if problem.target_samples is not None and back:
         started = time.perf_counter()
         x = problem.target_samples(back, context.generator("target samples")).to(context.device)
-        with path.stage("reverse"):
+        with path.stage("checks"):
             doubts += check_target_samples(path, x, seed=context.seed)
+        with path.stage("reverse"):
             reverse = annealing.reverse(x, generator=context.generator(f"reverse {name}"), **options)
         seconds["reverse"] = time.perf_counter() - started
         bounds = log_z_bounds(forward, reverse.log_weight.cpu().numpy(), base=annealing.base_log_z)
