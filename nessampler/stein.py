@@ -18,6 +18,7 @@ GROSS = 0.5  # of the effect sizes below, each 0 for samples of the density and 
 CENTRED = 1e-6
 FEWEST_BATCHES = 4
 MOST_BATCHES = 64
+TINY = np.finfo(float).tiny  # a half without any weight has a mean of its own
 BATCH = 10  # in units of the statistical inefficiency
 
 
@@ -70,6 +71,7 @@ def stein_check(
     *,
     circular: Bool[np.ndarray, " d"] | None = None,
     correlated: bool = True,
+    weight: Float[np.ndarray, "chains draws"] | None = None,
 ) -> SteinCheck:
     r"""Hold samples against the score $s = -\nabla U$ of a density.
 
@@ -90,6 +92,7 @@ def stein_check(
     | s | `score` | the same shape, in inverse units of x |
     | | `circular` | which coordinates are angles |
     | | `correlated` | whether draws of a chain are |
+    | w | `weight` | of weighted samples, up to a factor: then $E[w\,(\nabla\cdot f + f \cdot s)] = 0$ |
 
     Particles whose centre of mass never moves are taken as what they are: a density without these directions.
 
@@ -110,13 +113,16 @@ def stein_check(
         (True, False)
     """
     x, score = _checked(x, score)
+    share = np.ones(x.shape[:2]) if weight is None else np.asarray(weight, dtype=np.float64) / np.mean(weight)
     wraps = np.zeros(x.shape[-1], dtype=bool) if circular is None else np.asarray(circular, dtype=bool)
     score, free = _free(x, score)
     force = score
-    own, total = _virials(x, score, wraps, free)
-    terms = [*np.moveaxis(force, -1, 0), *own]
+    own, total = _virials(x, score, wraps, free, share)
+    total = share * total
+    terms = [share * term for term in (*np.moveaxis(force, -1, 0), *own)]
     p = min(_p_value(total, correlated) / 0.5, min(_p_value(term, correlated) for term in terms) * len(terms) / 0.5)
-    size = np.abs(force.mean((0, 1))) / np.sqrt((force**2).mean((0, 1)) + np.finfo(float).tiny)
+    pull, square = (np.mean(share[..., None] * moment, axis=(0, 1)) for moment in (force, force**2))
+    size = np.abs(pull) / np.sqrt(square + np.finfo(float).tiny)
     straight = max(free * float((~wraps).sum()), np.finfo(float).tiny)
     g = statistical_inefficiency(total) if correlated else 1.0
     return SteinCheck(
@@ -128,21 +134,24 @@ def stein_check(
     )
 
 
-def _virials(x: np.ndarray, score: np.ndarray, wraps: np.ndarray, free: float) -> tuple[list[np.ndarray], np.ndarray]:
+def _virials(
+    x: np.ndarray, score: np.ndarray, wraps: np.ndarray, free: float, share: np.ndarray
+) -> tuple[list[np.ndarray], np.ndarray]:
     """Stein's term of every coordinate's own field, and of x - m, as series `(chains, draws)`."""
     angle, pull = x[..., wraps], score[..., wraps]
     turning = [-np.sin(angle) + np.cos(angle) * pull, np.cos(angle) + np.sin(angle) * pull]
-    straight = free + (x - _other_half(x))[..., ~wraps] * score[..., ~wraps]
+    straight = free + (x - _other_half(x, share))[..., ~wraps] * score[..., ~wraps]
     own = [*np.moveaxis(straight, -1, 0), *(series for term in turning for series in np.moveaxis(term, -1, 0))]
     return own, straight.sum(-1)
 
 
-def _other_half(x: np.ndarray) -> np.ndarray:
+def _other_half(x: np.ndarray, share: np.ndarray) -> np.ndarray:
     """For each draw, the mean of the half of the chains, or of the draws of a single one, that it is not in."""
     if len(x) == 1:
-        return np.swapaxes(_other_half(np.swapaxes(x, 0, 1)), 0, 1)
+        return np.swapaxes(_other_half(np.swapaxes(x, 0, 1), share.T), 0, 1)
     half = len(x) // 2
-    first, second = x[:half].mean((0, 1)), x[half:].mean((0, 1))
+    sides = slice(None, half), slice(half, None)
+    first, second = (np.average(x[k].reshape(-1, x.shape[2]), 0, share[k].ravel() + TINY) for k in sides)
     centre = np.empty_like(x)
     centre[:half], centre[half:] = second, first
     return centre

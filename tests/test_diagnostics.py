@@ -170,3 +170,21 @@ def test_slow_correlation_widens_the_limits_before_anything_is_flagged():
     forward, reverse = 0.3 + slow[0], 0.3 + slow[1] - (slow[1].mean() + slow[0].mean() + 0.9)
     assert "crossed_bounds" in codes(disagreement(forward.ravel(), reverse.ravel()))
     assert disagreement(forward, reverse) == ()
+
+
+def test_a_mode_that_one_end_lacks_violates_crooks_though_nothing_else_disagrees():
+    """A wide normal to two modes of unequal width; of one of them the samples of B know nothing."""
+    rng = np.random.default_rng(4)
+    means, scales = np.array([-2.0, 2.0]), np.array([0.5, 0.9])
+
+    def excess(x):  # U_B - U_A, both normalised
+        modes = np.exp(-0.5 * ((x[:, None] - means) / scales) ** 2) / scales
+        return -np.log(0.5 * modes.sum(1)) - (0.5 * (x / 2) ** 2 + np.log(2))
+
+    a, mode = 2 * rng.normal(size=2000), rng.integers(2, size=2000)
+    whole = means[mode] + scales[mode] * rng.normal(size=2000)
+    assert disagreement(excess(a), -excess(whole)) == ()
+    lacking = means[0] + scales[0] * rng.normal(size=2000)
+    assert codes(disagreement(excess(a), -excess(lacking))) in (["crooks_violated"], ["directions_disagree"])
+    assert abs(crooks_check(excess(a), -excess(lacking), 0.0).z) > 5
+    assert disagreement(excess(a), -excess(lacking), exact=False) in ((), disagreement(excess(a), -excess(lacking)))

@@ -153,7 +153,7 @@ def _both(forward: np.ndarray, reverse: np.ndarray, temperature: float | None, s
     flags = (
         *best.flags,
         *apart,
-        *disagreement(forward, reverse, seed=seed),
+        *disagreement(forward, reverse, seed=seed, exact=False),  # Crooks' relation is asked below, in other words
         *(_off_crooks(crooks) if crooks is not None and best.trusted else ()),
         *_drift(curve),
     )
@@ -206,7 +206,7 @@ def _off_crooks(found: CrooksCheck) -> tuple[Flag, ...]:
         return ()
     return (
         Flag(
-            "crooks_slope",
+            "crooks_violated",
             f"Crooks' relation has slope {found.slope:.2f} ± {found.std_error:.2f} where it must be 1: forward and "
             "reverse works belong to different processes, an end state is not sampled, the reverse works have the "
             "other sign, or the unit or temperature is wrong (near 300 K works in kJ/mol read as kT have 0.40, those "

@@ -277,7 +277,8 @@ def _result(
     }
     apart = disjoint_supports(*by_name["plain"].works) if by_name[chosen].estimate.delta_f is None else ()
     own = (*by_name[chosen].estimate.flags, *apart)
-    flags = (*own, *disagreement(forward, reverse, seed=seed), *endstate_flags)
+    exact = by_name[chosen].pilot.transport.systematic == 0
+    flags = (*own, *disagreement(forward, reverse, seed=seed, exact=exact), *endstate_flags)
     state = {k: v for p in stage.below.values() for k, v in p.transport.state.items()}
     return Difference(
         method=method,

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import torch
+from jaxtyping import Float
+from scipy.stats import norm
 from torch import Tensor
 
 from nessampler.errors import InputError
@@ -12,11 +14,12 @@ from nessampler.stein import SteinCheck, stein_check
 from nessampler.targets import Target, energy_and_score
 from nessampler.targets.callable import check_energies
 
-__all__ = ["check_end_states", "check_energies_of_ends"]
+__all__ = ["check_end_states", "check_energies_of_ends", "cut_off"]
 
 MOST_SAMPLES = 1000  # of each end
 FIRST = 8  # of each end, whose energies are looked at before anything else is asked of a density
 PROBES = 200
+LEVEL = 0.001
 EDGE = 0.015  # share of displaced samples without density above which a density counts as cut off
 
 
@@ -29,10 +32,13 @@ def check_end_states(ends: Ends, fit: Block, *, seed: int = 0) -> tuple[Flag, ..
         InputError: samples outside of the support of their state; samples of A that are samples of B and the other way
             round; samples that have nothing to do with their state.
     """
-    few = fit.thinned(MOST_SAMPLES)
+    few, targets = fit.thinned(MOST_SAMPLES), {"A": ends.a, "B": ends.b}
     samples = {"A": few.a[:MOST_SAMPLES], "B": few.b[:MOST_SAMPLES]}
-    targets = {"A": ends.a, "B": ends.b}
-    found = {name: _check(targets[name], samples[name], name, ends, few.correlated, seed) for name in samples}
+    ordered = () if fit.correlated else tuple(_in_order(name, x[0]) for name, x in (("A", fit.a), ("B", fit.b)))
+    doubts = tuple(flag for flag in ordered if flag is not None)
+    found = {
+        name: _check(targets[name], samples[name], name, ends, few.correlated or bool(doubts), seed) for name in samples
+    }
     wrong = {name: check for name, check in found.items() if check is not None and not check.fits}
     if len(wrong) == 2 and _exchanged(targets, samples, ends, few.correlated, seed):
         raise InputError(
@@ -42,7 +48,26 @@ def check_end_states(ends: Ends, fit: Block, *, seed: int = 0) -> tuple[Flag, ..
     for name, check in wrong.items():
         if check.grossly_wrong:
             raise InputError(f"samples must come from their own state: {check.describe(name)}")
-    return tuple(flag for name, check in wrong.items() for flag in check.flags(name))
+    return (*doubts, *(flag for name, check in wrong.items() for flag in check.flags(name)))
+
+
+def _in_order(name: str, x: Float[Tensor, " n *event"]) -> Flag | None:
+    """A flag where samples said to be independent resemble their neighbours in the order in which they were given.
+
+    Ranks of each coordinate, lag one: of independent samples the correlation is normal with variance 1/n. Samples that
+    were shuffled cannot be told from independent ones.
+    """
+    ranks = x[:MOST_SAMPLES].flatten(1).double().argsort(0).argsort(0).double()
+    ranks = (ranks - ranks.mean(0)) / ranks.std(0)
+    lag_one = (ranks[1:] * ranks[:-1]).mean(0)
+    largest = float(lag_one.max())
+    if largest * len(ranks) ** 0.5 <= float(norm.isf(LEVEL / (2 * len(lag_one)))):
+        return None
+    message = (
+        f"samples of {name} are said to be independent, but neighbours resemble each other (correlation {largest:.2f} "
+        "along a coordinate): errors are too small; give them as (chains, draws, *event) in the order of time"
+    )
+    return Flag("correlated_samples", message)
 
 
 def check_energies_of_ends(ends: Ends, fit: Block) -> None:
@@ -73,7 +98,7 @@ def _check(target: Target, x: Tensor, name: str, ends: Ends, correlated: bool, s
             f"samples must lie in the support of their own state: {int(outside.sum())} of {len(flat)} samples of "
             f"{name} have energy +inf there; check that samples, density and coordinates belong together"
         )
-    if not bool(torch.isfinite(energy).all() & torch.isfinite(score).all()) or _cut_off(target, flat, seed):
+    if not bool(torch.isfinite(energy).all() & torch.isfinite(score).all()) or cut_off(target, flat, seed):
         return None
     # Single draws of many chains are independent.
     shape, correlated = ((*x.shape[:2], -1), correlated) if x.shape[1] > 1 else ((1, len(flat), -1), False)
@@ -88,7 +113,7 @@ def _scored(target: Target, x: Tensor) -> tuple[Tensor, Tensor] | None:
         return None
 
 
-def _cut_off(target: Target, x: Tensor, seed: int) -> bool:
+def cut_off(target: Target, x: Tensor, seed: int) -> bool:
     """Whether a step of a standard deviation along every coordinate often leaves the support."""
     generator = generator_for(seed, "edges of the supports", x.device)
     some = x[torch.randperm(len(x), generator=generator, device=x.device)[:PROBES]]

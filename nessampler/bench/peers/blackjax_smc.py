@@ -1,5 +1,6 @@
 """Adaptive tempered SMC by blackjax, with HMC moves."""
 
+# pyright: reportMissingImports=false
 from __future__ import annotations
 
 import math
@@ -111,5 +112,5 @@ def _in_jax(problem: Whitened) -> Any:
         )
         return found, gradient
 
-    likelihood.defvjp(forward, lambda gradient, g: (g * gradient,))
+    likelihood.defvjp(forward, lambda gradient, g: (g * gradient,))  # pyright: ignore[reportFunctionMemberAccess]
     return likelihood

@@ -1,5 +1,6 @@
 """Nested sampling by dynesty."""
 
+# pyright: reportMissingImports=false
 from __future__ import annotations
 
 import numpy as np

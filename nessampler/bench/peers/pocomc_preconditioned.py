@@ -1,5 +1,6 @@
 """Preconditioned Monte Carlo by pocomc: SMC through normalising flows."""
 
+# pyright: reportMissingImports=false
 from __future__ import annotations
 
 import numpy as np

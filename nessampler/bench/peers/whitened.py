@@ -58,15 +58,15 @@ class Whitened:
 
     def log_likelihood(self, z: np.ndarray) -> np.ndarray:
         """log L of points `(n, d)`, float64."""
-        z, x = self._points(z)
-        return self._finite(-self._target.energy(x).double(), z)
+        points, x = self._points(z)
+        return self._finite(-self._target.energy(x).double(), points)
 
     def log_likelihood_and_gradient(self, z: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """log L `(n,)` and its gradient `(n, d)`."""
-        z, x = self._points(z)
+        points, x = self._points(z)
         energy, score = energy_and_score(self._target, x)
-        gradient = score.double().flatten(1) @ self._factor + z
-        return self._finite(-energy.double(), z), gradient.numpy()
+        gradient = score.double().flatten(1) @ self._factor + points
+        return self._finite(-energy.double(), points), gradient.numpy()
 
     def _points(self, z: np.ndarray) -> tuple[Tensor, Tensor]:
         points = torch.as_tensor(np.atleast_2d(z), dtype=torch.float64)

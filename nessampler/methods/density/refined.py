@@ -22,13 +22,14 @@ from nessampler.objectives.pinn import PinnObjective
 
 __all__ = ["refined"]
 
-TRAINING_WALKERS = 2048
+ROLLOUT_WALKERS, BATCH_WALKERS, PILOTS = 256, 64, 512  # of as many base samples as there are, or a share of them
 
 
 def refined(
     solved: Solved,
     path: CountedPath,
     *,
+    walkers: int,
     steps: int,
     metrics: list[Mapping[str, Any]],
     checkpoint: Path | None,
@@ -42,7 +43,7 @@ def refined(
     assert isinstance(annealing.kernel, Compose)  # what `least_squares` makes
     assert isinstance(annealing.kernel.first, Flow)
     flow, relax = annealing.kernel.first, annealing.kernel.second
-    x = path.start.sample(TRAINING_WALKERS, generator=generator).to(device, annealing.dtype)  # pyright: ignore
+    x = path.start.sample(walkers, generator=generator).to(device, annealing.dtype)  # pyright: ignore
     network = network_for(drift, x, generator)
 
     def tell(now: NetsProgress) -> None:
@@ -60,6 +61,9 @@ def refined(
             PinnObjective(network),
             steps=steps,
             kernel=kernel,
+            walkers=min(ROLLOUT_WALKERS, walkers // 2),
+            batch_walkers=min(BATCH_WALKERS, walkers // 8),
+            pilots=min(PILOTS, walkers // 4),
             curriculum=0.0,
             first_time=1.0,
             checkpoint=checkpoint,

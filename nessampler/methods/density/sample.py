@@ -22,6 +22,7 @@ from nessampler.methods.density.ais import Underdamped, ais
 from nessampler.methods.density.annealing import Annealing
 from nessampler.methods.density.chains import long_chains
 from nessampler.methods.density.counted import CountedField, CountedPath
+from nessampler.methods.density.end_checks import check_target_samples, check_walkers
 from nessampler.methods.density.lsq import Solved, least_squares
 from nessampler.methods.density.problem import DensityProblem
 from nessampler.methods.density.refined import refined
@@ -54,6 +55,7 @@ class DensityEffort:
         reverse_walkers: carried back from samples of the target, where there are any.
         reverse_steps: of long Hamiltonian chains that make such samples where nobody has them; 0 for none.
         nets_steps: gradient steps of a network.
+        training_walkers: draws of the base for its training and pilots.
         flow_tolerance: in log Z, beyond which a flow is integrated by a finer rule.
     """
 
@@ -66,6 +68,7 @@ class DensityEffort:
     reverse_walkers: int = 1024
     reverse_steps: int = 0
     nets_steps: int = 1000
+    training_walkers: int = 2048
     flow_tolerance: float = 5e-4
 
 
@@ -252,6 +255,7 @@ def _attempt_nets(context: _Context, metrics: list[Mapping[str, Any]]) -> Attemp
         annealing, field = refined(
             solved,
             path,
+            walkers=context.effort.training_walkers,
             steps=context.effort.nets_steps,
             metrics=metrics,
             checkpoint=context.checkpoint,
@@ -381,17 +385,22 @@ def _carried(
     seconds = {**seconds, "sampling": time.perf_counter() - started}
     forward = ensemble.log_weight.cpu().numpy()
     estimate = log_z(forward, base=annealing.base_log_z, systematic=annealing.systematic, seed=context.seed)
+    with path.stage("checks"):
+        doubts = check_walkers(path, ensemble, seed=context.seed)
     reverse, bounds = None, None
     back = min(context.effort.reverse_walkers, walkers)
     if problem.target_samples is not None and back:
         started = time.perf_counter()
         options["progress"] = _told(context.progress, f"{name}: walkers back")
         x = problem.target_samples(back, context.generator("target samples")).to(context.device)
+        with path.stage("checks"):
+            doubts += check_target_samples(path, x, seed=context.seed)
         with path.stage("reverse"):
             reverse = annealing.reverse(x, generator=context.generator(f"reverse {name}"), **options)
         seconds["reverse"] = time.perf_counter() - started
         bounds = log_z_bounds(forward, reverse.log_weight.cpu().numpy(), base=annealing.base_log_z)
         estimate = cross_checked(estimate, ensemble, reverse, seed=context.seed)
+    estimate = replace(estimate, flags=(*estimate.flags, *doubts))
     evaluations = {
         "target": {s: {"energy": t.energy, "gradient": t.gradient} for s, t in path.tallies.items()},
         "field": {} if field is None else dict(field.evaluations),

@@ -17,6 +17,7 @@ NOTHING_LEFT = 0.9  # effective fraction above which there was little to explain
 # Flags of a number that may be wrong by more than its error; the others ask for caution.
 GRAVE = frozenset(
     {
+        "crooks_violated",
         "crossed_bounds",
         "directions_disagree",
         "few_effective_samples",
@@ -25,7 +26,9 @@ GRAVE = frozenset(
         "methods_disagree",
         "no_finite_work",
         "no_way_back",
+        "not_samples_of_target",
         "unreached",
+        "walkers_off_target",
     }
 )
 

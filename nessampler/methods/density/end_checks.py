@@ -1,0 +1,75 @@
+"""Are the weighted walkers samples of the target, and its samples too? Stein's identity, asked of both."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from nessampler.errors import InputError
+from nessampler.estimators import Flag
+from nessampler.methods.density.counted import CountedPath
+from nessampler.methods.end_checks import cut_off
+from nessampler.simulate import Ensemble
+from nessampler.stein import SteinCheck, stein_check
+
+__all__ = ["check_target_samples", "check_walkers"]
+
+MOST_WALKERS = 1000
+MOST_COORDINATES = 256  # each is looked at
+WALKERS_LEVEL = 1e-4  # below that of unweighted samples: skewed weights make Student's limits too narrow
+
+
+class _Last:
+    """The target as the path counts it."""
+
+    def __init__(self, path: CountedPath) -> None:
+        self._path, self.event_shape = path, path.end.event_shape
+
+    def energy(self, x: Tensor) -> Tensor:
+        return self._path.energy(torch.ones(len(x), dtype=x.dtype, device=x.device), x)
+
+
+def check_walkers(path: CountedPath, ensemble: Ensemble, *, seed: int) -> tuple[Flag, ...]:
+    r"""A flag where weighted walkers contradict $E[w\,(\nabla\cdot f + f\cdot s)] = 0$; a gradient each, at most 1,000.
+
+    That is how tails show which the base did not cover and no move has filled, at any effective sample size. Modes that
+    are missing as a whole, or weighted wrongly against one another, satisfy the identity and are not seen.
+
+    Not asked where weights depend on one another, beyond 256 coordinates, or of a density that is cut off where it is
+    not small.
+    """
+    if ensemble.resampled:
+        return ()
+    few, log_weight = ensemble.x[:MOST_WALKERS], ensemble.log_weight[:MOST_WALKERS]
+    check = _check(path, few, seed, torch.softmax(log_weight, 0)) if bool(torch.isfinite(log_weight).any()) else None
+    if check is None or check.p >= WALKERS_LEVEL:
+        return ()
+    message = (
+        f"weighted walkers do not satisfy Stein's identity of the target (p = {check.p:.1e}): by the virial their "
+        f"temperature is {check.temperature:.3f} ± {check.temperature_error:.3f} times that of the target; its tails "
+        "are not filled, or walkers lag behind: take a wider base, or more steps"
+    )
+    return (Flag("walkers_off_target", message),)
+
+
+def check_target_samples(path: CountedPath, x: Tensor, *, seed: int) -> tuple[Flag, ...]:
+    """A flag where samples of the target, to be carried back, are samples of something else."""
+    check = _check(path, x[:MOST_WALKERS], seed, None)
+    if check is None or check.fits:
+        return ()
+    return (Flag("not_samples_of_target", check.describe("the target")),)
+
+
+def _check(path: CountedPath, x: Tensor, seed: int, weight: Tensor | None) -> SteinCheck | None:
+    """None where the identity does not apply."""
+    if x.shape[1:].numel() > MOST_COORDINATES or len(x) < 8:
+        return None
+    try:
+        energy, score = path.energy_and_score(torch.ones(len(x), dtype=x.dtype, device=x.device), x)
+    except (RuntimeError, InputError):  # of autograd, or of a density that knows of no gradient
+        return None
+    inside = torch.isfinite(energy)
+    if not bool(inside.all() & torch.isfinite(score).all()) or cut_off(_Last(path), x, seed):
+        return None
+    pieces = [v.detach().double().reshape(1, len(x), -1).cpu().numpy() for v in (x, score)]
+    return stein_check(*pieces, correlated=False, weight=None if weight is None else weight[None].cpu().numpy())
