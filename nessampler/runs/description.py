@@ -11,8 +11,8 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from nessampler._words import plus_minus
 from nessampler.runs._console import facts
-from nessampler.runs._words import plus_minus
 from nessampler.runs.config import Config, DensityConfig, DifferenceConfig, load, resolve
 from nessampler.runs.units import parse
 
