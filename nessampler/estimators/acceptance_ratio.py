@@ -117,7 +117,7 @@ def bennett_root(forward: Rows, reverse: Rows, shift: float, start: float | None
         below, down = _log_mean_fermi(shift - x[:, None] - reverse)
         value, slope = above - below + shift, up + down
         low, high = np.where(value < 0, x, low), np.where(value < 0, high, x)
-        with np.errstate(divide="ignore", invalid="ignore"):
+        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
             step = -value / slope
         # Newton's step must stay inside and shrink, or be the last one; otherwise halve the bracket.
         final = np.abs(step) <= 1e-8 + 1e-15 * np.abs(x)

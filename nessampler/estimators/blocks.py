@@ -22,9 +22,11 @@ def block_bootstrap(
     """The variance of the statistic over resampled blocks; flags for too few blocks or resamples without a value."""
     values, inflation, flags = block_resamples(statistic, samples, g, resamples, seed)
     failed = int((~np.isfinite(values)).sum())
-    if failed:
+    with np.errstate(over="ignore", invalid="ignore"):  # works further apart than numbers reach
+        variance = float(values.var(ddof=1)) * inflation
+    if failed or not np.isfinite(variance):
         return 0.0, [*flags, _unstable(failed, resamples)]
-    return float(values.var(ddof=1)) * inflation, flags
+    return variance, flags
 
 
 def block_resamples(

@@ -15,6 +15,7 @@ __all__ = ["ONE_SIDED", "Bounds", "bounds", "group_bound"]
 
 ONE_SIDED = 0.999
 FEWEST_GROUPS = 32
+LARGEST = 1e100  # kT
 
 
 @dataclass(frozen=True)
@@ -93,13 +94,17 @@ def _mean_and_limit(works: WorkSample) -> tuple[float | None, float | None]:
     values = works.values
     if not np.isfinite(values).all():
         return None, None
+    largest = float(np.abs(values).max())
+    scale = largest if largest > LARGEST else 1.0  # squares of such works are no numbers
+    values = values / scale
     mean, effective = float(values.mean()), values.size / works.inefficiency(values)
     if effective < 2:
-        return mean, None
+        return scale * mean, None
     deviation, t = float(values.std()), float(student_t.ppf(ONE_SIDED, effective - 1))
     # Works have a long upper tail, where Student's limit is too low: Johnson's correction, never to the inside.
-    skew = max(0.0, float(((values - mean) ** 3).mean()) / deviation**3) if deviation > 0 else 0.0
-    return mean, mean + deviation * (t / math.sqrt(effective - 1) + skew * (1 + 2 * t**2) / (6 * effective))
+    skew = max(0.0, float((((values - mean) / deviation) ** 3).mean())) if deviation > 0 else 0.0
+    limit = scale * (mean + deviation * (t / math.sqrt(effective - 1) + skew * (1 + 2 * t**2) / (6 * effective)))
+    return scale * mean, limit if math.isfinite(limit) else None
 
 
 def _grouped(works: WorkSample) -> tuple[float | None, float | None, int]:

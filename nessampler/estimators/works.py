@@ -85,7 +85,10 @@ def checked_work(work: Work, direction: str) -> WorkSample:
 def scaled_weights(works: Rows) -> Rows:
     """`exp(-work)` up to a factor; zeros if no work is finite."""
     smallest = works.min()
-    return np.exp(smallest - works) if smallest < np.inf else np.zeros_like(works)
+    if smallest == np.inf:
+        return np.zeros_like(works)
+    with np.errstate(over="ignore"):  # further apart than numbers reach: no weight
+        return np.exp(smallest - works)
 
 
 def effective_fraction(weight: Rows) -> float:
@@ -118,6 +121,8 @@ def statistical_inefficiency(series: Float[np.ndarray, "chains draws"]) -> float
         )
     chains, draws = series.shape
     deviation = series - series.mean()
+    if (deviation**2).mean() == 0:  # values so small that their squares vanish
+        deviation = deviation / np.abs(deviation).max(initial=np.finfo(float).tiny)
     variance = (deviation**2).mean()
     if np.ptp(series) <= 8 * np.finfo(float).eps * np.abs(series).max():
         return 1.0
