@@ -166,9 +166,9 @@ def disagreement(
     "directions_disagree": the two Jarzynski averages differ although each is unflagged; averages with heavy tails
     or few effective samples differ routinely and are not compared, since `bar` does not lean on them.
     "crooks_violated": nothing of this, but where the works overlap, their densities do not have the ratio of Crooks'
-    relation, see `crooks_check`. It compares what both directions saw, whatever their tails, and so notices a mode that one of them
-    lacks. Works that are not `exact`, but for an integrated log-determinant, are spared: where they hardly spread,
-    their small errors are all that there is to compare.
+    relation, see `crooks_check`. It compares what both directions saw, whatever their tails, and notices a mode that
+    one of them lacks. Works that are not `exact`, but for an integrated log-determinant, are spared: where they hardly
+    spread, their small errors are all that there is to compare.
 
     With `base_log_z` the works lead from a base to a density, and messages speak of its log Z = `base_log_z` - ΔF.
 
