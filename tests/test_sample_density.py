@@ -29,7 +29,14 @@ METHODS: tuple[DensityMethod, ...] = ("ais", "smc", "lsq", "nets", "auto")
 WELL = AnharmonicWell([1.0, 0.0], stiffness=[1.0, 2.0], quartic=[0.5, 0.1], skew=[0.5, -0.4], coupling=1.0)
 BASE = Gaussian(torch.zeros(2).double(), torch.tensor([1.5, 1.2]).double())
 EFFORT = DensityEffort(
-    walkers=600, pilot_walkers=400, pilot_steps=6, steps=6, leapfrog_steps=3, reverse_walkers=300, nets_steps=4
+    walkers=600,
+    pilot_walkers=400,
+    pilot_steps=6,
+    steps=6,
+    leapfrog_steps=3,
+    reverse_walkers=300,
+    nets_steps=4,
+    training_walkers=256,
 )
 
 
