@@ -29,7 +29,14 @@ METHODS: tuple[DensityMethod, ...] = ("ais", "smc", "lsq", "nets", "auto")
 WELL = AnharmonicWell([1.0, 0.0], stiffness=[1.0, 2.0], quartic=[0.5, 0.1], skew=[0.5, -0.4], coupling=1.0)
 BASE = Gaussian(torch.zeros(2).double(), torch.tensor([1.5, 1.2]).double())
 EFFORT = DensityEffort(
-    walkers=600, pilot_walkers=400, pilot_steps=6, steps=6, leapfrog_steps=3, reverse_walkers=300, nets_steps=4
+    walkers=600,
+    pilot_walkers=400,
+    pilot_steps=6,
+    steps=6,
+    leapfrog_steps=3,
+    reverse_walkers=300,
+    nets_steps=4,
+    training_walkers=256,
 )
 
 
@@ -331,3 +338,9 @@ def test_unusable_questions_are_refused() -> None:
     greedy = replace(problem(), dictionary=lambda x, g: random_fourier(60)(x.repeat(50, 1), g))
     with pytest.raises(InputError, match="at least four pilot walkers for each field"):
         sample_density(greedy, method="lsq", effort=DensityEffort(pilot_walkers=100))
+
+
+def test_the_interval_of_smc_knows_that_its_error_comes_from_eight_islands() -> None:
+    estimate = run("smc")[0].log_z
+    assert estimate.ci95 is not None
+    assert estimate.ci95[1] - estimate.ci95[0] == pytest.approx(2 * 2.364624 * (estimate.std_error or 0.0))  # t, 7 dof

@@ -78,8 +78,13 @@ class Cell:
 
 
 def scores(rows: Sequence[dict]) -> np.ndarray:
-    """Distances to the truth in standard errors."""
-    return np.array([(row["value"] - row["truth"]) / row["error"] for row in rows])
+    """Distances to the truth in standard errors; those of Student's intervals are as many times longer."""
+    return np.array([(row["value"] - row["truth"]) / _reach(row) for row in rows])
+
+
+def _reach(row: dict) -> float:
+    low, high = row.get("interval") or (-Z95 * row["error"], Z95 * row["error"])
+    return (high - low) / 2 / Z95
 
 
 def failures(cells: Sequence[Cell]) -> list[tuple[str, str, str, str, float]]:

@@ -273,7 +273,8 @@ def _gammas(problem: WorkProblem, n: int, rng: np.random.Generator) -> np.ndarra
 def _estimated(estimator: str, found: FreeEnergy | LogZ) -> dict:
     value = found.value if isinstance(found, LogZ) else found.delta_f
     codes = [f.code for f in found.flags]
-    return {"estimator": estimator, "value": value, "error": found.std_error, "trusted": not codes, "flags": codes}
+    numbers = {"value": value, "error": found.std_error, "interval": found.ci95}
+    return {"estimator": estimator, "trusted": not codes, "flags": codes} | numbers
 
 
 def _limits(bounds: Bounds | None) -> dict:

@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 import torch
+from scipy.stats import t as student_t
 from torch import Tensor
 
 from nessampler.closed_form.dictionary import Dictionary
 from nessampler.closed_form.ridge_dictionary import RidgeDictionary
 from nessampler.errors import InputError
 from nessampler.estimators import Flag
-from nessampler.estimators.free_energy import Z95
 from nessampler.estimators.log_z import log_z, log_z_bounds
 from nessampler.kernels import HMC, Compose, Flow
 from nessampler.methods.density.ais import Underdamped, ais
@@ -283,7 +283,9 @@ def _attempt_smc(context: _Context, metrics: list[Mapping[str, Any]]) -> Attempt
     estimate = independent
     if independent.value is not None:
         error, value = found.std_error, found.log_z
-        estimate = replace(independent, value=value, std_error=error, ci95=(value - Z95 * error, value + Z95 * error))
+        # The spread over eight islands is itself uncertain: Student's limits, not the normal's.
+        reach = float(student_t.ppf(0.975, len(ensemble.islands) - 1)) * error
+        estimate = replace(independent, value=value, std_error=error, ci95=(value - reach, value + reach))
     evaluations = {
         "target": {s: {"energy": t.energy, "gradient": t.gradient} for s, t in found.evaluations.items()},
         "field": {},
