@@ -4,7 +4,9 @@ Two questions, one engine: weighted samples and log Z of an unnormalised density
 two states. Learning changes the variance, never the answer.
 """
 
+import sys
 from importlib import import_module
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -74,6 +76,17 @@ def __getattr__(name: str) -> Any:
     value = getattr(import_module(_HOME[name]), name)
     globals()[name] = value
     return value
+
+
+class _Package(ModuleType):
+    """Importing `nessampler.simulate` binds that module here; the public name stays the function."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        bound = isinstance(value, ModuleType) and name in _HOME
+        super().__setattr__(name, getattr(value, name) if bound else value)
+
+
+sys.modules[__name__].__class__ = _Package
 
 
 def __dir__() -> list[str]:

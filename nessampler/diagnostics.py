@@ -121,9 +121,11 @@ def crooks_check(work_forward: Work, work_reverse: Work, delta_f: float) -> Croo
 
 
 def convergence(
-    work_forward: Work, work_reverse: Work, fractions: int = 10, *, seed: int = 0, resamples: int = 100
+    work_forward: Work, work_reverse: Work | None, fractions: int = 10, *, seed: int = 0, resamples: int = 100
 ) -> Convergence:
     """ΔF by `bar` from growing parts of the draws, taken from the beginning and from the end.
+
+    Without reverse works (None) by `jarzynski`.
 
     The two curves agree within their errors once the beginning resembles the end; if they meet only at 1, the works
     drift and an early part should be dropped or the run made longer.
@@ -138,8 +140,10 @@ def convergence(
     >>> found.fractions, found.forward[-1] == found.backward[-1]
     ((0.25, 0.5, 0.75, 1.0), True)
     """
-    forward, reverse = checked_work(work_forward, "forward"), checked_work(work_reverse, "reverse")
-    fewest = min(forward.values.shape[-1], reverse.values.shape[-1])
+    directions = [checked_work(work_forward, "forward")]
+    if work_reverse is not None:
+        directions.append(checked_work(work_reverse, "reverse"))
+    fewest = min(works.values.shape[-1] for works in directions)
     if not 1 <= fractions <= fewest // 2:
         raise InputError(
             f"`fractions` must leave two draws in the smallest part: got {fractions} parts of {fewest} draws; "
@@ -148,9 +152,10 @@ def convergence(
     shares = [(i + 1) / fractions for i in range(fractions)]
 
     def estimate(share: float, last: bool) -> FreeEnergy:
-        parts = (_part(works.values, share, last) for works in (forward, reverse))
-        shaped = [p if w.correlated else p[0] for p, w in zip(parts, (forward, reverse), strict=True)]
-        return bar(*shaped, seed=seed, resamples=resamples)
+        parts = (_part(works.values, share, last) for works in directions)
+        shaped = [p if w.correlated else p[0] for p, w in zip(parts, directions, strict=True)]
+        estimator = jarzynski if work_reverse is None else bar
+        return estimator(*shaped, seed=seed, resamples=resamples)
 
     first = tuple(estimate(share, last=False) for share in shares)
     final = tuple(estimate(share, last=True) for share in shares)
@@ -166,9 +171,9 @@ def disagreement(
     "directions_disagree": the two Jarzynski averages differ although each is unflagged; averages with heavy tails
     or few effective samples differ routinely and are not compared, since `bar` does not lean on them.
     "crooks_violated": nothing of this, but where the works overlap, their densities do not have the ratio of Crooks'
-    relation, see `crooks_check`. It compares what both directions saw, whatever their tails, and notices a mode that
-    one of them lacks. Works that are not `exact`, but for an integrated log-determinant, are spared: where they hardly
-    spread, their small errors are all that there is to compare.
+    relation, see `crooks_check`. It compares what both directions saw, whatever their tails, and so notices a mode
+    that one of them lacks. Works that are not `exact`, but for an integrated log-determinant, are spared: where they
+    hardly spread, their small errors are all that there is to compare.
 
     With `base_log_z` the works lead from a base to a density, and messages speak of its log Z = `base_log_z` - ΔF.
 

@@ -17,7 +17,7 @@ from nessampler.plots.table import Table, rows
 
 __all__ = ["attempt_cost", "attempt_cost_table", "cost", "cost_table"]
 
-STAGES_OF_ATTEMPTS = ("pilot", "training", "sampling", "reverse")
+STAGES_OF_ATTEMPTS = ("pilot", "training", "sampling", "reverse", "checks")
 
 
 @rc_context(STYLE)

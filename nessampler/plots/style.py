@@ -45,6 +45,7 @@ STAGE_COLOURS = {
     "training": "#5C9BD1",
     "sampling": "#123B66",
     "reverse": "#D9A58B",
+    "checks": "#C9B8D8",
 }
 WIDTH = 6.0  # inches: 11 points are legible on paper, on a screen and, at six tenths of the size, on a phone
 STYLE: dict[Any, Any] = {
