@@ -35,18 +35,14 @@ def density_row(config: DensityConfig, folder: Path, method: str, budget: int | 
     started, busy = time.perf_counter(), time.process_time()
     prepared, found = _run(config, folder, method, effort, config.run.seed)
     seconds, cpu = time.perf_counter() - started, time.process_time() - busy
-    attempt, reference = found.attempt, config.reference
-    return Row(
-        system=config.name,
-        kind="density",
-        method=method,
-        seed=config.run.seed,
-        budget=budget,
+    attempt = found.attempt
+    return Row.of_cell(
+        config,
+        method,
+        budget,
         chosen=found.chosen,
         value=found.log_z.value,
         std_error=found.log_z.std_error,
-        reference=None if reference is None else reference.value,
-        reference_error=None if reference is None else reference.std_error,
         evaluations=_base(prepared) + sum(_spent(a) for a in found.attempts),
         fields=sum(n for a in found.attempts for stage, n in a.evaluations["field"].items() if stage != "reverse"),
         seconds=seconds,

@@ -66,18 +66,13 @@ def difference_row(config: DifferenceConfig, folder: Path, method: str, budget: 
     started, busy = time.perf_counter(), time.process_time()
     where = ends / f"{config.name}-{method}-{config.run.seed}"
     found = _staged(config, folder, budget, where) if method == "staged" else _climbed(config, folder, method, where)
-    reference = config.reference
-    return Row(
-        system=config.name,
-        kind="difference",
-        method=method,
-        seed=config.run.seed,
-        budget=budget,
+    return Row.of_cell(
+        config,
+        method,
+        budget,
         chosen=found.chosen,
         value=found.estimate.delta_f,
         std_error=found.estimate.std_error,
-        reference=None if reference is None else reference.value,
-        reference_error=None if reference is None else reference.std_error,
         evaluations=found.cost,
         fields=found.fields,
         seconds=time.perf_counter() - started,

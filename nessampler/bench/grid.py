@@ -14,7 +14,7 @@ from nessampler._files import write_atomically
 from nessampler.bench.row import Row
 from nessampler.errors import InputError
 from nessampler.runs import catalogue
-from nessampler.runs.config import DensityConfig, DifferenceConfig, load, resolve
+from nessampler.runs.config import Config, DensityConfig, load, resolve
 
 __all__ = ["Cell", "Grid", "run_grid"]
 
@@ -84,13 +84,13 @@ def run_grid(grid: Grid, out: Path, *, say: Callable[[str], None] = lambda _: No
     return rows
 
 
-def _config(grid: Grid, system: str, seed: int) -> DensityConfig | DifferenceConfig:
+def _config(grid: Grid, system: str, seed: int) -> Config:
     path = catalogue.find(system)
     settings = [s for s in grid.settings if s.partition("=")[0].split(".")[0] != "run"]
     return resolve(load(path), run={"seed": seed}, preset=grid.preset, settings=settings, source=str(path))
 
 
-def _in_a_process(grid: Grid, cell: Cell, config: DensityConfig | DifferenceConfig, out: Path) -> Row:
+def _in_a_process(grid: Grid, cell: Cell, config: Config, out: Path) -> Row:
     ours, theirs = multiprocessing.get_context("spawn").Pipe(duplex=False)
     process = multiprocessing.get_context("spawn").Process(target=_work, args=(theirs, grid, cell, out))
     started = time.perf_counter()
@@ -104,7 +104,7 @@ def _in_a_process(grid: Grid, cell: Cell, config: DensityConfig | DifferenceConf
     except EOFError:
         return _without(grid, cell, config, time.perf_counter() - started, "its process died")
     finally:
-        process.kill() if process.is_alive() and not ours.closed else None
+        process.kill()
         process.join()
     if isinstance(answer, InputError):
         return _without(grid, cell, config, time.perf_counter() - started, str(answer))
@@ -128,23 +128,20 @@ def _work(pipe: Connection, grid: Grid, cell: Cell, out: Path) -> None:
     pipe.close()
 
 
-def _without(grid: Grid, cell: Cell, config: DensityConfig | DifferenceConfig, seconds: float, note: str) -> Row:
-    reference = config.reference
-    return Row(
-        cell.system,
-        config.kind,
+def _without(grid: Grid, cell: Cell, config: Config, seconds: float, note: str) -> Row:
+    """On record, without a result."""
+    own = config.model_copy(update={"run": config.run.model_copy(update={"seed": cell.seed})})
+    return Row.of_cell(
+        own,
         cell.method,
-        cell.seed,
         grid.budget,
-        cell.method,
-        None,
-        None,
-        None if reference is None else reference.value,
-        None if reference is None else reference.std_error,
-        0,
-        0,
-        seconds,
-        0.0,
+        chosen=cell.method,
+        value=None,
+        std_error=None,
+        evaluations=0,
+        fields=0,
+        seconds=seconds,
+        cpu_seconds=0.0,
         note=note,
     )
 

@@ -6,6 +6,8 @@ import math
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
+from nessampler.runs.config import Config
+
 __all__ = ["Row"]
 
 ROUNDING = 1e-9  # kT: an error below this is that of arithmetic
@@ -62,6 +64,21 @@ class Row:
             return None
         spread = math.hypot(self.std_error, self.reference_error or 0.0)
         return (self.value - self.reference) / spread if spread > ROUNDING else None
+
+    @classmethod
+    def of_cell(cls, config: Config, method: str, budget: int | None, **found: Any) -> Row:
+        """What was found, under the names of its cell."""
+        reference = config.reference
+        return cls(
+            system=config.name,
+            kind=config.kind,
+            method=method,
+            seed=config.run.seed,
+            budget=budget,
+            reference=None if reference is None else reference.value,
+            reference_error=None if reference is None else reference.std_error,
+            **found,
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data, for JSON."""

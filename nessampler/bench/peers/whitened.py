@@ -95,18 +95,14 @@ def measured(
     base = prepared.evaluations.energy + prepared.evaluations.gradient
     left = None if budget is None else budget - base
     found = run(Whitened(prepared.problem.path.start, counted), counted, left, config.run.seed)
-    spent, reference = counted.tally(), config.reference
-    return Row(
-        system=config.name,
-        kind="density",
-        method=name,
-        seed=config.run.seed,
-        budget=budget,
+    spent = counted.tally()
+    return Row.of_cell(
+        config,
+        name,
+        budget,
         chosen=name,
         value=found.log_z,
         std_error=found.std_error,
-        reference=None if reference is None else reference.value,
-        reference_error=None if reference is None else reference.std_error,
         evaluations=base + spent.energy + spent.gradient,
         fields=0,
         seconds=time.perf_counter() - started,
