@@ -466,6 +466,7 @@ KEYS: dict[str, dict[str, str]] = {
         "sampling.reverse_walkers=-1": "`sampling.reverse_walkers` must be greater than or equal to 0: got -1",
         "sampling.reverse_steps=-1": "`sampling.reverse_steps` must be greater than or equal to 0: got -1",
         "sampling.nets_steps=-1": "`sampling.nets_steps` must be greater than or equal to 0: got -1",
+        "sampling.training_walkers=8": "`sampling.training_walkers` must be greater than or equal to 64: got 8",
         "sampling.flow_tolerance=0": "`sampling.flow_tolerance` must be greater than 0: got 0",
         "numerics=3": "`numerics` must be a table: got 3",
         "numerics.dtype=float16": "`numerics.dtype` must be 'float32' or 'float64': got 'float16'",

@@ -127,7 +127,7 @@ def started(arguments: Sequence[object], log: Path, prepare: Callable[[], None] 
         sys.stdout, sys.stderr = os.fdopen(1, "w", closefd=False), os.fdopen(2, "w", closefd=False)
         sys.argv = ["nessampler", *map(str, arguments)]
         os.cpu_count = lambda: 1  # molecular dynamics in this very process, which is the one to be killed
-        page._drawn = lambda *_: b"a figure"  # drawing takes longer than all the rest
+        page.drawn = lambda *_: b"a figure"  # drawing takes longer than all the rest
         prepare()
         main()
     except SystemExit as ended:

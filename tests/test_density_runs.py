@@ -332,7 +332,7 @@ def test_every_target_can_be_named_and_its_parameters_reach_it() -> None:
     }
     data = {"logistic": {"data": "ionosphere.csv"}, "cox": {"data": "fpines.csv", "cells": 4}}
     folder = {"logistic": catalogue.root() / "logistic", "cox": catalogue.root() / "lgcp-1600"}
-    for name in TARGETS:
+    for name in set(TARGETS) - {"python"}:  # which has a callable to find: tests/test_safety.py
         target = build_target(name, minimal.get(name, data.get(name, {})), folder.get(name, Path()))
         x = 2 * torch.randn(4, *target.event_shape, generator=seeded(7), dtype=torch.float64)
         assert bool(torch.isfinite(target.energy(x)).all())

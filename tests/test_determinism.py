@@ -20,7 +20,7 @@ from interruption import PROBLEMS
 from nessampler.cli import main
 from nessampler.runs import page
 os.cpu_count = lambda: 1
-page._drawn = lambda *_: b"a figure"
+page.drawn = lambda *_: b"a figure"
 torch.set_num_threads(int(sys.argv[1]))
 for name, problem in PROBLEMS.items():
     sys.argv[1:] = ["run", *problem.arguments, "--out", name]

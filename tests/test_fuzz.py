@@ -23,7 +23,6 @@ SYSTEMS = {name: (catalogue.root() / name / "system.toml") for name in catalogue
 QUIET = settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
 
 scalars = st.one_of(
-    st.none(),
     st.booleans(),
     st.integers(min_value=-(2**70), max_value=2**70),
     st.floats(),

@@ -97,10 +97,11 @@ def test_a_run_from_exact_samples_and_chains_finds_the_exact_difference(tmp_path
     assert (ends["state_a"]["frames"], ends["state_b"]["frames"]) == (2000, 40 * 50)
     assert ends["state_b"]["r_hat"] < 1.1
     assert ends["state_b"]["acceptance"] > 0.5
-    # One gradient to start, one per leapfrog step of every chain, and what tells whether they are samples of B.
+    # One gradient to start, one per leapfrog step of every chain, and what tells whether they are samples of B:
+    # energies of the first samples of both ends, and Stein's identity.
     spent = result["evaluations"]["state_b"]["endstates"]
-    assert (spent["energy"], spent["gradient"]) == (200, 40 * (1 + 6 * (100 + 50 * 4)) + 800)
-    assert result["evaluations"]["state_a"]["endstates"] == {"energy": 200, "gradient": 800}
+    assert (spent["energy"], spent["gradient"]) == (16 + 200, 40 * (1 + 6 * (100 + 50 * 4)) + 800)
+    assert result["evaluations"]["state_a"]["endstates"] == {"energy": 16 + 200, "gradient": 800}
     assert "chains of state B" in ended.err + ended.out or "Hamiltonian chains" in ended.err + ended.out
 
 

@@ -143,6 +143,7 @@ class Sampling(Table):
     reverse_walkers: Annotated[int, Field(ge=0)] = 1024
     reverse_steps: Annotated[int, Field(ge=0)] = 0
     nets_steps: Annotated[int, Field(ge=0)] = 1000
+    training_walkers: Annotated[int, Field(ge=64)] = 2048
     flow_tolerance: PositiveFloat = 5e-4
 
 
