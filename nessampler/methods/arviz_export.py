@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -41,7 +41,9 @@ def works_data(result: Difference) -> InferenceData:
     return _inference_data(groups)
 
 
-def samples_data(result: Sampled, *, chains: int = CHAINS, seed: int = 0) -> InferenceData:
+def samples_data(
+    result: Sampled, *, chains: int = CHAINS, seed: int = 0, names: Sequence[str] | None = None
+) -> InferenceData:
     r"""Weighted walkers, and unweighted draws of them in chains.
 
     - `posterior`: `x` `(chain, draw, *event)`. Each chain is resampled, in order, from walkers of its own, so chains
@@ -54,22 +56,28 @@ def samples_data(result: Sampled, *, chains: int = CHAINS, seed: int = 0) -> Inf
         result: of `sample`.
         chains: in which the walkers are dealt out.
         seed: of the resampling: the same seed gives the same draws.
+        names: of the coordinates of a vector, each of which becomes a variable of its own in place of `x`.
 
     Raises:
-        InputError: fewer than one chain, or fewer than four walkers in each.
+        InputError: fewer than one chain, or fewer than four walkers in each; not one name for each coordinate.
     """
     if chains < 1 or len(result.x) < 4 * chains:
         raise InputError(
             f"chains are one or more, of four walkers at least: got chains={chains} for {len(result.x)} walkers; ask "
             "for fewer"
         )
+    if names is not None and (result.x.ndim != 2 or len(set(names)) != len(names) or len(names) != result.x.shape[1]):
+        raise InputError(
+            f"names are different ones, one for each coordinate of a vector: got {len(names)} for walkers of shape "
+            f"{tuple(result.x.shape[1:])}"
+        )
     log_weight = ("chain", "draw"), result.log_weight.cpu().numpy()[None]
     groups: dict[str, dict[str, Any]] = {
         "sample_stats": {"log_weight": (*log_weight, {"of": "the walkers in group walkers, row by row"})},
-        "walkers": {"x": _variable(result.x[None]), "log_weight": log_weight},
+        "walkers": {**_variables(result.x[None], names), "log_weight": log_weight},
     }
     draws = _chains(result, chains, seed)
-    return _inference_data(groups if draws is None else {"posterior": {"x": _variable(draws)}, **groups})
+    return _inference_data(groups if draws is None else {"posterior": _variables(draws, names), **groups})
 
 
 def _chains(result: Sampled, chains: int, seed: int) -> Tensor | None:
@@ -83,6 +91,12 @@ def _chains(result: Sampled, chains: int, seed: int) -> Tensor | None:
     generator = generator_for(seed, "draws", result.x.device)
     chosen = [p[systematic(LogWeights(result.log_weight[p]).normalized, generator=generator)] for p in parts]
     return torch.stack([result.x[index] for index in chosen])
+
+
+def _variables(x: Tensor, names: Sequence[str] | None) -> dict[str, Any]:
+    if names is None:
+        return {"x": _variable(x)}
+    return {name: _variable(x[..., k]) for k, name in enumerate(names)}
 
 
 def _variable(x: Tensor) -> tuple[tuple[str, ...], np.ndarray]:

@@ -157,9 +157,9 @@ class Sampled:
         """One row per attempt: log Z, error, interval, ESS, Pareto k, evaluations, seconds, flags."""
         return attempts_frame(self)
 
-    def to_arviz(self, *, chains: int = CHAINS, seed: int = 0) -> InferenceData:
+    def to_arviz(self, *, chains: int = CHAINS, seed: int = 0, names: Sequence[str] | None = None) -> InferenceData:
         """Unweighted draws in chains, and the weighted walkers: see `methods.arviz_export.samples_data`."""
-        return samples_data(self, chains=chains, seed=seed)
+        return samples_data(self, chains=chains, seed=seed, names=names)
 
     def _repr_html_(self) -> str:
         return html(str(self), attempts_frame(self))
