@@ -131,6 +131,16 @@ def test_arviz_summarises_and_plots_draws(sampled):
         plt.close("all")
 
 
+def test_coordinates_of_a_vector_may_have_names(sampled):
+    plain, named = sampled.to_arviz(), sampled.to_arviz(names=["mu", "tau"])
+    assert [*az.summary(named).index] == ["mu", "tau"]
+    for group in ("posterior", "walkers"):
+        assert np.array_equal(named[group]["tau"], plain[group]["x"][..., 1])
+    for names in (["mu"], ["mu", "mu"]):
+        with pytest.raises(ns.InputError, match="one for each coordinate"):
+            sampled.to_arviz(names=names)
+
+
 def test_arviz_summarises_and_plots_works(difference):
     data = difference.to_arviz()
     assert data.groups() == ["forward", "reverse"]
