@@ -155,9 +155,9 @@ def test_a_grid_from_the_command_line(tmp_path):
     assert "| gmm-40 |" in (tmp_path / "summary.md").read_text(encoding="utf-8")
 
 
-def test_two_rungs_and_staged_mbar_for_one_budget(tmp_path):
+def test_a_rung_and_staged_mbar_for_one_budget(tmp_path):
     options = ["--seeds", 1, "--budget", 40_000, "--preset", "smoke", "--out", tmp_path]
-    methods = [part for m in ("plain", "map", "staged") for part in ("--methods", m)]
+    methods = ["--methods", "map", "--methods", "staged"]
     ended = nessampler("bench", "difference", "--systems", "anharmonic-wells", *methods, *options)
     assert ended.code == 0, ended.err
     for r in csv.DictReader((tmp_path / "cells.csv").open(encoding="utf-8")):

@@ -196,8 +196,11 @@ def test_no_source_reads_pickles_or_evaluates_text() -> None:
 
 
 def test_a_title_is_text_in_the_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("nessampler.runs.page.drawn", lambda *_: b"")
-    arguments = ("run", "funnel-10", "--method", "ais", "--preset", "smoke", "--set", "sampling.walkers=64")
+    from nessampler.runs import page
+
+    monkeypatch.setattr(page, "drawn", lambda *_: b"")
+    monkeypatch.setattr("nessampler.runs.density.write_report", page.write_report)
+    arguments = ("run", "gmm-40-linear", "--method", "ais", "--preset", "smoke", "--set", "sampling.walkers=64")
     settings = ("--set", "sampling.steps=2", "--set", "title=<script>alert(1)</script>")
     assert nessampler(*arguments, *settings, "--out", tmp_path / "run").code == 0
     report = (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
