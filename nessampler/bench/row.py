@@ -52,7 +52,7 @@ class Row:
 
     @property
     def error(self) -> float | None:
-        """|value − reference|."""
+        """Distance of the value to the reference, not signed."""
         if self.value is None or self.reference is None:
             return None
         return abs(self.value - self.reference)

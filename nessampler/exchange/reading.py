@@ -36,7 +36,7 @@ def read_works(
     column: str | None = None,
     accumulated: bool = False,
 ) -> GivenWorks:
-    """The works of one direction, from a file, a pattern such as "runs/*.xvg", or "-" for standard input.
+    """The works of one direction, from a file, a pattern such as `"runs/*.xvg"`, or "-" for standard input.
 
     Several files give their works one after another in natural order; where a file is one run, one work each.
 

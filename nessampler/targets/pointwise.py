@@ -20,8 +20,8 @@ class PointwiseDensity(NumpyDensity):
     """The target of a compiled model: walkers are handed to it in turn, on the CPU and in float64.
 
     Args:
-        value: `(d,) -> ` the log density, −inf outside the support.
-        value_and_gradient: `(d,) -> ` both.
+        value: of a point `(d,)`, the log density, −inf outside the support.
+        value_and_gradient: of a point `(d,)`, both.
         dimension: d.
 
     Example:
