@@ -344,3 +344,22 @@ def test_the_interval_of_smc_knows_that_its_error_comes_from_eight_islands() -> 
     estimate = run("smc")[0].log_z
     assert estimate.ci95 is not None
     assert estimate.ci95[1] - estimate.ci95[0] == pytest.approx(2 * 2.364624 * (estimate.std_error or 0.0))  # t, 7 dof
+
+
+def far_too_wide(x: Tensor) -> Tensor:
+    """Energies of e^70 within the base: a drift that is solved from them leads nowhere."""
+    return -0.5 * (x[:, 1] * x[:, 0].exp()) ** 2 - x[:, 0] ** 2 / 2 - 0.05 * x[:, 1] ** 2
+
+
+def test_auto_goes_without_a_drift_that_carries_every_walker_away():
+    base = Gaussian(torch.zeros(2).double(), torch.tensor([12.0, 6.0]).double())
+    effort = DensityEffort(walkers=200, pilot_walkers=600, pilot_steps=6, steps=6)
+    with pytest.raises(InputError, match=r"a drift must leave walkers where the target has density.*method ais"):
+        sample(far_too_wide, dim=2, base=base, effort=effort, method="lsq")
+    found = sample(far_too_wide, dim=2, base=base, effort=effort)
+    (attempt,) = found.attempts
+    assert (found.chosen, attempt.note.split(":")[0]) == ("ais", "chosen, for want of a drift")
+    alone = sample(far_too_wide, dim=2, base=base, effort=effort, method="ais")
+    assert torch.equal(found.log_weight, alone.log_weight)
+    spent, own = (a.evaluations["target"]["pilot"]["gradient"] for a in (attempt, alone.attempt))
+    assert spent > own + 600  # what the drift cost is paid for

@@ -15,10 +15,14 @@ from nessampler.kernels import Flow, Kernel, VelocityField, Walkers
 from nessampler.paths import AnnealingPath
 from nessampler.weights import LogWeights
 
-__all__ = ["FLOW_TOLERANCE", "FlowError", "fine_enough", "flow_error"]
+__all__ = ["FLOW_TOLERANCE", "FlowError", "NoDriftError", "fine_enough", "flow_error"]
 
 FLOW_TOLERANCE = 5e-4  # in log Z, beyond which a finer rule is tried
 RULES = ((2, 1), (4, 1), (4, 2), (4, 4))  # order and substeps, by cost
+
+
+class NoDriftError(InputError):
+    """A drift that was solved carries every pilot walker out of the support."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +70,8 @@ def flow_error(
         generator: source of randomness.
 
     Raises:
-        InputError: moves that do not know the energy; no walker left inside the support.
+        InputError: moves that do not know the energy.
+        NoDriftError: no walker is left inside the support.
 
     References: Hairer, Nørsett & Wanner, Solving Ordinary Differential Equations I, 1993, section II.4 (extrapolation).
     """
@@ -84,6 +89,11 @@ def flow_error(
             torch.where(dead, -torch.inf, log_weight + before + ratio - path.energy(time, moved.x).to(torch.float64))
             for ratio, moved in ((one, whole), (two, split))
         )
+        if not bool(torch.isfinite(coarse).any() & torch.isfinite(fine).any()):
+            raise NoDriftError(
+                f"a drift must leave walkers where the target has density: from t = {t0:.2g} on this one carries all "
+                f"of {len(x)} away; take a base closer to the target, more pilot walkers or steps, or method ais"
+            )
         shift += LogWeights(coarse).log_mean - LogWeights(fine).log_mean
         influence += LogWeights(coarse).normalized - LogWeights(fine).normalized
         walkers, _ = relax.step(t0, t1, split, generator=generator)

@@ -23,6 +23,7 @@ from nessampler.methods.density.annealing import Annealing
 from nessampler.methods.density.chains import long_chains
 from nessampler.methods.density.counted import CountedField, CountedPath
 from nessampler.methods.density.end_checks import check_target_samples, check_walkers
+from nessampler.methods.density.flow_error import NoDriftError
 from nessampler.methods.density.lsq import Solved, least_squares
 from nessampler.methods.density.problem import DensityProblem
 from nessampler.methods.density.refined import refined
@@ -198,7 +199,10 @@ def _with_chains(context: _Context) -> DensityProblem:
 def _auto(context: _Context, metrics: list[Mapping[str, Any]]) -> tuple[list[Attempt], str]:
     path, started = CountedPath(context.problem.path), time.perf_counter()
     with path.stage("pilot"):
-        solved = _solve(context, path)
+        try:
+            solved = _solve(context, path)
+        except NoDriftError as error:
+            return [_without_drift(context, metrics, path, str(error))], "ais"
         before = path.tally.copy()
         trial = solved.annealing.draw(PILOTS, generator=context.generator("compare lsq"), device=context.device)
         per_walker = _evaluations(path.tally - before) / PILOTS
@@ -228,6 +232,20 @@ def _auto(context: _Context, metrics: list[Mapping[str, Any]]) -> tuple[list[Att
         )
         attempts.append(_carried(context, annealing, counted, field, quality, walkers, {"pilot": spent}, note))
     return attempts, chosen
+
+
+def _without_drift(context: _Context, metrics: list[Mapping[str, Any]], path: CountedPath, why: str) -> Attempt:
+    """Plain annealing, which pays for the drift that could not be used as well."""
+    context.say(f"no drift: {why}")
+    attempt, lost = _attempt_ais(context, metrics), path.tallies["pilot"]
+    spent = {stage: dict(tally) for stage, tally in attempt.evaluations["target"].items()}
+    spent["pilot"] = {
+        "energy": spent["pilot"]["energy"] + lost.energy,
+        "gradient": spent["pilot"]["gradient"] + lost.gradient,
+    }
+    return replace(
+        attempt, evaluations={**attempt.evaluations, "target": spent}, note=f"chosen, for want of a drift: {why}"
+    )
 
 
 def _attempt_ais(context: _Context, metrics: list[Mapping[str, Any]]) -> Attempt:
