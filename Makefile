@@ -10,7 +10,7 @@ WORKERS ?= 2
 # Idle OpenMP threads sleep instead of spinning: on a machine with other work, spinning costs tenfold.
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: demo test lint types unit test-slow docs bench clean
+.PHONY: demo test lint types unit test-slow docs clean
 
 demo: $(STAMP)
 	$(BIN)/nessampler run amber-to-amoeba --preset quick --seed 0 --out $(DEMO_OUT) --resume
