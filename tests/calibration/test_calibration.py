@@ -18,8 +18,13 @@ from scipy.stats import binom
 
 SEEDS = 200
 OUT = Path(__file__).parents[2] / "runs" / "calibration.jsonl"
-# The exceptions that docs/benchmarks/calibration.md explains: weights of a coarse flow, too rare to be seen.
-RARE = {("many-well", "lsq"), ("many-well", "auto"), ("student-modes", "lsq"), ("student-modes", "auto")}
+# What docs/benchmarks/calibration.md explains: tails of weights that 512 walkers, or one direction, do not show.
+UNSEEN_TAILS = {
+    ("phi4-4", "ais", "log_z"),
+    ("phi4-4", "smc", "log_z"),
+    ("wells-3", "map", "jarzynski_forward"),
+    ("wells-3", "auto", "jarzynski_forward"),
+}
 
 pytestmark = pytest.mark.slow
 
@@ -30,7 +35,7 @@ def found() -> list[Cell]:
 
 
 def test_claims_hold(found: list[Cell]) -> None:
-    assert [entry for entry in failures(found) if entry[:2] not in RARE] == []
+    assert {entry[:3] for entry in failures(found)} <= UNSEEN_TAILS
 
 
 @pytest.mark.parametrize("limits", ["limits", "tightest"])
