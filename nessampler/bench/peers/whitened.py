@@ -69,7 +69,7 @@ class Whitened:
         return self._finite(-energy.double(), points), gradient.numpy()
 
     def _points(self, z: np.ndarray) -> tuple[Tensor, Tensor]:
-        points = torch.as_tensor(np.atleast_2d(z), dtype=torch.float64)
+        points = torch.from_numpy(np.array(np.atleast_2d(z), dtype=np.float64))  # JAX hands out read-only arrays
         return points, (self._mean + points @ self._factor.T).view(-1, *self._target.event_shape)
 
     def _finite(self, log_density: Tensor, z: Tensor) -> np.ndarray:
