@@ -100,11 +100,12 @@ def _climbed(config: DifferenceConfig, folder: Path, method: str, where: Path) -
         )
     finally:
         prepared.close()
-    spent = found.evaluations if method == "auto" else found.rung.evaluations
+    # All of it: a rung stands on the map below it, whose fitting and choice are part of its price.
+    spent = found.evaluations
     return _Outcome(
         found.delta_f,
         found.chosen,
-        _cost(config, _with_ends(spent, found.evaluations, prepared)),
+        _cost(config, _with_ends(spent, prepared)),
         sum(spent["networks"].values()),
         _metrics(found),
         tuple(dict.fromkeys(f.code for f in found.flags)),
@@ -172,10 +173,8 @@ def _scaled(config: DifferenceConfig, factor: float) -> DifferenceConfig:
     return config.model_copy(update=changed)
 
 
-def _with_ends(
-    spent: Mapping[str, Any], whole: Mapping[str, Any], prepared: Prepared
-) -> dict[str, Mapping[str, Mapping[str, int]]]:
-    """A rung's own evaluations, and those of the end states, which every rung needs; exact samples count one each."""
+def _with_ends(spent: Mapping[str, Any], prepared: Prepared) -> dict[str, Mapping[str, Mapping[str, int]]]:
+    """What was spent, where exact samples, which cost nothing, count one each."""
     table = {}
     for state, samples, target in zip(
         ("state_a", "state_b"),
@@ -183,10 +182,10 @@ def _with_ends(
         (prepared.target_a, prepared.target_b),
         strict=True,
     ):
-        ends = dict(whole[state].get("endstates", {}))
-        if not sum(ends.values()):
-            ends = {"exact": samples.numel() // target.event_shape.numel()}
-        table[state] = {**{k: v for k, v in spent[state].items() if k != "endstates"}, "endstates": ends}
+        exact = hasattr(target, "sample")
+        table[state] = dict(spent[state])
+        if exact:
+            table[state]["exact"] = {"draws": samples.numel() // target.event_shape.numel()}
     return table
 
 
