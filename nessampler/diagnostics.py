@@ -192,7 +192,9 @@ def disagreement(
         flags.append(_crossed_bounds(low, high, base_log_z))
     forward = jarzynski(work_forward, opposite=work_reverse, seed=seed)
     reverse = jarzynski(work_reverse, reverse=True, opposite=work_forward, seed=seed)
-    if forward.trusted and reverse.trusted and forward.delta_f is not None and reverse.delta_f is not None:
+    if _comparable(forward) and _comparable(reverse):
+        assert forward.delta_f is not None
+        assert reverse.delta_f is not None
         error = math.hypot(forward.std_error or 0.0, reverse.std_error or 0.0)
         if abs(forward.delta_f - reverse.delta_f) > float(norm.ppf(ONE_SIDED)) * error:
             flags.append(_directions_disagree(forward.delta_f, reverse.delta_f, base_log_z))
@@ -204,6 +206,11 @@ def disagreement(
         if check.z is not None and abs(check.z) > CROOKS_LIMIT:
             flags.append(_crooks_violated(check))
     return tuple(flags)
+
+
+def _comparable(average: FreeEnergy) -> bool:
+    """Whether it has nothing against it but what takes for granted that both directions belong together."""
+    return average.delta_f is not None and all(flag.code == "unreached" for flag in average.flags)
 
 
 def disjoint_supports(work_forward: Work, work_reverse: Work) -> tuple[Flag, ...]:

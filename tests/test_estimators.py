@@ -24,6 +24,7 @@ from nessampler.estimators import (
     statistical_inefficiency,
 )
 from nessampler.estimators.blocks import block_bootstrap
+from nessampler.estimators.exponential_average import second_moment
 from nessampler.estimators.works import WorkSample
 
 INF = math.inf
@@ -388,8 +389,48 @@ def test_heavy_tails_and_few_effective_samples_are_flagged():
     heavy = jarzynski(4 * np.random.default_rng(27).normal(size=3000))
     assert heavy.pareto_k > 0.7
     assert codes(heavy) == ["heavy_tail", "few_effective_samples"]
-    assert "few_effective_samples" in codes(jarzynski(np.zeros(49)))
-    assert jarzynski(np.zeros(50)).trusted
+    assert "few_effective_samples" in codes(jarzynski(np.zeros(99)))
+    assert jarzynski(np.zeros(100)).trusted
+
+
+def skewed_works(shape: float, scale: float, n: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """ΔF = 0; reverse works are minus gamma distributed, so that their weights have a Pareto tail of index `scale`."""
+    rng, shift = np.random.default_rng(seed), -shape * math.log(1 - scale)
+    return rng.gamma(shape, scale / (1 - scale), n) - shift, shift - rng.gamma(shape, scale, n)
+
+
+def test_weights_that_only_the_other_direction_meets_are_flagged_and_unflagged_averages_cover():
+    z: dict[str, list[float]] = {"all": [], "unflagged": []}
+    for seed in range(300):
+        forward, reverse = skewed_works(1.5, 0.45, 300, seed)  # the weights of reverse works hardly have a variance
+        found = jarzynski(reverse, reverse=True, opposite=forward)
+        assert (found.delta_f, found.std_error) == (jarzynski(reverse, reverse=True).delta_f, found.std_error)
+        score = found.delta_f / found.std_error
+        z["all"].append(score)
+        if "unreached" not in codes(found):
+            z["unflagged"].append(score)
+    n = len(z["unflagged"])
+    assert 50 < n < 200
+    assert abs(np.mean(z["unflagged"])) < 4 / math.sqrt(n)
+    assert np.mean(np.abs(z["unflagged"]) < 1.96) > 0.95 - 4 * math.sqrt(0.95 * 0.05 / n)
+    assert np.mean(z["all"]) < -4 / math.sqrt(300)  # the negative control: without the flag, averages lean
+
+
+def test_directions_that_meet_the_same_weights_are_left_in_peace():
+    for seed in range(50):
+        forward, reverse = skewed_works(1.5, 0.2, 1000, seed)
+        assert codes(jarzynski(forward, opposite=reverse)) == []
+        assert codes(jarzynski(reverse, reverse=True, opposite=forward)) == []
+    assert codes(jarzynski(np.ones(200), opposite=-np.ones(300))) == []
+
+
+def test_the_second_moment_of_both_directions_is_exact():
+    # The gamma law's moment generating function.
+    shape, scale = 2.0, 0.3
+    forward, reverse = skewed_works(shape, scale, 200_000, 1)
+    exact = (1 - scale) ** (2 * shape) * (1 - 2 * scale) ** -shape
+    assert second_moment(reverse[None], forward[None]) == pytest.approx(exact, rel=0.02)
+    assert second_moment(reverse[None, :500], forward[None]) == pytest.approx(exact, rel=0.05)
 
 
 def test_pareto_k_recovers_the_tail_of_exponential_works():

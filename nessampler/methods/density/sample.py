@@ -303,7 +303,13 @@ def _attempt_smc(context: _Context, metrics: list[Mapping[str, Any]]) -> Attempt
         error, value = found.std_error, found.log_z
         # The spread over eight islands is itself uncertain: Student's limits, not the normal's.
         reach = float(student_t.ppf(0.975, len(ensemble.islands) - 1)) * error
-        estimate = replace(independent, value=value, std_error=error, ci95=(value - reach, value + reach))
+        estimate = replace(
+            independent,
+            value=value,
+            std_error=error,
+            ci95=(value - reach, value + reach),
+            flags=(*independent.flags, *found.flags),
+        )
     evaluations = {
         "target": {s: {"energy": t.energy, "gradient": t.gradient} for s, t in found.evaluations.items()},
         "field": {},

@@ -14,7 +14,8 @@ __all__ = ["cross_check", "judge"]
 DISAGREEMENT = 4.0  # standard errors between two methods
 WEAK_RESIDUAL = 0.0  # held-out R² below which a drift explains nothing
 NOTHING_LEFT = 0.9  # effective fraction above which there was little to explain
-# Flags of a number that may be wrong by more than its error; the others ask for caution.
+# Flags of a number that may be wrong by more than its error; the others ask for caution. Samples of the target that are
+# none cannot harm it: they are carried back to check it, and that check is what falls.
 GRAVE = frozenset(
     {
         "crooks_violated",
@@ -26,7 +27,6 @@ GRAVE = frozenset(
         "methods_disagree",
         "no_finite_work",
         "no_way_back",
-        "not_samples_of_target",
         "unreached",
         "walkers_off_target",
     }
