@@ -28,6 +28,11 @@ class Independent:
     Args:
         align: moves each $x_b$ within its symmetry class towards its partner; None leaves it. Pairs are then no longer
             independent.
+
+    Example:
+        >>> a, b = torch.zeros(1, 1), torch.tensor([[3.0]])
+        >>> Independent()(a, b)[1], Independent(align=lambda a, b: b.remainder(2.0))(a, b)[1]
+        (tensor([[3.]]), tensor([[1.]]))
     """
 
     align: Align | None = None

@@ -51,6 +51,11 @@ class CrooksCheck:
         slope: fitted slope; None where the works are separated or do not vary, so that no slope is defined.
         std_error: its standard error.
         z: `(slope - 1) / std_error`.
+
+    >>> rng = np.random.default_rng(0)
+    >>> w_f, w_r = 3 + 2 * rng.normal(size=2000), 1 + 2 * rng.normal(size=2000)
+    >>> crooks_check(2 * w_f, 2 * w_r, delta_f=2.0).slope  # works in half of kT: half the slope
+    0.50...
     """
 
     slope: float | None
@@ -66,6 +71,11 @@ class Convergence:
         fractions: 1/k, 2/k, …, 1.
         forward: estimates from the first part of every chain.
         backward: estimates from the last part of every chain.
+
+    >>> rng = np.random.default_rng(0)
+    >>> found = convergence(1 + rng.normal(size=200), rng.normal(size=200), fractions=2)
+    >>> found.fractions, found.forward[0].n, found.backward[1].n
+    ((0.5, 1.0), (100, 100), (200, 200))
     """
 
     fractions: tuple[float, ...]

@@ -15,7 +15,15 @@ __all__ = ["Evaluated", "Fields", "PathScore"]
 
 
 class Evaluated(NamedTuple):
-    """What one evaluation of the fields gives. `energy` is $U_t(x)$ where it came for free, else None."""
+    """What one evaluation of the fields gives. `energy` is $U_t(x)$ where it came for free, else None.
+
+    Example:
+        >>> import torch
+        >>> def fields(t, x):  # of a standard normal that drifts by one
+        ...     return Evaluated(torch.ones_like(x), -(x - t[:, None]))
+        >>> fields(torch.tensor([0.5]), torch.tensor([[2.0]])).score
+        tensor([[-1.5000]])
+    """
 
     velocity: Float[Tensor, " n *event"] | None
     score: Float[Tensor, " n *event"]
@@ -32,6 +40,18 @@ class PathScore:
     Args:
         path: with `energy_and_score(t, x)`, such as `LinearPath`.
         velocity: $b(t, x)$, or None for zero drift.
+
+    Raises:
+        InputError: a path without interior energies, such as `EndpointPath`.
+
+    Example:
+        >>> import torch
+        >>> from nessampler.paths import LinearPath
+        >>> from nessampler.targets import Gaussian
+        >>> path = LinearPath(Gaussian(torch.zeros(1), torch.ones(1)), Gaussian(torch.ones(1), torch.ones(1)))
+        >>> velocity, score, energy = PathScore(path)(torch.tensor([0.5]), torch.tensor([[2.0]]))  # mean 1/2 half-way
+        >>> velocity, score, energy
+        (None, tensor([[-1.5000]]), tensor([1.2500]))
     """
 
     def __init__(self, path: Path, velocity: Callable[[Tensor, Tensor], Tensor] | None = None) -> None:

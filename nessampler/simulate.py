@@ -33,6 +33,17 @@ class History:
             $w = e^{U_{t_0}(x_0) - U_t(x) + \sum\log(B/F)}$ after the step and $v$ before it; None where the kernel
             does not know the energies inside, which cost evaluations that a history is not worth.
         accepted: `(steps,)` sum over walkers of acceptance probabilities; NaN where nothing was proposed.
+
+    Example:
+        >>> from nessampler.kernels import HMC
+        >>> from nessampler.paths import LinearPath
+        >>> from nessampler.targets import Gaussian
+        >>> path = LinearPath(Gaussian(torch.zeros(1), torch.ones(1)), Gaussian(torch.ones(1), torch.ones(1)))
+        >>> generator = torch.Generator().manual_seed(0)
+        >>> x = path.start.sample(100, generator=generator)
+        >>> history = simulate(HMC(path, step_size=0.5), path, [0.0, 0.5, 1.0], x, generator=generator).history
+        >>> history.times, history.ess.shape, bool((history.acceptance > 0.9).all())
+        ((0.5, 1.0), torch.Size([2]), True)
     """
 
     times: tuple[float, ...]
@@ -85,6 +96,14 @@ class Ensemble:
         history: the run step by step.
         resampled: whether the run selected walkers on its way; their weights are then independent between islands only.
         islands: walkers in each island, in order; empty where walkers are independent.
+
+    Example:
+        >>> x, log_weight = torch.tensor([[0.0], [4.0]]), torch.tensor([3.0, 1.0]).double().log()
+        >>> ensemble = Ensemble(x, log_weight, times=(0.0, 1.0))
+        >>> ensemble.expect(lambda x: x[:, 0])[0].item(), round(ensemble.ess, 6)  # (3·0 + 1·4) / 4 and 4² / (2·10)
+        (1.0, 0.8)
+        >>> ensemble.log_z_ratio  # log 2
+        0.693...
     """
 
     x: Float[Tensor, " n *event"]

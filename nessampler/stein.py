@@ -33,6 +33,12 @@ class SteinCheck:
         force: the largest $|\langle s_i \rangle| / \sqrt{\langle s_i^2 \rangle}$ over coordinates: 0 if forces balance.
         coordinate: where that is.
         p: probability of so large a deviation of samples of the density, over all that was looked at.
+
+    Example:
+        >>> x = np.random.default_rng(0).normal(size=(4, 500, 3))
+        >>> hot = stein_check(1.5 * x, -1.5 * x)  # standard deviation 1.5 against a standard normal
+        >>> round(hot.temperature, 1), hot.grossly_wrong, [flag.code for flag in hot.flags("A")]
+        (2.2, True, ['not_samples_of_a'])
     """
 
     temperature: float

@@ -174,6 +174,16 @@ def load_model(module: nn.Module, path: Path) -> None:
 
     Raises:
         InputError: no such file, a damaged one, or one of another architecture; the file is named.
+
+    Example:
+        >>> from tempfile import TemporaryDirectory
+        >>> norm, other = nn.LayerNorm(2), nn.LayerNorm(2)
+        >>> with torch.no_grad(), TemporaryDirectory() as folder:
+        ...     _ = norm.bias.fill_(0.5)
+        ...     save_model(norm, Path(folder, "norm.safetensors"))
+        ...     load_model(other, Path(folder, "norm.safetensors"))
+        >>> other.bias.tolist()
+        [0.5, 0.5]
     """
     _load_state(module, _read(path)[0], path)
 

@@ -22,6 +22,10 @@ class BoundCurve:
         sizes: m, works per group.
         lower, upper: the bounds at each m; the gap between them shrinks with m.
         lower_limit, upper_limit: their one-sided 99.9 % confidence limits, outside them.
+
+    >>> curve = bound_curve([1.0] * 64, [-1.0] * 64)  # works that do not vary leave no gap
+    >>> curve.sizes, curve.lower, curve.upper
+    ((1, 2), (1.0, 1.0), (1.0, 1.0))
     """
 
     sizes: tuple[int, ...]

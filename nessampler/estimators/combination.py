@@ -28,6 +28,12 @@ class Combination:
         each: BAR of every transport by itself.
         weights: of the transports, not negative, adding up to one.
         covariance: of the transports' estimates, kT².
+
+    >>> rng = np.random.default_rng(0)
+    >>> works = [(1 + s**2 / 2 + s * rng.normal(size=500), s**2 / 2 - 1 + s * rng.normal(size=500)) for s in (1, 2)]
+    >>> found = combine(works, same_samples=False)
+    >>> found.weights[0] > found.weights[1], round(sum(found.weights), 12), found.covariance.shape
+    (True, 1.0, (2, 2))
     """
 
     delta_f: FreeEnergy

@@ -18,7 +18,11 @@ Z95 = 1.959964
 
 @dataclass(frozen=True)
 class Flag:
-    """One reason not to trust a number: a code for programs and a message that says what is wrong and what to do."""
+    """One reason not to trust a number: a code for programs and a message that says what is wrong and what to do.
+
+    >>> Flag("poor_overlap", "overlap 0.021 is below 0.06: use a map, or more works.").code
+    'poor_overlap'
+    """
 
     code: str
     message: str

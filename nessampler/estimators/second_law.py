@@ -28,6 +28,10 @@ class Bounds:
         importance_weighted_lower, importance_weighted_upper: the tighter bounds from groups of works, see `bounds`.
         importance_weighted_lower_limit, importance_weighted_upper_limit: their one-sided 99.9 % limits.
         group_size: works per group, forward before reverse.
+
+    >>> found = bounds([2.0, 4.0] * 50, [0.0, 2.0] * 50)
+    >>> found.lower, found.upper, found.group_size
+    (-1.0, 3.0, (3, 3))
     """
 
     lower: float | None

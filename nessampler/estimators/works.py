@@ -27,7 +27,14 @@ __all__ = [
 
 @runtime_checkable
 class WorkSource(Protocol):
-    """What carries log-weights and knows its works, such as an ensemble of walkers."""
+    """What carries log-weights and knows its works, such as an ensemble of walkers.
+
+    >>> class Switching:
+    ...     log_weight = np.array([-1.0, -2.0])
+    ...     work = -log_weight
+    >>> isinstance(Switching(), WorkSource), work_values(Switching())
+    (True, array([1., 2.]))
+    """
 
     @property
     def log_weight(self) -> Any: ...

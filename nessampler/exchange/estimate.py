@@ -39,6 +39,10 @@ class WorksEstimate:
         verdict: in words.
         works: forward and reverse works in kT, the latter None where there are none.
         temperature: kelvin, None if unknown.
+
+    >>> found = estimate_works([2.0, 4.0] * 50)  # one direction: an upper bound, and no lower one
+    >>> found.bounds.upper, found.bounds.lower, sorted(found.estimators)
+    (3.0, None, ['jarzynski_forward'])
     """
 
     delta_f: FreeEnergy

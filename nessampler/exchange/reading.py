@@ -79,6 +79,15 @@ def read_both_directions(
 
     Raises:
         InputError: as `read_works`; standard input for both.
+
+    >>> from tempfile import TemporaryDirectory
+    >>> from pathlib import Path
+    >>> with TemporaryDirectory() as folder:
+    ...     path = Path(folder, "works.csv")
+    ...     _ = path.write_text("forward,reverse\\n3,-1\\n4,-2\\n")
+    ...     forward, reverse = read_both_directions(str(path))
+    >>> forward.values, reverse.values
+    (array([3., 4.]), array([-1., -2.]))
     """
     if forward == reverse == STDIN:
         raise InputError("standard input can be read once: give one direction as -, the other as a file")
