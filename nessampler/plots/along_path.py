@@ -59,7 +59,12 @@ def along_path(quantities: Mapping[str, Mapping[str, Curve]]) -> Figure:
 
 
 def along_path_table(quantities: Mapping[str, Mapping[str, Curve]]) -> Table:
-    """One row per quantity, attempt and time."""
+    """One row per quantity, attempt and time.
+
+    Example:
+        >>> along_path_table({"ESS": {"ais": (np.array([0.0, 1.0]), np.array([1.0, 0.5]))}})
+        {'quantity': ['ESS', 'ESS'], 'attempt': ['ais', 'ais'], 't': [0.0, 1.0], 'value': [1.0, 0.5]}
+    """
     return rows(
         ["quantity", "attempt", "t", "value"],
         [

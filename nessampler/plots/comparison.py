@@ -45,7 +45,15 @@ def comparison(runs: Sequence[Mapping[str, Any]], reference: Mapping[str, Any] |
 
 
 def comparison_table(runs: Sequence[Mapping[str, Any]]) -> Table:
-    """Run, chosen rung or attempt, value, error and 95 % interval."""
+    """Run, chosen rung or attempt, value, error and 95 % interval.
+
+    Example:
+        >>> from nessampler.plots import as_csv
+        >>> runs = [{"label": "a", "chosen": "map", "estimate": {"value": 1.0, "std_error": 0.1, "ci95": [0.8, 1.2]}}]
+        >>> print(as_csv(comparison_table(runs)), end="")
+        run,chosen,value,std_error,low,high
+        a,map,1.0,0.1,0.8,1.2
+    """
     return rows(
         ["run", "chosen", "value", "std_error", "low", "high"],
         [

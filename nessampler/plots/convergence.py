@@ -21,7 +21,14 @@ __all__ = ["ConvergenceCurve", "convergence", "convergence_curve", "convergence_
 
 
 class ConvergenceCurve(NamedTuple):
-    """Estimates from growing parts of the data, from its start (forward) and from its end (backward)."""
+    """Estimates from growing parts of the data, from its start (forward) and from its end (backward).
+
+    Example:
+        >>> rng = np.random.default_rng(0)
+        >>> curve = convergence_curve(1 + rng.normal(size=400), rng.normal(size=400))  # exact: 1/2
+        >>> bool(curve.forward[-1] == curve.backward[-1]), bool(abs(curve.forward[-1] - 0.5) < 4 * curve.errors[-1])
+        (True, True)
+    """
 
     fractions: Float[np.ndarray, " _parts"]
     forward: Float[np.ndarray, " _parts"]
@@ -104,7 +111,17 @@ def convergence_curve(
 
 
 def convergence_table(curve: ConvergenceCurve) -> Table:
-    """Part of the data, ΔF from its start with its error, and from its end."""
+    """Part of the data, ΔF from its start with its error, and from its end.
+
+    Example:
+        >>> from nessampler.plots import as_csv
+        >>> parts = np.array([0.5, 1.0])
+        >>> curve = ConvergenceCurve(parts, np.array([1.1, 1.0]), np.array([0.2, 0.1]), np.array([0.9, 1.0]))
+        >>> print(as_csv(convergence_table(curve)), end="")
+        fraction,from_start_kT,std_error_kT,from_end_kT
+        0.5,1.1,0.2,0.9
+        1.0,1.0,0.1,1.0
+    """
     return {
         "fraction": curve.fractions.tolist(),
         "from_start_kT": curve.forward.tolist(),

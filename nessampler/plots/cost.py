@@ -80,7 +80,16 @@ def attempt_cost(result: Mapping[str, Any]) -> Figure:
 
 
 def cost_table(result: Mapping[str, Any]) -> Table:
-    """State, rung or end states, stage, and evaluations."""
+    """State, rung or end states, stage, and evaluations.
+
+    Example:
+        >>> from nessampler.plots import as_csv
+        >>> counts = {"training": {"energy": 0, "gradient": 100}, "sampling": {"energy": 2000, "gradient": 0}}
+        >>> print(as_csv(cost_table({"rungs": [{"name": "map", "evaluations": {"state_a": counts}}]})), end="")
+        state,what,stage,evaluations
+        state_a,map,training,100
+        state_a,map,sampling,2000
+    """
     entries = [(state, _cost_bars(result, state)) for state in ("state_a", "state_b")]
     return rows(
         ["state", "what", "stage", "evaluations"],
@@ -89,7 +98,14 @@ def cost_table(result: Mapping[str, Any]) -> Table:
 
 
 def attempt_cost_table(result: Mapping[str, Any]) -> Table:
-    """Attempt or base, stage, and evaluations of the target."""
+    """Attempt or base, stage, and evaluations of the target.
+
+    Example:
+        >>> counts = {"target": {"pilot": {"energy": 0, "gradient": 500}, "sampling": {"energy": 10, "gradient": 2000}}}
+        >>> table = attempt_cost_table({"attempts": [{"name": "ais", "evaluations": counts}]})
+        >>> dict(zip(table["stage"], table["evaluations"], strict=True))
+        {'pilot': 500, 'training': 0, 'sampling': 2010, 'reverse': 0, 'checks': 0}
+    """
     bars = _attempt_bars(result)
     return rows(
         ["what", "stage", "evaluations"],

@@ -102,7 +102,15 @@ def end_states(state_a: Series, state_b: Series, labels: tuple[str, str], unit: 
 
 
 def end_states_table(state_a: Series, state_b: Series, names: Sequence[str] | None = None) -> Table:
-    """State, chain, draw, and one column per quantity."""
+    """State, chain, draw, and one column per quantity.
+
+    Example:
+        >>> from nessampler.plots import as_csv
+        >>> print(as_csv(end_states_table({"phi": np.array([[-80.0]])}, {"phi": np.array([[60.0]])})), end="")
+        state,chain,draw,phi
+        A,0,0,-80.0
+        B,0,0,60.0
+    """
     shown = [name for name in state_a if name in state_b and (names is None or name in names)]
     entries = []
     for letter, state in (("A", state_a), ("B", state_b)):

@@ -69,7 +69,14 @@ def log_z_estimates(result: Mapping[str, Any]) -> Figure:
 
 
 def estimates_table(result: Mapping[str, Any]) -> Table:
-    """Every estimate of a difference (kT) or of log Z: its name, value, 95 % interval, bounds and their limits."""
+    """Every estimate of a difference (kT) or of log Z: its name, value, 95 % interval, bounds and their limits.
+
+    Example:
+        >>> result = {"rungs": [{"name": "map", "chosen": True, "delta_f": {"value": 1.0, "std_error": 0.1}}]}
+        >>> table = estimates_table(result)
+        >>> table["name"], table["value"], table["low"]  # the interval is 1.96 errors to either side
+        (['map, chosen'], [1.0], [0.804])
+    """
     shown = _attempt_rows(result) if words.attempts(result) else _estimate_rows(result)
     return rows(
         ["name", "value", "low", "high", "lower_bound", "upper_bound", "lower_limit", "upper_limit"],

@@ -26,6 +26,13 @@ class Lattice(NamedTuple):
         weight: of every walker, adding up to 1.
         averages: $\langle M \rangle$, $\langle |M| \rangle$, $\langle M^2 \rangle$ and their standard errors.
         two_point: $G(r)$ and its standard error, for r = 0, 1, ….
+
+    Example:
+        >>> m, weight = np.array([1.0, -0.5]), np.array([0.25, 0.75])
+        >>> mean = np.array([weight @ m, weight @ np.abs(m), weight @ m**2])
+        >>> found = Lattice(m, weight, (mean, np.full(3, 0.1)), (np.array([1.0, 0.5]), np.full(2, 0.1)))
+        >>> found.averages[0]
+        array([-0.125 ,  0.625 ,  0.4375])
     """
 
     magnetisation: Float[np.ndarray, " n"]
@@ -92,12 +99,24 @@ def spoken_averages(lattice: Lattice) -> str:
 
 
 def magnetisation_table(lattice: Lattice) -> Table:
-    """Magnetisation and weight of every walker."""
+    """Magnetisation and weight of every walker.
+
+    Example:
+        >>> found = Lattice(np.ones(2), np.full(2, 0.5), (np.ones(3), np.ones(3)), (np.array([1, 0.5]), np.ones(2)))
+        >>> magnetisation_table(found)
+        {'magnetisation': [1.0, 1.0], 'weight': [0.5, 0.5]}
+    """
     return {"magnetisation": lattice.magnetisation.tolist(), "weight": lattice.weight.tolist()}
 
 
 def two_point_table(lattice: Lattice) -> Table:
-    """Distance, mean and standard error."""
+    """Distance, mean and standard error.
+
+    Example:
+        >>> found = Lattice(np.ones(2), np.full(2, 0.5), (np.ones(3), np.ones(3)), (np.array([1, 0.5]), np.ones(2)))
+        >>> two_point_table(found)
+        {'distance': [0, 1], 'two_point': [1.0, 0.5], 'std_error': [1.0, 1.0]}
+    """
     mean, error = lattice.two_point
     return rows(
         ["distance", "two_point", "std_error"], zip(range(len(mean)), mean.tolist(), error.tolist(), strict=True)

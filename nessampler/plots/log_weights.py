@@ -20,7 +20,13 @@ __all__ = ["Weights", "log_weight_histograms", "log_weights_table", "mirrored_pa
 
 
 class Weights(NamedTuple):
-    r"""What single walkers say of log Z: $\log Z_0 + \log w$ forward, $\log Z_0 - \log w$ reverse."""
+    r"""What single walkers say of log Z: $\log Z_0 + \log w$ forward, $\log Z_0 - \log w$ reverse.
+
+    Example:
+        >>> log_z_of_base, log_weight = 2.0, np.array([-0.5, 0.5])
+        >>> Weights(log_z_of_base + log_weight).forward  # no walkers were carried back
+        array([1.5, 2.5])
+    """
 
     forward: Float[np.ndarray, " _n"]
     reverse: Float[np.ndarray, " _m"] | None = None
@@ -67,7 +73,12 @@ def log_weight_histograms(weights: Mapping[str, Weights], log_z: Mapping[str, An
 
 
 def log_weights_table(weights: Mapping[str, Weights]) -> Table:
-    """One row per walker: attempt, direction, and what it says of log Z."""
+    """One row per walker: attempt, direction, and what it says of log Z.
+
+    Example:
+        >>> log_weights_table({"ais": Weights(np.array([1.5, 2.5]), np.array([2.0]))})
+        {'attempt': ['ais', 'ais', 'ais'], 'direction': ['forward', 'forward', 'reverse'], 'log_z': [1.5, 2.5, 2.0]}
+    """
     return rows(
         ["attempt", "direction", "log_z"],
         [

@@ -75,7 +75,16 @@ def quality(result: Mapping[str, Any]) -> Figure:
 
 
 def quality_table(result: Mapping[str, Any]) -> Table:
-    """Rung or attempt, direction, overlap, ESS and Pareto k."""
+    """Rung or attempt, direction, overlap, ESS and Pareto k.
+
+    Example:
+        >>> from nessampler.plots import as_csv
+        >>> entry = {"name": "map", "overlap": 0.4, "ess": {"forward": 0.2, "reverse": 0.1}}
+        >>> print(as_csv(quality_table({"rungs": [entry | {"pareto_k": {"forward": 0.5, "reverse": 0.8}}]})), end="")
+        name,direction,overlap,ess,pareto_k
+        map,forward,0.4,0.2,0.5
+        map,reverse,0.4,0.1,0.8
+    """
     return rows(
         ["name", "direction", "overlap", "ess", "pareto_k"],
         [

@@ -28,6 +28,12 @@ class Samples(NamedTuple):
         draws: unweighted.
         exact: drawn from the target itself, where that can be done.
         dimension: how many coordinates there are in all.
+
+    Example:
+        >>> x, weight = np.array([[0.0], [4.0]]), np.array([0.75, 0.25])
+        >>> samples = Samples(x, weight, draws=x[[0, 0, 0, 1]], exact=None, dimension=5)
+        >>> samples.weight @ samples.x, samples.draws.mean(0)
+        (array([1.]), array([1.]))
     """
 
     x: Float[np.ndarray, "n shown"]
@@ -65,7 +71,17 @@ def marginals(samples: Samples) -> Figure:
 
 
 def marginals_table(samples: Samples) -> Table:
-    """Walkers with their weights, then exact draws, of one weight."""
+    """Walkers with their weights, then exact draws, of one weight.
+
+    Example:
+        >>> from nessampler.plots import as_csv
+        >>> x = np.array([[0.0], [4.0]])
+        >>> print(as_csv(marginals_table(Samples(x, np.array([0.75, 0.25]), x, x[:1], dimension=1))), end="")
+        source,x1,weight
+        walker,0.0,0.75
+        walker,4.0,0.25
+        exact,0.0,1.0
+    """
     names = [f"x{k + 1}" for k in range(samples.x.shape[1])]
     entries = [("walker", *x, w) for x, w in zip(samples.x.tolist(), samples.weight.tolist(), strict=True)]
     if samples.exact is not None:

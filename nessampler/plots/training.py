@@ -63,7 +63,12 @@ def training_curves(metrics: Sequence[Mapping[str, Any]]) -> Figure:
 
 
 def training_table(metrics: Sequence[Mapping[str, Any]]) -> Table:
-    """What was logged, one row per logged step."""
+    """What was logged, one row per logged step.
+
+    Example:
+        >>> training_table([{"step": 0, "loss": 2.0}, {"step": 10, "loss": 0.5, "ess": 0.3}])
+        {'step': [0, 10], 'loss': [2.0, 0.5], 'ess': [None, 0.3]}
+    """
     names = dict.fromkeys(key for row in metrics for key in row)
     return {name: [row.get(name) for row in metrics] for name in names}
 

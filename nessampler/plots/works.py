@@ -69,7 +69,16 @@ def work_histograms(works: Works, delta_f: Mapping[str, Any]) -> Figure:
 
 
 def works_table(works: Works) -> Table:
-    """One row per work: rung, direction, chain, draw, kT."""
+    """One row per work: rung, direction, chain, draw, kT.
+
+    Example:
+        >>> from nessampler.plots import as_csv
+        >>> print(as_csv(works_table({"map": (np.array([[1.0, 2.0]]), np.array([[-0.5]]))})), end="")
+        rung,direction,chain,draw,work_kT
+        map,forward,0,0,1.0
+        map,forward,0,1,2.0
+        map,reverse,0,0,-0.5
+    """
     return rows(
         ["rung", "direction", "chain", "draw", "work_kT"],
         [
