@@ -16,6 +16,14 @@ class Interpolant(Protocol):
 
     One that also has `ends(t)`, the factors $(\alpha, \beta)$ of $x_a$ and $x_b$ in $I_t$, can be matched to the scores
     of independent ends.
+
+    Example:
+        >>> import torch
+        >>> from nessampler.interpolants import LinearInterpolant
+        >>> interpolant = LinearInterpolant(torch.ones(2))
+        >>> a, b, z = torch.zeros(1, 2), torch.ones(1, 2), torch.randn(1, 2, generator=torch.Generator().manual_seed(0))
+        >>> isinstance(interpolant, Interpolant), interpolant.position(torch.ones(1), a, b, z)
+        (True, tensor([[1., 1.]]))
     """
 
     def gamma(self, t: Float[Tensor, " n"]) -> Float[Tensor, " n"]:

@@ -21,6 +21,12 @@ class Coefficients(NamedTuple):
         gamma_square: $\gamma^2$.
         alpha_rate, beta_rate: $\dot\alpha, \dot\beta$.
         gamma_product: $\gamma\dot\gamma$, half the rate of $\gamma^2$.
+
+    Example:
+        >>> from nessampler.interpolants import Linear
+        >>> found = Linear()(torch.tensor([0.0, 0.5]))
+        >>> found.beta, found.gamma, found.gamma_rate  # the rate diverges at 0, where there is no noise yet
+        (tensor([0.0000, 0.5000]), tensor([0.0000, 0.5000]), tensor([0., 0.]))
     """
 
     alpha: Tensor
@@ -47,7 +53,16 @@ class Coefficients(NamedTuple):
 
 
 class Schedule(Protocol):
-    """A function of time, such as `Linear()`; $(1, 0, 0)$ at t = 0 and $(0, 1, 0)$ at t = 1."""
+    """A function of time, such as `Linear()`; $(1, 0, 0)$ at t = 0 and $(0, 1, 0)$ at t = 1.
+
+    Example:
+        >>> def quadratic(t):  # the second end comes late, without noise
+        ...     one, zero = torch.ones_like(t), torch.zeros_like(t)
+        ...     return Coefficients(one - t**2, t**2, zero, -2 * t, 2 * t, zero)
+        >>> schedule: Schedule = quadratic
+        >>> schedule(torch.tensor(0.5)).beta, schedule(torch.tensor(1.0)).beta
+        (tensor(0.2500), tensor(1.))
+    """
 
     def __call__(self, t: Float[Tensor, " *n"]) -> Coefficients:
         """At times in [0, 1]."""
@@ -55,7 +70,15 @@ class Schedule(Protocol):
 
 
 class Gamma(Protocol):
-    """A strength of the noise, such as `SquareRoot(1.0)`."""
+    """A strength of the noise, such as `SquareRoot(1.0)`.
+
+    Example:
+        >>> from nessampler.interpolants import SquareRoot
+        >>> gamma: Gamma = SquareRoot(4.0)
+        >>> square, product = gamma(torch.tensor(0.25))  # c t (1 - t), and half its rate
+        >>> square, product
+        (tensor(0.7500), tensor(1.))
+    """
 
     def __call__(self, t: Float[Tensor, " *n"]) -> tuple[Float[Tensor, " *n"], Float[Tensor, " *n"]]:
         r"""$\gamma^2$ and $\gamma\dot\gamma$ at times in [0, 1]."""

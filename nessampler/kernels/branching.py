@@ -17,7 +17,23 @@ __all__ = ["Branches", "BranchingMap"]
 
 @runtime_checkable
 class Branches(Protocol):
-    """Bijections between the ends, and how likely each is taken from where a walker is, at either end."""
+    """Bijections between the ends, and how likely each is taken from where a walker is, at either end.
+
+    Example:
+        >>> class Shift:  # by -1 or by 1, with equal probability wherever a walker is
+        ...     def log_probability(self, t, x):
+        ...         return torch.full((len(x), 2), 0.5).double().log()
+        ...
+        ...     def move(self, branch, x, *, forward):
+        ...         shift = (2.0 * branch - 1.0)[:, None] * (1.0 if forward else -1.0)
+        ...         return x + shift, torch.zeros(len(x)).double()
+        >>> branch = torch.tensor([0, 1])
+        >>> there, log_det = Shift().move(branch, torch.zeros(2, 1), forward=True)
+        >>> there.tolist(), Shift().move(branch, there, forward=False)[0].tolist()
+        ([[-1.0], [1.0]], [[0.0], [0.0]])
+        >>> isinstance(Shift(), Branches)
+        True
+    """
 
     def log_probability(self, t: float, x: Float[Tensor, " n *event"]) -> Float[Tensor, "n branches"]:
         r"""$\log p_t(k|x)$ for t = 0 (forward) and t = 1 (backward), normalised over the branches, float64."""

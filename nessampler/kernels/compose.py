@@ -19,6 +19,16 @@ class Compose:
 
     A flow step followed by HMC at the new time is `Compose(Flow(drift), HMC(path, ...))`: the flow carries walkers
     along, HMC mends what the flow did not bring into equilibrium.
+
+    Example:
+        >>> from nessampler.kernels import Flow, Identity
+        >>> flow = Flow(lambda t, x: (-x, torch.full((len(x),), -1.0).double()))
+        >>> kernel, generator = Compose(flow, Identity()), torch.Generator()
+        >>> walkers = kernel.start(0.0, torch.ones(1, 1).double())
+        >>> there, log_ratio = kernel.step(0.0, 0.5, walkers, generator=generator)
+        >>> back, returned = kernel.step(0.5, 0.0, there, generator=generator)
+        >>> round(back.x.item(), 5), round(log_ratio.item(), 5), round(returned.item(), 5)
+        (1.0, -0.5, 0.5)
     """
 
     first: Kernel

@@ -19,7 +19,14 @@ __all__ = ["Flow", "Identity", "Map", "VelocityField"]
 
 @dataclass(frozen=True)
 class Identity:
-    """No step: works are plain energy differences, as in free-energy perturbation (Zwanzig 1954)."""
+    """No step: works are plain energy differences, as in free-energy perturbation (Zwanzig 1954).
+
+    Example:
+        >>> kernel = Identity()
+        >>> moved, log_ratio = kernel.step(0.0, 1.0, kernel.start(0.0, torch.ones(1, 2)), generator=torch.Generator())
+        >>> moved.x, log_ratio
+        (tensor([[1., 1.]]), tensor([0.], dtype=torch.float64))
+    """
 
     def start(self, t: float, x: Float[Tensor, " n *event"]) -> Walkers:
         """The walkers as they are."""
@@ -40,6 +47,20 @@ class Map:
 
     References:
         Jarzynski, Targeted free energy perturbation, 2002, Phys. Rev. E 65, 046122, eq. 8.
+
+    Args:
+        transform: $f$, with exact log-determinant, one number per walker.
+
+    Raises:
+        InputError: a step over anything but [0, 1] or [1, 0].
+
+    Example:
+        >>> from torch.distributions.transforms import AffineTransform
+        >>> kernel = Map(AffineTransform(1.0, 2.0, event_dim=1))
+        >>> walkers = kernel.start(0.0, torch.tensor([[3.0]]))
+        >>> moved, log_det = kernel.step(0.0, 1.0, walkers, generator=torch.Generator())
+        >>> moved.x.item(), round(log_det.exp().item(), 6)
+        (7.0, 2.0)
     """
 
     transform: Transform
@@ -65,7 +86,14 @@ class Map:
 
 @runtime_checkable
 class VelocityField(Protocol):
-    """A velocity with its exact divergence."""
+    """A velocity with its exact divergence.
+
+    Example:
+        >>> def shrinking(t, x):  # b = -x in d dimensions
+        ...     return -x, torch.full((len(x),), -float(x.shape[1])).double()
+        >>> isinstance(shrinking, VelocityField), shrinking(0.0, torch.ones(1, 3))[1]
+        (True, tensor([-3.], dtype=torch.float64))
+    """
 
     def __call__(
         self, t: float, x: Float[Tensor, " n *event"]

@@ -14,7 +14,14 @@ __all__ = ["DenseMass", "DiagonalMass", "Mass", "SpectralMass", "UnitMass"]
 
 @runtime_checkable
 class Mass(Protocol):
-    r"""A mass matrix $M$, best the precision of the target, as factors of it."""
+    r"""A mass matrix $M$, best the precision of the target, as factors of it.
+
+    Example:
+        >>> mass = DiagonalMass(torch.tensor([4.0]))
+        >>> noise = torch.tensor([[2.0]])
+        >>> isinstance(mass, Mass), mass.velocity(mass.momentum(noise))  # of covariance 1/M = 4: twice the noise
+        (True, tensor([[4.]]))
+    """
 
     def momentum(self, noise: Float[Tensor, " n *event"]) -> Float[Tensor, " n *event"]:
         r"""A draw of $p \sim N(0, M)$ from white noise."""
@@ -27,7 +34,12 @@ class Mass(Protocol):
 
 @dataclass(frozen=True)
 class UnitMass:
-    """M = 1."""
+    """M = 1.
+
+    Example:
+        >>> UnitMass().velocity(torch.tensor([[1.0, 2.0]]))
+        tensor([[1., 2.]])
+    """
 
     def momentum(self, noise: Float[Tensor, " n *event"]) -> Float[Tensor, " n *event"]:
         """White noise itself."""
@@ -40,7 +52,13 @@ class UnitMass:
 
 @dataclass(frozen=True)
 class DiagonalMass:
-    r"""$M = \mathrm{diag}(1/\sigma^2)$ for coordinates of variance $\sigma^2$, shape `event`."""
+    r"""$M = \mathrm{diag}(1/\sigma^2)$ for coordinates of variance $\sigma^2$, shape `event`.
+
+    Example:
+        >>> mass = DiagonalMass(torch.tensor([1.0, 100.0]))  # the second coordinate is ten times wider
+        >>> mass.momentum(torch.ones(1, 2)), mass.velocity(torch.ones(1, 2))
+        (tensor([[1.0000, 0.1000]]), tensor([[  1., 100.]]))
+    """
 
     variance: Float[Tensor, " *event"]
 
@@ -55,7 +73,17 @@ class DiagonalMass:
 
 @dataclass(frozen=True)
 class DenseMass:
-    r"""$M = \Sigma^{-1}$ from the Cholesky factor $\Sigma = L L^T$, `(d, d)`, of the covariance of vectors."""
+    r"""$M = \Sigma^{-1}$ from the Cholesky factor $\Sigma = L L^T$, `(d, d)`, of the covariance of vectors.
+
+    Example:
+        >>> covariance = torch.tensor([[2.0, 1.0], [1.0, 2.0]])
+        >>> mass = DenseMass(torch.linalg.cholesky(covariance))
+        >>> factor = mass.momentum(torch.eye(2))
+        >>> torch.allclose(factor.T @ factor, covariance.inverse())
+        True
+        >>> torch.allclose(mass.velocity(torch.eye(2)), covariance)
+        True
+    """
 
     cholesky: Float[Tensor, "d d"]
 
@@ -78,6 +106,12 @@ class SpectralMass:
 
     References:
         Batrouni et al., Langevin simulations of lattice field theories, 1985, Phys. Rev. D 32, 2736.
+
+    Example:
+        >>> wave = torch.fft.rfftfreq(8) * 2 * torch.pi
+        >>> mass = SpectralMass(1 + 2 * (1 - wave.cos()))  # the free field of mass 1 on eight sites
+        >>> mass.velocity(torch.ones(1, 8)).allclose(torch.ones(1, 8))  # a constant field has precision 1
+        True
     """
 
     precision: Float[Tensor, " *modes"]

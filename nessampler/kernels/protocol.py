@@ -19,6 +19,12 @@ class Walkers:
     `energy` is $U_t(x)$ at that time where the kernel learned it for free. `acceptance` is the probability with which
     each walker's last proposal was accepted, where there was one. `ancestors` are the indices that the walkers had
     before the last selection. `momentum` belongs to kernels with inertia, which draw it anew where it is missing.
+
+    Example:
+        >>> walkers = Walkers(torch.tensor([[0.0], [1.0]]), time=0.5, energy=torch.tensor([0.0, 0.5]))
+        >>> chosen = walkers[torch.tensor([1, 1, 0])]
+        >>> len(chosen), chosen.energy, chosen.ancestors
+        (3, tensor([0.5000, 0.5000, 0.0000]), tensor([1, 1, 0]))
     """
 
     x: Float[Tensor, " n *event"]
@@ -54,7 +60,23 @@ class Walkers:
 
 @runtime_checkable
 class Kernel(Protocol):
-    """A forward transition density F and its backward partner B; `t1 < t0` is the time reversal."""
+    """A forward transition density F and its backward partner B; `t1 < t0` is the time reversal.
+
+    Example:
+        >>> class Doubling:  # x' = 2x forwards, x' = x/2 backwards
+        ...     def start(self, t, x):
+        ...         return Walkers(x, t)
+        ...
+        ...     def step(self, t0, t1, walkers, *, generator):
+        ...         power = 1.0 if t1 > t0 else -1.0
+        ...         log_det = power * torch.full((len(walkers),), 2.0).double().log()
+        ...         return Walkers(2**power * walkers.x, t1), log_det
+        >>> kernel, generator = Doubling(), torch.Generator()
+        >>> there, log_ratio = kernel.step(0.0, 1.0, kernel.start(0.0, torch.ones(1, 1)), generator=generator)
+        >>> back, returned = kernel.step(1.0, 0.0, there, generator=generator)
+        >>> isinstance(kernel, Kernel), back.x.item(), (log_ratio + returned).item()
+        (True, 1.0, 0.0)
+    """
 
     def start(self, t: float, x: Float[Tensor, " n *event"]) -> Walkers:
         """Walkers at `x`, with whatever the first step will need."""

@@ -26,6 +26,13 @@ class PairBatch(NamedTuple):
 
     Matching the ends' scores integrates by parts against $\rho_a(x_a)\,\rho_b(x_b)$, which is not the density of
     pairs that were coupled.
+
+    Example:
+        >>> x = torch.ones(1, 2)
+        >>> both = PairBatch(x, 2 * x, None, None, torch.tensor([0.5]), x).antithetic()
+        >>> both.x_b.shape, both.z
+        (torch.Size([2, 2]), tensor([[ 1.,  1.],
+                [-1., -1.]]))
     """
 
     x_a: Float[Tensor, "n d"]
@@ -44,7 +51,16 @@ class PairBatch(NamedTuple):
 
 @dataclass(frozen=True)
 class Weights:
-    """How much each term of `InterpolantObjective` counts; a term of weight zero is not computed."""
+    """How much each term of `InterpolantObjective` counts; a term of weight zero is not computed.
+
+    Example:
+        >>> plain = Weights(velocity=1.0, denoising=1.0, controlled_velocity=0.0, controlled_score=0.0)
+        >>> base = GaussianFields(torch.zeros(1), torch.ones(1), torch.eye(1), torch.eye(1))
+        >>> objective = InterpolantObjective(base, base.interpolant, base.variance, weights=plain)
+        >>> x, t = torch.zeros(2, 1), torch.tensor([0.2, 0.7])
+        >>> objective(PairBatch(x, x + 1, None, None, t, x)).isfinite()  # needs no scores of the ends
+        tensor(True)
+    """
 
     velocity: float = 0.0
     denoising: float = 0.0

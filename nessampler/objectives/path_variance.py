@@ -24,6 +24,13 @@ class Paths(NamedTuple):
         times: increasing, float64.
         x: positions at these times; column i is one path.
         energy_a, energy_b: $U_A$ at its first point, $U_B$ at its last.
+
+    Example:
+        >>> times, x = torch.tensor([0.0, 1.0]).double(), torch.zeros(2, 3, 1)
+        >>> paths = Paths(times, x, torch.zeros(3), torch.arange(3.0))
+        >>> both = paths.join(paths.select(torch.tensor([2])))
+        >>> both.x.shape, both.energy_b
+        (torch.Size([2, 4, 1]), tensor([0., 1., 2., 2.]))
     """
 
     times: Float[Tensor, " k"]

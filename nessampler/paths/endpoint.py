@@ -17,6 +17,13 @@ class EndpointPath:
 
     Raises:
         InputError: when asked for an energy inside (0, 1).
+
+    Example:
+        >>> import torch
+        >>> from nessampler.targets import Gaussian
+        >>> path = EndpointPath(Gaussian(torch.zeros(1), torch.ones(1)), Gaussian(torch.ones(1), torch.ones(1)))
+        >>> path.energy(torch.ones(1), torch.tensor([[3.0]]))
+        tensor([2.])
     """
 
     def __init__(self, start: Target, end: Target) -> None:

@@ -15,7 +15,16 @@ __all__ = ["AnnealingPath", "Path", "PathPoint", "check_same_shape"]
 
 @runtime_checkable
 class Path(Protocol):
-    """Energies $U_t$, $t$ in [0, 1], from `start` to `end`."""
+    """Energies $U_t$, $t$ in [0, 1], from `start` to `end`.
+
+    Example:
+        >>> import torch
+        >>> from nessampler.paths import LinearPath
+        >>> from nessampler.targets import Gaussian
+        >>> path = LinearPath(Gaussian(torch.zeros(1), torch.ones(1)), Gaussian(torch.ones(1), torch.ones(1)))
+        >>> isinstance(path, Path), path.energy(torch.tensor([0.0, 1.0]), torch.ones(2, 1))
+        (True, tensor([0.5000, 0.0000]))
+    """
 
     start: Target
     end: Target
@@ -26,7 +35,17 @@ class Path(Protocol):
 
 
 class PathPoint(NamedTuple):
-    r"""$U_t(x)$, $-\nabla U_t(x)$ and $\partial_t U_t(x)$; `parts` is what the path can reuse at another time."""
+    r"""$U_t(x)$, $-\nabla U_t(x)$ and $\partial_t U_t(x)$; `parts` is what the path can reuse at another time.
+
+    Example:
+        >>> import torch
+        >>> from nessampler.paths import LinearPath
+        >>> from nessampler.targets import Gaussian
+        >>> path = LinearPath(Gaussian(torch.zeros(1), torch.ones(1)), Gaussian(torch.ones(1), torch.ones(1)))
+        >>> here = path.evaluate(torch.tensor([0.5]), torch.tensor([[2.0]]))
+        >>> here.energy, here.score, here.time_derivative  # of a linear path the rate is U_b - U_a
+        (tensor([1.2500]), tensor([[-1.5000]]), tensor([-1.5000]))
+    """
 
     energy: Float[Tensor, " n"]
     score: Float[Tensor, " n *event"]
@@ -36,7 +55,16 @@ class PathPoint(NamedTuple):
 
 @runtime_checkable
 class AnnealingPath(Path, Protocol):
-    """A path with an interior, along which walkers can be annealed and drifts be learned."""
+    """A path with an interior, along which walkers can be annealed and drifts be learned.
+
+    Example:
+        >>> import torch
+        >>> from nessampler.paths import EndpointPath, LinearPath
+        >>> from nessampler.targets import Gaussian
+        >>> ends = Gaussian(torch.zeros(1), torch.ones(1)), Gaussian(torch.ones(1), torch.ones(1))
+        >>> isinstance(LinearPath(*ends), AnnealingPath), isinstance(EndpointPath(*ends), AnnealingPath)
+        (True, False)
+    """
 
     def energy_and_score(
         self, t: Float[Tensor, " n"], x: Float[Tensor, " n *event"]

@@ -19,6 +19,15 @@ class Target(Protocol):
     `energy_and_score(x)` where one call gives both, `check(x)` to refuse unusable input early, `observables(x)`, named
     numbers of every walker by which chains are judged, and `mirror(x)`, an
     involution that keeps volumes and that chains propose where no trajectory would cross.
+
+    Example:
+        >>> class Exponential:  # the density e^-x of x > 0, with log Z = 0
+        ...     event_shape = torch.Size([1])
+        ...
+        ...     def energy(self, x):
+        ...         return torch.where(x[:, 0] > 0, x[:, 0], torch.inf)
+        >>> isinstance(Exponential(), Target), Exponential().energy(torch.tensor([[2.0], [-1.0]]))
+        (True, tensor([2., inf]))
     """
 
     @property

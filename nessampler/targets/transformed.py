@@ -123,7 +123,13 @@ def in_chart(transform: Transform, y: Float[Tensor, " n *event"]) -> Bool[Tensor
 
 
 def carry(transform: Transform, x: Tensor) -> Tensor:
-    """`transform(x)`, which torch's annotations allow to be None."""
+    """`transform(x)`, which torch's annotations allow to be None.
+
+    Example:
+        >>> from torch.distributions.transforms import ExpTransform
+        >>> carry(ExpTransform(), torch.zeros(2))
+        tensor([1., 1.])
+    """
     y = transform(x)
     assert y is not None  # no transform returns None
     return y
