@@ -11,7 +11,15 @@ SEGMENTS = 10  # restart points per replica: at most a tenth of one is lost to a
 
 @dataclass(frozen=True)
 class Dynamics:
-    """How an end state is sampled. Lengths in ps, per replica; the interval is between stored frames."""
+    """How an end state is sampled. Lengths in ps, per replica; the interval is between stored frames.
+
+    Temperature in kelvin, friction in 1/ps; the platform is OpenMM's, or "torch" for replicas in one batch.
+
+    Example:
+        >>> how = Dynamics(300.0, 0.002, friction=1.0, replicas=4, equilibration=2.0, production=8.0, interval=0.1)
+        >>> how.stride, how.burn_in, how.frames, how.steps
+        (50, 20, 100, 20000)
+    """
 
     temperature: float
     timestep: float

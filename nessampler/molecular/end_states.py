@@ -30,7 +30,13 @@ __all__ = ["Dynamics", "Replicas", "sample_end_states"]
 
 @dataclass(frozen=True)
 class Replicas:
-    """Stored frames `(replicas, frames, atoms, 3)` in nm, float32, in time order, and the steps they cost."""
+    """Stored frames `(replicas, frames, atoms, 3)` in nm, float32, in time order, and the steps they cost.
+
+    Example:
+        >>> run = Replicas(np.zeros((4, 100, 22, 3), dtype=np.float32), gradient_evaluations=20_000)
+        >>> run.positions.reshape(-1, 22, 3).shape  # of all replicas
+        (400, 22, 3)
+    """
 
     positions: Float[np.ndarray, "replicas frames atoms 3"]
     gradient_evaluations: int
@@ -60,6 +66,25 @@ def sample_end_states(
         seed: replica seeds derive from it, the state and the replica number.
         progress: called with steps done, steps in all and what is running.
         device: of batches in torch.
+
+    Raises:
+        InputError: a platform that this machine has not, atoms that fly apart, or files in `folder` that are damaged or
+            belong to other molecules or lengths; the file is named.
+
+    Example:
+        >>> from tempfile import TemporaryDirectory
+        >>> from nessampler.molecular import load_structure
+        >>> from nessampler.runs import catalogue
+        >>> molecule = load_structure(catalogue.find("alanine-solvation").with_name("alanine-dipeptide.pdb"))
+        >>> springs = openmm.HarmonicBondForce()
+        >>> _ = [springs.addBond(i, i + 1, 0.1, 1000.0) for i in range(21)]
+        >>> system = openmm.System()
+        >>> _ = [system.addParticle(12.0) for _ in range(22)], system.addForce(springs)
+        >>> how = Dynamics(300.0, 0.001, friction=1.0, replicas=2, equilibration=0.0, production=0.02, interval=0.01)
+        >>> with TemporaryDirectory() as folder, ContextPool(1) as pool:
+        ...     found = sample_end_states({"a": system}, {"a": molecule}, {"a": how}, Path(folder), seed=0, pool=pool)
+        >>> found["a"].positions.shape, found["a"].gradient_evaluations
+        ((2, 2, 22, 3), 40)
     """
     folder.mkdir(parents=True, exist_ok=True)
     total, before = sum(d.steps for d in dynamics.values()), 0

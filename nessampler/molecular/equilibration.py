@@ -26,6 +26,13 @@ class Equilibrated:
         discarded: frames dropped from the start of every replica, prescribed equilibration included.
         inefficiency: statistical inefficiency, in frames, of the slowest observable; and its name.
         r_hat: largest rank-normalised split R-hat over the observables; None for a single replica.
+
+    Example:
+        >>> rng = np.random.default_rng(0)
+        >>> series = rng.normal(size=(1, 200))  # of a single replica
+        >>> found = equilibrated(np.zeros((1, 200, 22, 3)), 0, {"energy": series}, "A")
+        >>> found.r_hat, [flag.code for flag in found.flags]
+        (None, ['single_replica'])
     """
 
     positions: Float[np.ndarray, "replicas frames atoms 3"]
@@ -53,6 +60,14 @@ def equilibrated(
     References: Chodera, A simple method for automated equilibration detection in molecular simulations, 2016,
         J. Chem. Theory Comput. 12, 1799; Vehtari et al., Rank-normalization, folding, and localization: an
         improved R-hat, 2021, Bayesian Anal. 16, 667.
+
+    Example:
+        >>> rng = np.random.default_rng(0)
+        >>> energy, phi = rng.normal(size=(2, 4, 200))
+        >>> phi[0] += 3  # one replica is in another basin
+        >>> found = equilibrated(np.zeros((4, 200, 22, 3)), 20, {"energy": energy, "phi": phi}, "A")
+        >>> found.slowest, found.discarded >= 20, [flag.code for flag in found.flags]
+        ('phi', True, ['slow_coordinate', 'replicas_disagree'])
     """
     kept = {name: series[:, burn_in:] for name, series in observables.items()}
     # Replicas start alike, so what has not settled shows best in their mean; of many short chains, some look unsettled

@@ -22,7 +22,14 @@ _METHODS = {"NoCutoff": app.NoCutoff, "CutoffNonPeriodic": app.CutoffNonPeriodic
 
 @dataclass(frozen=True)
 class Molecule:
-    """Topology and positions `(atoms, 3)` in nm, as read from a structure file."""
+    """Topology and positions `(atoms, 3)` in nm, as read from a structure file.
+
+    Example:
+        >>> from nessampler.runs import catalogue
+        >>> molecule = load_structure(catalogue.find("alanine-solvation").with_name("alanine-dipeptide.pdb"))
+        >>> molecule.positions.shape, molecule.atom_names[:3]
+        ((22, 3), ('ACE1:H1', 'ACE1:CH3', 'ACE1:H2'))
+    """
 
     topology: app.Topology
     positions: np.ndarray
@@ -38,6 +45,14 @@ def load_structure(path: Path) -> Molecule:
 
     Raises:
         InputError: the file is missing, not readable as a structure, or holds NaN coordinates.
+
+    Example:
+        >>> from tempfile import TemporaryDirectory
+        >>> with TemporaryDirectory() as folder:
+        ...     file = Path(folder, "argon.pdb")
+        ...     _ = file.write_text("HETATM    1 AR    AR A   1       1.000   2.000   3.000  1.00  0.00          Ar\\n")
+        ...     load_structure(file).positions  # Å in the file, nm here
+        array([[0.1, 0.2, 0.3]])
     """
     if not path.is_file():
         raise InputError(f"the structure file must exist: {path} does not; check `structure` in system.toml")
@@ -73,6 +88,13 @@ def parameterize(
     Raises:
         InputError: an unknown force field, one in `folder` that holds scripts or includes, a residue without template,
             constraints asked for, an unknown option.
+
+    Example:
+        >>> from nessampler.runs import catalogue
+        >>> molecule = load_structure(catalogue.find("alanine-solvation").with_name("alanine-dipeptide.pdb"))
+        >>> system = parameterize(molecule, ["amber96.xml"], hydrogen_mass=4.0)
+        >>> system.getNumParticles(), system.getNumConstraints(), system.getParticleMass(0).value_in_unit(unit.dalton)
+        (22, 0, 4.0)
     """
     options = dict(options or {})
     if options.pop("constraints", None) not in (None, "None") or options.pop("rigidWater", False):

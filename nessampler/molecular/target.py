@@ -39,6 +39,16 @@ class OpenMMTarget:
 
     Raises:
         InputError: the system is no density on R^3N, or the temperature is not positive.
+
+    Example:
+        >>> spring = openmm.HarmonicBondForce()
+        >>> _ = spring.addBond(0, 1, 0.1, 1000.0)
+        >>> system = openmm.System()
+        >>> _ = [system.addParticle(12.0) for _ in range(2)], system.addForce(spring)
+        >>> x = torch.tensor([[[0.0, 0.0, 0.0], [0.15, 0.0, 0.0]]], dtype=torch.float64)
+        >>> energy, score = OpenMMTarget(system, temperature=300.0).energy_and_score(x)
+        >>> energy, score[0, 1]  # 1.25 kJ/mol, and -50 kJ/mol/nm along the bond
+        (tensor([0.5011], dtype=torch.float64), tensor([-20.0454,   0.0000,   0.0000], dtype=torch.float64))
     """
 
     backend = "openmm"
@@ -131,6 +141,16 @@ def openmm_target(
     Raises:
         UnsupportedForce: torch was asked for and does not cover a force.
         InputError: an unknown backend, or a system that is no density.
+
+    Example:
+        >>> spring = openmm.HarmonicBondForce()
+        >>> _ = spring.addBond(0, 1, 0.1, 1000.0)
+        >>> system = openmm.System()
+        >>> _ = [system.addParticle(12.0) for _ in range(2)], system.addForce(spring)
+        >>> x = torch.tensor([[[0.0, 0.0, 0.0], [0.15, 0.0, 0.0]]], dtype=torch.float64)
+        >>> fast, slow = openmm_target(system, 300.0), openmm_target(system, 300.0, backend="openmm")
+        >>> fast.backend, slow.backend, torch.allclose(fast.energy(x), slow.energy(x))
+        ('torch', 'openmm', True)
     """
     if backend not in ("auto", "torch", "openmm"):
         raise InputError(f"backend must be 'auto', 'torch' or 'openmm': got {backend!r}")

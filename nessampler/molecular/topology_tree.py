@@ -71,6 +71,20 @@ def check_same_topology(a: Any, b: Any) -> None:
 
     Raises:
         InputError: naming the first atom that differs.
+
+    Example:
+        >>> from openmm import app
+        >>> def diatomic(first: str, second: str) -> app.Topology:
+        ...     topology = app.Topology()
+        ...     residue = topology.addResidue("X", topology.addChain())
+        ...     atoms = [topology.addAtom(name, app.Element.getBySymbol(name), residue) for name in (first, second)]
+        ...     topology.addBond(*atoms)
+        ...     return topology
+        >>> check_same_topology(diatomic("H", "F"), diatomic("H", "F"))
+        >>> check_same_topology(diatomic("H", "F"), diatomic("H", "Cl"))
+        Traceback (most recent call last):
+            ...
+        nessampler.errors.InputError: both structures must list the same atoms in the same order: atom 1 is F ...
     """
     first, second = bond_graph(a), bond_graph(b)
     if len(first.names) != len(second.names):

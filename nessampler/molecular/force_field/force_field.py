@@ -78,7 +78,17 @@ def convert(force: openmm.Force, system: openmm.System) -> Term:
 
 
 def unsupported_force(system: openmm.System) -> str | None:
-    """Why a system's forces cannot all be evaluated in torch, or None when they can."""
+    """Why a system's forces cannot all be evaluated in torch, or None when they can.
+
+    Example:
+        >>> system = openmm.System()
+        >>> _ = system.addParticle(12.0), system.addForce(openmm.CustomExternalForce("x^2"))
+        >>> unsupported_force(system) is None
+        True
+        >>> _ = system.addForce(openmm.CustomHbondForce("0"))
+        >>> unsupported_force(system)
+        'force 1 of the system, CustomHbondForce: torch covers no CustomHbondForce: evaluate with OpenMM itself ...'
+    """
     try:
         _found(system)
     except UnsupportedForce as error:

@@ -26,6 +26,19 @@ class Term(Protocol):
 
     Attributes:
         default_parameters: OpenMM's default of every global parameter that the force reads.
+
+    Example:
+        >>> import openmm
+        >>> from nessampler.molecular import TorchForceField
+        >>> springs = openmm.HarmonicBondForce()
+        >>> _ = springs.addBond(0, 1, 0.1, 1000.0), springs.addBond(1, 2, 0.1, 1000.0)
+        >>> system = openmm.System()
+        >>> _ = [system.addParticle(12.0) for _ in range(3)], system.addForce(springs)
+        >>> term: Term = TorchForceField(system).terms["HarmonicBondForce"]
+        >>> x = torch.zeros(3, 3, 1, dtype=torch.float64)
+        >>> x[0, :, 0] = torch.tensor([0.0, 0.15, 0.3])  # one walker on the x axis
+        >>> term(x, {}, None), term.contributions(x, {}, None).T
+        (tensor([2.5000], dtype=torch.float64), tensor([[1.2500, 1.2500]], dtype=torch.float64))
     """
 
     default_parameters: dict[str, float]

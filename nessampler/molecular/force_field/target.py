@@ -22,6 +22,10 @@ def thermal_energy(temperature: float) -> float:
 
     Raises:
         InputError: the temperature is not positive.
+
+    Example:
+        >>> thermal_energy(300.0)
+        2.494...
     """
     if not (math.isfinite(temperature) and temperature > 0):
         raise InputError(f"temperature must be positive, in kelvin: got {temperature}")

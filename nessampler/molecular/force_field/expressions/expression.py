@@ -66,6 +66,13 @@ class Expression:
     Attributes:
         text: what it was read from.
         names: the variables that occur, sorted.
+
+    Example:
+        >>> spring = compile_expression("k*u^2; u=r-r0", ["r", "r0", "k", "unused"])
+        >>> spring.names
+        ('k', 'r', 'r0')
+        >>> spring({"r": torch.tensor([1.0, 3.0]), "r0": torch.tensor(1.0), "k": torch.tensor(2.0)})
+        tensor([0., 8.])
     """
 
     def __init__(self, text: str, graph: Graph, root: int) -> None:

@@ -17,6 +17,19 @@ class Function(Protocol):
     Attributes:
         arity: how many arguments it takes.
         smooth: whether it has derivatives; those of a step function are zero.
+
+    Example:
+        >>> import torch
+        >>> from nessampler.molecular.force_field.expressions import compile_expression
+        >>> class Wave:  # each derivative of a sine is a quarter turn ahead of the last
+        ...     arity, smooth = 1, True
+        ...
+        ...     def __call__(self, x, *, order):
+        ...         return torch.sin(x + order[0] * torch.pi / 2)
+        >>> energy = compile_expression("2*wave(x)", ["x"], functions={"wave": Wave()})
+        >>> x = torch.zeros(1, requires_grad=True)
+        >>> torch.autograd.grad(energy({"x": x}).sum(), x)[0]
+        tensor([2.])
     """
 
     arity: int
@@ -35,6 +48,15 @@ class Macro:
         arguments: the names by which the text knows them.
         text: an expression of the arguments and of variables outside, `names`.
         points: names of points and their coordinates; a call may give a point where it would give its coordinates.
+
+    Example:
+        >>> import torch
+        >>> from nessampler.molecular.force_field.expressions import compile_expression
+        >>> points = {"p": ("x1", "y1"), "q": ("x2", "y2")}
+        >>> far = Macro(("a", "b", "c", "d"), "sqrt(u^2 + v^2); u=c-a; v=d-b", points=points)
+        >>> distance = compile_expression("far(p, q)", ["x1", "y1", "x2", "y2"], functions={"far": far})
+        >>> distance(dict(zip(["x1", "y1", "x2", "y2"], torch.tensor([0.0, 0.0, 3.0, 4.0]), strict=True)))
+        tensor(5.)
     """
 
     arguments: tuple[str, ...]
