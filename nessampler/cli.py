@@ -35,7 +35,16 @@ app.command("compare")(compare)
 
 
 def main() -> None:
-    """Entry point: what the user can mend is printed without a traceback, with exit status 2."""
+    """Entry point: what the user can mend is printed without a traceback, with exit status 2.
+
+    Example:
+        >>> from unittest.mock import patch
+        >>> with patch("sys.argv", ["nessampler", "report", "no-such-run"]):
+        ...     main()
+        Traceback (most recent call last):
+            ...
+        SystemExit: 2
+    """
     try:
         app()
     except InputError as error:

@@ -42,6 +42,11 @@ class Grid:
         budget: evaluations for a cell; None for the sizes of the preset.
         preset, settings: as of `nessampler run`.
         cap: minutes after which a cell is given up, None for never. It is then on record as given up.
+
+    Example:
+        >>> grid = Grid(systems=["funnel-10"], methods=["ais", "smc"], seeds=2, budget=100_000)
+        >>> [(cell.method, cell.seed) for cell in grid.cells()]
+        [('ais', 0), ('smc', 0), ('ais', 1), ('smc', 1)]
     """
 
     systems: Sequence[str]
@@ -67,6 +72,15 @@ def run_grid(grid: Grid, out: Path, *, say: Callable[[str], None] = lambda _: No
 
     Raises:
         InputError: an unknown system or method; files of another budget.
+
+    Example:
+        >>> from tempfile import TemporaryDirectory
+        >>> grid = Grid(["anharmonic-wells"], ["plain"], seeds=1, cap=0.0)  # no time at all
+        >>> with TemporaryDirectory() as out:
+        ...     (row,) = run_grid(grid, Path(out))
+        ...     again = run_grid(grid, Path(out))  # read from its file
+        >>> row.system, row.value, row.note, again == [row]
+        ('anharmonic-wells', None, 'given up after 0 minutes', True)
     """
     configs = {system: _config(grid, system, 0) for system in grid.systems}  # all refused before any is run
     folder = out / "cells"

@@ -29,6 +29,15 @@ class Row:
         metrics: what else can be measured of this kind of result, by name.
         flags, verdict: as of a run.
         note: why there is no value, or what differs.
+
+    Example:
+        >>> from nessampler.runs import catalogue
+        >>> from nessampler.runs.config import load, resolve
+        >>> config = resolve(load(catalogue.find("funnel-10")))  # log Z = 0
+        >>> cost = {"evaluations": 1e5, "fields": 0, "seconds": 2.0, "cpu_seconds": 2.0}
+        >>> row = Row.of_cell(config, "ais", 100_000, chosen="ais", value=-0.1, std_error=0.05, **cost)
+        >>> row.error, row.z, Row.of(row.to_dict()) == row
+        (0.1, -2.0, True)
     """
 
     system: str

@@ -89,6 +89,14 @@ class Sampled:
         flags: of the reported estimate and of the cross-checks.
         metrics: rows of the training curve.
         knowledge: what base or path were told about the target, such as "the modes"; empty where nothing.
+
+    Example:
+        >>> from nessampler import DensityEffort, sample
+        >>> effort = DensityEffort(walkers=200, pilot_walkers=100, pilot_steps=3, steps=4, reverse_walkers=0)
+        >>> found = sample(lambda x: -0.5 * x.square().sum(-1), dim=2, method="ais", effort=effort)
+        >>> square, error = found.expect(lambda x: x.square().sum(-1))  # exact: 2
+        >>> bool((square - 2).abs() < 4 * error), found.draws(5, generator=torch.Generator().manual_seed(0)).shape
+        (True, torch.Size([5, 2]))
     """
 
     method: str

@@ -23,6 +23,12 @@ class Structure:
     Attributes:
         rungs: by name; a name that is absent is not tried.
         coordinates: applied to samples first where the caller names no coordinates; None leaves walkers as they are.
+
+    Example:
+        >>> from nessampler.methods.rungs import VECTOR_RUNGS
+        >>> cheap = Structure({name: VECTOR_RUNGS[name] for name in ("map", "fields")})  # nothing is trained
+        >>> cheap.rungs.keys() <= VECTOR_RUNGS.keys(), cheap.coordinates
+        (True, None)
     """
 
     rungs: Rungs
@@ -33,6 +39,17 @@ def structure_of(a: Target, b: Target) -> Structure:
     """Fields on a lattice or clusters of like atoms where the densities are known to be of such; else vectors.
 
     Walkers of any other shape are read entry after entry.
+
+    Example:
+        >>> from nessampler.methods.rungs import LATTICE_RUNGS, VECTOR_RUNGS
+        >>> from nessampler.targets import Gaussian
+        >>> from nessampler.targets.phi4 import Phi4
+        >>> a, b = Phi4(4, quartic=0.8), Phi4(4, quartic=1.0)
+        >>> structure_of(a, b).rungs is LATTICE_RUNGS
+        True
+        >>> normal = Gaussian(torch.zeros(3), torch.ones(3))
+        >>> structure_of(normal, normal).rungs is VECTOR_RUNGS
+        True
     """
     if on_a_lattice(a) and on_a_lattice(b):
         return Structure(LATTICE_RUNGS)

@@ -165,6 +165,13 @@ class DensityConfig(Problem):
     """A resolved density: a system, with the preset and the command line merged into it.
 
     `knowledge` names what base or path know of the target beforehand, such as "the modes".
+
+    Example:
+        >>> from nessampler.runs import catalogue
+        >>> from nessampler.runs.config import load, resolve
+        >>> config = resolve(load(catalogue.find("funnel-10")), preset="smoke", settings=["sampling.walkers=256"])
+        >>> config.target.parameters, config.base.kind, config.sampling.walkers, config.run.method
+        ({'dimension': 10, 'scale': 3.0}, 'learned', 256, 'auto')
     """
 
     kind: Literal["density"]

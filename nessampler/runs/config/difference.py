@@ -40,7 +40,13 @@ class Region(Table):
 
 
 class MolecularState(Table):
-    """A force field for the molecule, or for a region of it. `relative_cost` prices one evaluation in comparisons."""
+    """A force field for the molecule, or for a region of it. `relative_cost` prices one evaluation in comparisons.
+
+    Example:
+        >>> state = MolecularState(label="in vacuum", force_field=["amber96.xml"], structure="alanine-dipeptide.pdb")
+        >>> state.relative_cost, state.region
+        (1.0, None)
+    """
 
     label: str
     force_field: Annotated[list[str], Field(min_length=1)]
@@ -51,7 +57,13 @@ class MolecularState(Table):
 
 
 class AnalyticState(Table):
-    """An `AnharmonicWell`, sampled exactly."""
+    """An `AnharmonicWell`, sampled exactly.
+
+    Example:
+        >>> one = {"center": [0.0], "stiffness": [1.0], "quartic": [0.1], "skew": [0.0]}  # in one dimension
+        >>> AnalyticState(label="well A", coupling=0.0, **one).model_dump()["center"]
+        [0.0]
+    """
 
     label: str
     center: list[float]
@@ -63,7 +75,13 @@ class AnalyticState(Table):
 
 
 class TargetState(Table):
-    """A density by name, sampled exactly where that is known, else by the chains of `[chains]`."""
+    """A density by name, sampled exactly where that is known, else by the chains of `[chains]`.
+
+    Example:
+        >>> state = TargetState(label="funnel", target={"name": "funnel", "dimension": 10})
+        >>> state.target.name, state.target.parameters
+        ('funnel', {'dimension': 10})
+    """
 
     label: str
     target: TargetTable
@@ -160,7 +178,15 @@ class DifferenceRun(Run):
 
 
 class DifferenceConfig(Problem):
-    """A resolved difference: a system, with the preset and the command line merged into it."""
+    """A resolved difference: a system, with the preset and the command line merged into it.
+
+    Example:
+        >>> from nessampler.runs import catalogue
+        >>> from nessampler.runs.config import load, resolve
+        >>> config = resolve(load(catalogue.find("alanine-solvation")), preset="smoke")
+        >>> config.molecular, config.temperature, config.files
+        (True, '300 K', ('alanine-dipeptide.pdb', 'amber14-all.xml', 'implicit/obc2.xml'))
+    """
 
     kind: Literal["difference"]
     temperature: Temperature | None = None

@@ -33,6 +33,14 @@ def load(path: Path) -> dict[str, Any]:
 
     Raises:
         InputError: the file is missing, not text or not TOML.
+
+    Example:
+        >>> from tempfile import TemporaryDirectory
+        >>> with TemporaryDirectory() as folder:
+        ...     file = Path(folder, "system.toml")
+        ...     _ = file.write_text('name = "mine"\\nsamples = { a = 100 }')
+        ...     load(file)
+        {'name': 'mine', 'samples': {'a': 100}}
     """
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
@@ -59,6 +67,17 @@ def resolve(
     Raises:
         InputError: an unknown kind or preset, an unknown key (with the nearest known one), a bad value, or code without
             consent.
+
+    Example:
+        >>> from nessampler.runs import catalogue
+        >>> table = load(catalogue.find("anharmonic-wells"))
+        >>> config = resolve(table, run={"seed": 3}, preset="smoke", settings=["samples.a=500"])
+        >>> config.run.seed, config.samples.a, config.samples.b
+        (3, 500, 1000)
+        >>> resolve(table, settings=["sample.a=500"])
+        Traceback (most recent call last):
+            ...
+        nessampler.errors.InputError: system.toml: unknown key `sample`; did you mean `samples`?
     """
     table = dict(table)
     presets, stored = table.pop("presets", {}), table.get("run", {})
@@ -89,7 +108,18 @@ def resolve(
 
 
 def write(config: Config, path: Path) -> None:
-    """Everything resolved, so that running the file repeats the run."""
+    """Everything resolved, so that running the file repeats the run.
+
+    Example:
+        >>> from tempfile import TemporaryDirectory
+        >>> from nessampler.runs import catalogue
+        >>> config = resolve(load(catalogue.find("anharmonic-wells")), preset="smoke")
+        >>> with TemporaryDirectory() as folder:
+        ...     write(config, Path(folder, "config.toml"))
+        ...     again = resolve(load(Path(folder, "config.toml")))
+        >>> again == config
+        True
+    """
     path.write_text(tomli_w.dumps(config.model_dump(mode="json", exclude_none=True)), encoding="utf-8")
 
 
