@@ -28,6 +28,16 @@ class RandomWalk:
 
     References:
         Neal, Annealed importance sampling, 2001, Stat. Comput. 11, 125.
+
+    Example:
+        >>> from nessampler.paths import LinearPath
+        >>> from nessampler.targets import Gaussian
+        >>> path = LinearPath(Gaussian(torch.zeros(2), torch.ones(2)), Gaussian(torch.ones(2), torch.ones(2)))
+        >>> kernel = RandomWalk(path, scale=0.5, repeats=3)
+        >>> walkers = kernel.start(0.0, torch.zeros(4, 2))
+        >>> moved, log_ratio = kernel.step(0.0, 1.0, walkers, generator=torch.Generator().manual_seed(0))
+        >>> torch.allclose(log_ratio, (path.end.energy(moved.x) - path.end.energy(walkers.x)).double())
+        True
     """
 
     path: Path

@@ -40,6 +40,12 @@ class Effort:
         tuning_samples: samples of each end that tune step sizes.
         feat: network, training and sampling of the learned rung.
         prices: relative price of an evaluation of either state, or of a network.
+
+    Example:
+        >>> from nessampler.methods.effort import Training
+        >>> effort = Effort(blocks=(0.5, 0.25, 0.25), feat=Training(steps=300, width=32, depth=2))
+        >>> sum(effort.blocks), effort.feat.steps, effort.feat.batch_size
+        (1.0, 300, 512)
     """
 
     blocks: tuple[float, float, float] = (0.4, 0.2, 0.4)

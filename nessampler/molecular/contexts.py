@@ -183,6 +183,17 @@ class ContextPool:
 
     The pool starts on first use. Scripts that ask for several processes need the usual
     `if __name__ == "__main__":` guard, as the workers are spawned.
+
+    Example:
+        >>> spring = openmm.HarmonicBondForce()
+        >>> _ = spring.addBond(0, 1, 0.1, 1000.0)
+        >>> system = openmm.System()
+        >>> _ = [system.addParticle(12.0) for _ in range(2)], system.addForce(spring)
+        >>> x = np.array([[[0.0, 0.0, 0.0], [0.15, 0.0, 0.0]]])
+        >>> with ContextPool(1) as pool:
+        ...     energy, forces = pool.evaluate(openmm.XmlSerializer.serialize(system), "Reference", x, forces=True)
+        >>> energy.round(6), forces[0, 1].round(6)  # kJ/mol and kJ/mol/nm
+        (array([1.25]), array([-50.,   0.,   0.]))
     """
 
     CHUNK = 64  # conformations per task: small enough to balance, large enough to hide the transfer

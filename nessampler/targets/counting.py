@@ -17,7 +17,13 @@ __all__ = ["Counted", "Tally"]
 
 @dataclass
 class Tally:
-    """Conformations whose energy alone, and whose energy and gradient, were evaluated."""
+    """Conformations whose energy alone, and whose energy and gradient, were evaluated.
+
+    Example:
+        >>> before, now = Tally(energy=100), Tally(energy=100, gradient=50)
+        >>> now - before
+        Tally(energy=0, gradient=50)
+    """
 
     energy: int = 0
     gradient: int = 0

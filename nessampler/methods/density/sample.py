@@ -58,6 +58,11 @@ class DensityEffort:
         nets_steps: gradient steps of a network.
         training_walkers: draws of the base for its training and pilots.
         flow_tolerance: in log Z, beyond which a flow is integrated by a finer rule.
+
+    Example:
+        >>> effort = DensityEffort(walkers=1024, steps=20)
+        >>> effort.walkers * effort.steps * effort.leapfrog_steps  # gradients of the run that gives the estimate, about
+        102400
     """
 
     walkers: int = 4096
