@@ -6,13 +6,14 @@ import importlib
 import inspect
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from types import ModuleType
+from types import FunctionType, ModuleType
 
 import pytest
 
 import nessampler
 
 ROOT = Path(nessampler.__file__).parent
+Offer = FunctionType | type
 
 
 def public_modules() -> list[str]:
@@ -22,27 +23,25 @@ def public_modules() -> list[str]:
     return sorted(name for name in names if "._" not in name)
 
 
-def exported(module: ModuleType) -> Iterator[object]:
+def exported(module: ModuleType) -> Iterator[Offer]:
     """Functions and classes that a module of ours offers, exceptions aside."""
     for name in getattr(module, "__all__", ()):
         offered = getattr(module, name)
         ours = getattr(offered, "__module__", "").startswith("nessampler")
         raised = inspect.isclass(offered) and issubclass(offered, Exception)
-        if ours and not raised and (inspect.isfunction(offered) or inspect.isclass(offered)):
+        if ours and not raised and isinstance(offered, Offer):
             yield offered
 
 
-def has_example(offered: object) -> bool:
+def has_example(offered: Offer) -> bool:
     """In its own docstring, or in that of a method of its own."""
     methods = vars(offered).items() if inspect.isclass(offered) else ()
-    kinds = (classmethod, staticmethod, property)
-    own = [
-        value for name, value in methods if name[0] != "_" and (inspect.isfunction(value) or isinstance(value, kinds))
-    ]
+    kinds = (FunctionType, classmethod, staticmethod, property)
+    own = [value for name, value in methods if name[0] != "_" and isinstance(value, kinds)]
     return any(">>>" in (value.__doc__ or "") for value in (offered, *own))
 
 
-def without_example(offers: Iterable[object]) -> list[str]:
+def without_example(offers: Iterable[Offer]) -> list[str]:
     return sorted(f"{offered.__module__}.{offered.__qualname__}" for offered in offers if not has_example(offered))
 
 

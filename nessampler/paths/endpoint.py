@@ -16,7 +16,7 @@ class EndpointPath:
     """A path that knows its ends only: enough for every method whose interior energies cancel (FEP, maps, FEAT).
 
     Raises:
-        InputError: when asked for an energy inside (0, 1).
+        InputError: ends of different event shapes; an energy asked for inside (0, 1).
 
     Example:
         >>> import torch
