@@ -38,10 +38,12 @@ ROUNDING = 1e-9  # kT: an error below this is that of arithmetic
 NODES, CHAINS, LEAPFROG, EQUILIBRATION = 9, 64, 10, 0.2  # of staged MBAR
 
 
-def prepare(name: str, seed: int, settings: list[str], out: Path) -> tuple[DifferenceConfig, Prepared]:
+def prepare(
+    name: str, seed: int, preset: str | None, settings: list[str], out: Path
+) -> tuple[DifferenceConfig, Prepared]:
     """End states, from disk where a molecule's were sampled before."""
     path = catalogue.find(name)
-    config = resolve(load(path), run={"seed": seed}, settings=settings, source=str(path))
+    config = resolve(load(path), run={"seed": seed}, preset=preset, settings=settings, source=str(path))
     assert isinstance(config, DifferenceConfig)
     if not config.molecular:
         from nessampler.runs.target_problem import prepare_targets
@@ -141,18 +143,18 @@ def cost(config: DifferenceConfig, row: Row) -> float:
     return total + config.ladder.network_cost * sum(row["evaluations"]["networks"].values())
 
 
-def cells(name: str, seed: int, methods: list[str], settings: list[str], out: Path) -> None:
+def cells(name: str, seed: int, methods: list[str], preset: str | None, settings: list[str], out: Path) -> None:
     """Every method that has no row yet, on one set of end samples."""
     missing = [m for m in methods if not _file(out, name, seed, m).exists()]
     if not missing:
         return
-    config, prepared = prepare(name, seed, settings, out)
+    config, prepared = prepare(name, seed, preset, settings, out)
     try:
         for method in missing:
             print(f"{name}, seed {seed}: {method}", flush=True)
             made = _made(method, config, prepared, lambda: _budget(config, out, name, seed))
             for row in made:
-                row |= {"system": name, "seed": seed, "settings": settings, "cost": cost(config, row)}
+                row |= {"system": name, "seed": seed, "preset": preset, "settings": settings, "cost": cost(config, row)}
                 row["reference"] = None if config.reference is None else config.reference.model_dump()
                 _file(out, name, seed, method).write_text(json.dumps(row, indent=1), encoding="utf-8")
                 print(line(row), flush=True)
@@ -253,6 +255,7 @@ def main() -> None:
     parser.add_argument("systems", nargs="*")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--methods", nargs="+", default=[*get_args(Method), "staged"])
+    parser.add_argument("--preset", help="as of `nessampler run`")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="as of `nessampler run`")
     parser.add_argument("--out", type=Path, default=Path("runs/differences"))
     parser.add_argument("--table", action="store_true")
@@ -265,7 +268,7 @@ def main() -> None:
     methods = sorted(options.methods, key=lambda m: SECOND.index(m) + 1 if m in SECOND else 0)
     for seed in range(options.seeds):
         for name in options.systems:
-            cells(name, seed, methods, options.set, options.out)
+            cells(name, seed, methods, options.preset, options.set, options.out)
 
 
 if __name__ == "__main__":
