@@ -10,6 +10,7 @@ from scipy.stats import t as student_t
 
 from nessampler.errors import InputError
 from nessampler.estimators import Flag, statistical_inefficiency
+from nessampler.estimators.works import effective_draws
 
 __all__ = ["SteinCheck", "stein_check"]
 
@@ -17,9 +18,7 @@ LEVEL = 0.001
 GROSS = 0.5  # of the effect sizes below, each 0 for samples of the density and 1 where it is plainly another one
 CENTRED = 1e-6
 FEWEST_BATCHES = 4
-MOST_BATCHES = 64
 TINY = np.finfo(float).tiny  # a half without any weight has a mean of its own
-BATCH = 10  # in units of the statistical inefficiency
 
 
 @dataclass(frozen=True)
@@ -179,7 +178,7 @@ def _p_value(series: np.ndarray, correlated: bool) -> float:
     mean, deviation = float(series.mean()), float(series.std())
     if deviation <= 1e-12 * max(1.0, abs(mean)):
         return 1.0 if abs(mean) <= 1e-9 else 0.0
-    effective, freedom = _effective(series) if correlated else (float(series.size), series.size - 1)
+    effective, freedom = effective_draws(series) if correlated else (float(series.size), series.size - 1)
     if freedom < FEWEST_BATCHES:
         return 1.0
     skew = float(((series - mean) ** 3).mean()) / deviation**3
@@ -187,22 +186,6 @@ def _p_value(series: np.ndarray, correlated: bool) -> float:
     # Johnson's expansion holds for moderate deviations; a large one needs no correction.
     corrected = z + skew / (6 * effective) + skew * z * z / 3 if abs(skew * z) < 1 else z
     return 2 * float(student_t.sf(abs(corrected) * np.sqrt(effective - 1), freedom))
-
-
-def _effective(series: np.ndarray) -> tuple[float, int]:
-    """How many independent draws a correlated series is worth, and the degrees of freedom of that number.
-
-    An inefficiency from a short series is too small at times, and limits far out in the tail would believe it. So
-    means over batches of ten times that length have a say: the fewer there are, the wider are Student's limits.
-    """
-    draws = series.shape[1]
-    g = statistical_inefficiency(series)
-    length = min(draws, max(round(BATCH * g), -(-series.size // MOST_BATCHES)))
-    batches = series[:, : draws // length * length].reshape(-1, length).mean(1)
-    if len(batches) < 2 or batches.var() == 0:
-        return 0.0, 0
-    from_batches = len(batches) * float(series.var() / batches.var(ddof=1))
-    return min(series.size / g, from_batches), len(batches) - 1
 
 
 def _checked(x: np.ndarray, score: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -17,6 +17,7 @@ __all__ = [
     "WorkSample",
     "WorkSource",
     "checked_work",
+    "effective_draws",
     "effective_fraction",
     "r_hat",
     "scaled_weights",
@@ -42,6 +43,9 @@ class WorkSource(Protocol):
     @property
     def work(self) -> Any: ...
 
+
+MOST_BATCHES = 64
+BATCH = 10  # in units of the statistical inefficiency
 
 Work: TypeAlias = npt.ArrayLike | WorkSource
 Rows: TypeAlias = Float[np.ndarray, "_ _"]
@@ -158,3 +162,25 @@ def r_hat(series: Float[np.ndarray, "chains draws"]) -> float:
     with np.errstate(divide="ignore", invalid="ignore"):
         value = float(arviz.rhat(np.ascontiguousarray(series)))
     return value if np.isfinite(value) else float("inf")
+
+
+def effective_draws(series: Float[np.ndarray, "chains draws"]) -> tuple[float, int]:
+    """How many independent draws a correlated series is worth, and the degrees of freedom of that number.
+
+    An inefficiency from a short series is too small at times, and limits far out in the tail would believe it. So
+    means over batches of ten times that length have a say: the fewer there are, the wider are Student's limits.
+
+    Raises:
+        InputError: as `statistical_inefficiency`.
+
+    >>> effective_draws(np.random.default_rng(0).normal(size=(4, 500)))
+    (1844.69..., 59)
+    """
+    draws = series.shape[1]
+    g = statistical_inefficiency(series)
+    length = min(draws, max(round(BATCH * g), -(-series.size // MOST_BATCHES)))
+    batches = series[:, : draws // length * length].reshape(-1, length).mean(1)
+    if len(batches) < 2 or batches.var() == 0:
+        return 0.0, 0
+    from_batches = len(batches) * float(series.var() / batches.var(ddof=1))
+    return min(series.size / g, from_batches), len(batches) - 1

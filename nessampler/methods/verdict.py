@@ -11,7 +11,7 @@ __all__ = ["Verdict", "judge", "judge_works"]
 
 GOOD_OVERLAP = 0.3  # plain BAR above this is a result nobody would question
 
-DECISIVE = {"poor_overlap", "no_overlap", "crossed_bounds", "crooks_violated"}
+DECISIVE = {"poor_overlap", "no_overlap", "crossed_bounds", "crooks_violated", "overlap_disagrees"}
 
 
 class Verdict(NamedTuple):

@@ -430,7 +430,7 @@ def _carried(
             reverse = annealing.reverse(x, generator=context.generator(f"reverse {name}"), **options)
         seconds["reverse"] = time.perf_counter() - started
         bounds = log_z_bounds(forward, reverse.log_weight.cpu().numpy(), base=annealing.base_log_z)
-        estimate = cross_checked(estimate, ensemble, reverse, seed=context.seed)
+        estimate = cross_checked(estimate, ensemble, reverse, x, seed=context.seed)
     estimate = replace(estimate, flags=(*estimate.flags, *doubts))
     evaluations = {
         "target": {s: {"energy": t.energy, "gradient": t.gradient} for s, t in path.tallies.items()},

@@ -6,12 +6,14 @@ from dataclasses import replace
 
 import numpy as np
 from scipy.stats import beta
+from torch import Tensor
 
 from nessampler.diagnostics import disagreement
 from nessampler.estimators import Flag
 from nessampler.estimators.free_energy import Z95
 from nessampler.estimators.log_z import LogZ
 from nessampler.estimators.second_law import ONE_SIDED
+from nessampler.overlap_check import overlap_check
 from nessampler.simulate import Ensemble
 
 __all__ = ["cross_checked"]
@@ -20,13 +22,15 @@ LARGEST_LOSS = 0.01  # of log Z, by walkers without a way back
 MATTERS = 0.5  # of a standard error: a shift by so much leaves 92 % of 95 % intervals right
 
 
-def cross_checked(estimate: LogZ, forward: Ensemble, reverse: Ensemble, *, seed: int) -> LogZ:
+def cross_checked(estimate: LogZ, forward: Ensemble, reverse: Ensemble, samples: Tensor, *, seed: int) -> LogZ:
     r"""The estimate with the doubts that the other direction raises; an ESS alone sees none of them.
 
     - `no_way_back`: walkers for which a flow step has no inverse; below 1 % their share enters the error instead.
     - `unreached`: walkers of the target whose paths would have weighed more, forwards, than every forward walker did.
       Their share f of the target is what no forward walker came near, so log Z is low by $-\log(1 - f)$. That is how
       lost modes and rare heavy walkers show, at an ESS of 1. The lower 99.9 % limit of f must matter beside the error.
+    - `overlap_disagrees`: `samples` of the target, which the reverse walkers started from, do not lie where forward
+      walkers arrive, weighted for the ensemble that both share, see `overlap_check`.
     - what `disagreement` finds.
     """
     if estimate.value is None or estimate.std_error is None:
@@ -37,6 +41,9 @@ def cross_checked(estimate: LogZ, forward: Ensemble, reverse: Ensemble, *, seed:
     flags += _unreached(estimate, ahead, back)
     if np.isfinite(ahead).any() and np.isfinite(back).any():
         flags += disagreement(-ahead, -back, seed=seed, base_log_z=base, exact=estimate.systematic == 0)
+        arrived, started = (x.flatten(1).double().cpu().numpy() for x in (forward.x, samples))
+        shared = overlap_check(-ahead, -back, arrived, started)
+        flags += () if shared is None else shared.flags("samples of the target")
     return replace(estimate, flags=(*estimate.flags, *flags))
 
 

@@ -27,6 +27,7 @@ GRAVE = frozenset(
         "methods_disagree",
         "no_finite_work",
         "no_way_back",
+        "overlap_disagrees",
         "unreached",
         "walkers_off_target",
     }
