@@ -235,6 +235,15 @@ def estimators(result: Mapping[str, Any]) -> Mapping[str, Any]:
     return result.get("estimators") or {}
 
 
+def estimator_name(result: Mapping[str, Any], key: str) -> str:
+    """An estimator in words, without a rung where the result has none.
+
+    >>> estimator_name({}, "bar"), estimator_name({"rungs": [{"name": "map"}]}, "bar")
+    ('BAR', 'BAR, chosen rung')
+    """
+    return "BAR" if key == "bar" and not rungs(result) else ESTIMATORS.get(key, key)
+
+
 def pilot_note(rung: Mapping[str, Any]) -> str:
     """Why a rung was not climbed."""
     note = get(rung, "pilot", "note")
@@ -354,7 +363,7 @@ def _all_flags(result: Mapping[str, Any]) -> Iterator[Flag]:
     sources: list[tuple[str, Mapping[str, Any]]] = [("whole run", result)]
     sources += [(f"rung {rung.get('name')}", rung) for rung in rungs(result)]
     sources += [(str(attempt.get("name")), attempt) for attempt in attempts(result)]
-    sources += [(ESTIMATORS.get(key, str(key)), value) for key, value in estimators(result).items() if value]
+    sources += [(estimator_name(result, str(key)), value) for key, value in estimators(result).items() if value]
     for about, source in sources:
         for flag in source.get("flags") or []:
             yield Flag(about, str(flag.get("code")), str(flag.get("message")))
@@ -374,9 +383,21 @@ def settings(result: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 def command(result: Mapping[str, Any]) -> str:
     """The command line that repeats the run."""
+    if result.get("command"):
+        return str(result["command"])
     words = ["nessampler", "run", str(result.get("system"))]
     for option in ("method", "preset", "seed"):
         value = result.get(option)
         if value is not None and (option, value) != ("method", "auto"):
             words += [f"--{option}", str(value)]
     return shlex.join(words)
+
+
+def again(result: Mapping[str, Any]) -> tuple[str, str]:
+    """Another way to repeat the run, from what its directory keeps: in words, and its command line."""
+    if result.get("kind") != "works":
+        return "with everything resolved as it stands below", "nessampler run config.toml --out again"
+    words = ["nessampler", "estimate", "works.nc", "--seed", str(result.get("seed"))]
+    if result.get("temperature") is not None:
+        words += ["--temperature", f"{result['temperature']:g} K"]
+    return "from the works that it keeps, in kT", shlex.join([*words, "--out", "again"])

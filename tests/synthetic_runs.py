@@ -6,13 +6,14 @@ from typing import Any
 
 import numpy as np
 
+from nessampler.exchange import GivenWorks, estimate_given
 from nessampler.plots import Lattice, Samples, Weights, convergence_curve
-from nessampler.runs import density_report, report
+from nessampler.runs import density_report, report, works_report, works_result
 from nessampler.runs.density_evidence import Evidence
 from nessampler.runs.observed import Observed, end_state_panels
 from nessampler.runs.page import Report
 
-__all__ = ["density", "difference", "lattice", "molecule"]
+__all__ = ["density", "difference", "given_works", "lattice", "molecule"]
 
 LABELS = ("a force field with a rather long name", "another one")
 DELTA_F = -1.3
@@ -120,6 +121,18 @@ def torsions() -> Observed:
         return {name: np.degrees(rng.vonmises(shift + k, 3.0, (4, 100))) for k, name in enumerate(names)}
 
     return Observed(state(-1.5), state(-0.5), "degrees")
+
+
+def given_works(one_way: bool = False) -> Report:
+    """Works from elsewhere."""
+    rng = np.random.default_rng(4)
+    forward, reverse = 1.5 + rng.standard_normal(200), -0.5 + rng.standard_normal(150)
+    long = "a/folder/of/some/depth/" * 4
+    given = GivenWorks(forward, "kT", 300.0, f"{long}forward.csv", "integral of dH/dλ")
+    back = None if one_way else GivenWorks(reverse, "kT", 300.0, f"{long}reverse.csv")
+    found = estimate_given(given, back)
+    command = f"nessampler estimate {long}forward.csv {long}reverse.csv --unit kT --temperature '300 K' --seed 0"
+    return works_report.compose(works_result.to_dict(found, given, back, "0.1.0", 0, command), *found.works)
 
 
 def density() -> Report:

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import json as serial
+import shlex
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
+
+if TYPE_CHECKING:
+    from nessampler.exchange import WorksEstimate
 
 __all__ = ["estimate"]
 
@@ -48,7 +53,9 @@ def estimate(
         bool, typer.Option("--reverse-negated", help="Reverse works are stored as -W, as pmx does.")
     ] = False,
     seed: Annotated[int, typer.Option(help="Seed of the bootstraps.")] = 0,
-    out: Annotated[Path | None, typer.Option(help="Folder for result.json.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for result.json, works.nc, report.html and figures/.")
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print result.json on standard output.")] = False,
 ) -> None:
     """Judge works that were done elsewhere: ΔF with error, bounds, checks and a verdict.
@@ -81,13 +88,35 @@ def estimate(
     forward, reverse = (None if one is None else one.settled(unit, kelvin) for one in given)
     assert forward is not None
     found = estimate_given(forward, reverse, reverse_negated=reverse_negated, chains=chains, seed=seed)
-    result = to_dict(found, forward, reverse, version("nessampler"), seed)
+    options = {
+        "unit": unit,
+        "temperature": temperature,
+        "column": column,
+        "reverse-column": reverse_column,
+        "format": format,
+        "accumulated": accumulated,
+        "chains": chains,
+        "reverse-negated": reverse_negated,
+        "seed": seed,
+    }
+    result = to_dict(found, forward, reverse, version("nessampler"), seed, _command(works, options))
     text = serial.dumps(result, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-    if folder is not None:
-        _write(folder, text)
-    if json:
-        sys.stdout.write(text)
-    render(result, None if folder is None else str(folder), Console(stderr=json))
+    try:
+        if folder is not None:
+            _write(folder, text, found)
+    finally:  # whatever becomes of the files, the answer is told
+        if json:
+            sys.stdout.write(text)
+        render(result, None if folder is None else str(folder), Console(stderr=json))
+
+
+def _command(works: Sequence[str], options: Mapping[str, str | int | None]) -> str:
+    """The command line that judges these works again."""
+    said = ["nessampler", "estimate", *works]
+    for name, value in options.items():
+        if value is not None and value is not False:
+            said += [f"--{name}"] if value is True else [f"--{name}", str(value)]
+    return shlex.join(said)
 
 
 def _new_folder(out: Path) -> Path:
@@ -103,11 +132,25 @@ def _new_folder(out: Path) -> Path:
     return out
 
 
-def _write(folder: Path, text: str) -> None:
+def _write(folder: Path, text: str, found: WorksEstimate) -> None:
+    """The answer first, then the works, then what is drawn from both: a disk that fills up takes the last first."""
     from nessampler._files import write_atomically
     from nessampler.errors import InputError
+    from nessampler.runs.finished import compose_again, open_finished
+    from nessampler.runs.given_works import given_groups
+    from nessampler.runs.netcdf import packed
+    from nessampler.runs.page import write_files
 
     try:
         write_atomically(folder / "result.json", lambda path: path.write_text(text, encoding="utf-8"))
     except OSError as error:
         raise InputError(f"--out must be a folder that can be written: {folder} is not ({error.strerror})") from error
+    try:
+        works = packed(given_groups(*found.works))
+        write_atomically(folder / "works.nc", lambda path: path.write_bytes(works))
+        write_files(compose_again(open_finished(folder)), folder)
+    except OSError as error:
+        drawn = f"draw it with nessampler report {folder}" if (folder / "works.nc").exists() else "choose another --out"
+        raise InputError(
+            f"{folder} holds the result, but its report could not be written ({error.strerror}); make room and {drawn}"
+        ) from error

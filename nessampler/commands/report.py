@@ -20,18 +20,17 @@ def report(
     """Draw the report and the figures of a finished run again, from its files alone."""
     from nessampler.errors import InputError
     from nessampler.runs.finished import compose_again, open_finished
-    from nessampler.runs.page import save_figures, write_report
+    from nessampler.runs.page import write_files
 
     finished = open_finished(run)
     composed = compose_again(finished)
     where = out or finished.path
     try:
         where.mkdir(parents=True, exist_ok=True)
-        page = write_report(composed, where / "report.html")
-        figures = save_figures(composed, where)
+        page, figures = write_files(composed, where)
     except OSError as error:
         raise InputError(
             f"the report needs a directory that can be written: {where} is not ({error.strerror}); choose another --out"
         ) from error
     console = Console()
-    console.print(f"{page}\n{len(composed.panels)} figures in {figures[0].parent}", highlight=False, soft_wrap=True)
+    console.print(f"{page}\n{len(composed.panels)} figures in {figures}", highlight=False, soft_wrap=True)

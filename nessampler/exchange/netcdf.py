@@ -87,4 +87,7 @@ def _groups(group: Any, path: str) -> Iterator[str]:
 def _variables(dataset: Any, group: str) -> Iterator[tuple[str, Variable]]:
     for name, variable in dataset.data_vars.items():
         if variable.dtype.kind in "iuf" and variable.ndim in (1, 2):
-            yield (f"{group}/{name}" if group else str(name)), (variable.values, variable.attrs.get("units"))
+            # A run writes independent works as one chain, and says so.
+            independent = len(variable) == 1 and variable.attrs.get("correlated") == 0
+            values = variable.values[0] if independent else variable.values
+            yield (f"{group}/{name}" if group else str(name)), (values, variable.attrs.get("units"))

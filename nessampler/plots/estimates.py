@@ -36,8 +36,9 @@ def estimates(result: Mapping[str, Any]) -> Figure:
     figure = chart(shown, result.get("reference"), "ΔF / kT")
     spoken = "; ".join(f"{row.name} {row.number}" for row in shown)
     reference = words.reference_line(result)
+    by = "rung and estimator" if words.rungs(result) else "estimator"
     figure.set_label(
-        f"ΔF in kT by rung and estimator: {spoken}{'. Reference: ' + reference if reference else ''}."
+        f"ΔF in kT by {by}: {spoken}{'. Reference: ' + reference if reference else ''}."
         if shown
         else "No estimate of ΔF is available."
     )
@@ -129,9 +130,10 @@ def _estimate_rows(result: Mapping[str, Any]) -> list[Row]:
         label = ", ".join(filter(None, [name, words.status(rung)]))
         row = estimate_row(label, rung.get("delta_f"), RUNG_COLOURS.get(name, INK), rung.get("bounds"))
         rows.append(row._replace(chosen=bool(rung.get("chosen")), pilot=words.is_pilot(rung)))
-    for key, estimate in words.estimators(result).items():
+    for index, (key, estimate) in enumerate(words.estimators(result).items()):
         colour = {"jarzynski_forward": FORWARD, "jarzynski_reverse": REVERSE}.get(key, "#6B6B6B")
-        rows.append(estimate_row(words.ESTIMATORS.get(key, key), estimate, colour))
+        answer = index == 0 and result.get("kind") == "works"
+        rows.append(estimate_row(words.estimator_name(result, key), estimate, colour)._replace(chosen=answer))
     return rows + _bound_rows(result)
 
 

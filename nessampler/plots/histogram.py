@@ -11,6 +11,10 @@ from nessampler._words import Real
 __all__ = ["edges", "outside", "window"]
 
 
+ROUNDING = 1e-9
+"""Samples closer than this to one another differ by rounding."""
+
+
 def window(samples: Sequence[np.ndarray], anchors: Sequence[Real]) -> tuple[Real, Real]:
     """The bulk of each sample and the anchors; one wild walker must not flatten the picture."""
     ends = list(anchors)
@@ -23,7 +27,8 @@ def window(samples: Sequence[np.ndarray], anchors: Sequence[Real]) -> tuple[Real
     if not ends:
         return -1.0, 1.0
     low, high = min(ends), max(ends)
-    margin = 0.05 * (high - low) or 0.5
+    spread = high - low
+    margin = 0.05 * spread if spread > ROUNDING * max(1.0, abs(low), abs(high)) else 0.5
     return float(low - margin), float(high + margin)
 
 

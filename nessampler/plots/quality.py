@@ -104,8 +104,13 @@ def _entries(result: Mapping[str, Any]) -> list[_Entry]:
             _pair(found.get("ess")),
             _pair(found.get("pareto_k")),
         )
-        for found in (*words.rungs(result), *words.attempts(result))
+        for found in (*words.rungs(result), *words.attempts(result), *_given(result))
     ]
+
+
+def _given(result: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Works from elsewhere are of no rung: the result itself says what they are worth."""
+    return [{**result, "name": "given works"}] if result.get("kind") == "works" else []
 
 
 def _pair(value: Any) -> tuple[float | None, float | None]:

@@ -13,7 +13,7 @@ from typing import Any
 from nessampler.estimators import Bounds, Flag
 from nessampler.runs.config import Config
 
-__all__ = ["ROUNDING", "bounds", "finite", "flags", "heading", "pair", "z_score"]
+__all__ = ["ROUNDING", "bounds", "finite", "flags", "heading", "pair", "versions", "z_score"]
 
 
 ROUNDING = 1e-9
@@ -30,14 +30,14 @@ def heading(config: Config, version: str) -> dict[str, Any]:
         "preset": config.run.preset,
         "seed": config.run.seed,
         "version": version,
-        "versions": _versions(),
+        "versions": versions("torch", "numpy", "scipy", "openmm"),
     }
 
 
-def _versions() -> dict[str, str]:
-    """Of what the numbers depend on, as far as it is installed."""
+def versions(*packages: str) -> dict[str, str]:
+    """Of Python and of these, as far as they are installed."""
     known = {"python": platform.python_version()}
-    for package in ("torch", "numpy", "scipy", "openmm"):
+    for package in packages:
         with contextlib.suppress(PackageNotFoundError):
             known[package] = installed_version(package)
     return known

@@ -27,7 +27,7 @@ class Comparison:
     """Runs side by side.
 
     Attributes:
-        kind: difference or density.
+        kind: difference, density, or works from elsewhere, which are a difference too.
         runs: of each its directory, label, system, method, preset, seed, chosen rung or attempt, estimate, verdict,
             distance from the reference, overlap, ESS, evaluations and seconds.
         reference: of the first run that has one; None where none is known.
@@ -50,7 +50,7 @@ class Comparison:
     @property
     def quantity(self) -> str:
         """What is compared."""
-        return "ΔF / kT" if self.kind == "difference" else "log Z"
+        return "log Z" if self.kind == "density" else "ΔF / kT"
 
     @property
     def level(self) -> str:
@@ -143,17 +143,26 @@ def compare_runs(paths: Sequence[str | Path], *, force: bool = False) -> Compari
 def _check(found: Sequence[tuple[Path, Mapping[str, Any]]], force: bool) -> None:
     first, start = found[0]
     for folder, result in found[1:]:
-        if result["kind"] != start["kind"]:
+        if (result["kind"] == "density") != (start["kind"] == "density"):
             raise InputError(
                 f"runs of one kind are compared: {first} holds a {start['kind']} and {folder} a {result['kind']}; "
                 "compare them apart"
             )
         for key in ("system", "temperature"):
-            if not force and result.get(key) != start.get(key):
+            before, now = (_named(entry).get(key) for entry in (start, result))
+            if not force and now != before:
                 raise InputError(
-                    f"runs of one system at one temperature are compared: {key} is {start.get(key)} in {first} and "
-                    f"{result.get(key)} in {folder}; add --force if they ask for the same number"
+                    f"runs of one system at one temperature are compared: {key} is {before} in {first} and {now} in "
+                    f"{folder}; add --force if they ask for the same number"
                 )
+
+
+def _named(result: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Works from elsewhere name no system and no rung."""
+    if result["kind"] != "works":
+        return result
+    name = words.estimator_name(result, next(iter(words.estimators(result)), ""))
+    return {**result, "system": "works from elsewhere", "chosen": name}
 
 
 def _labels(folders: Sequence[Path]) -> list[str]:
@@ -167,6 +176,7 @@ def _labels(folders: Sequence[Path]) -> list[str]:
 
 
 def _entry(folder: Path, result: Mapping[str, Any], label: str) -> dict[str, Any]:
+    result = _named(result)
     density = result["kind"] == "density"
     chosen = words.chosen(result)
     states = ("target",) if density else ("state_a", "state_b")
@@ -232,14 +242,21 @@ def _flat(table: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any
 
 
 def _cautions(runs: Sequence[Mapping[str, Any]], results: Sequence[Mapping[str, Any]]) -> Iterator[str]:
-    seeds = [(run["system"], run["seed"], run["preset"]) for run in runs]
+    seeds = [
+        (run["system"], run["seed"], run["preset"])
+        for run, result in zip(runs, results, strict=True)
+        if result["kind"] != "works"
+    ]
     if len(set(seeds)) < len(seeds):
         yield (
             "Runs with one seed and preset start from the same samples: they are closer to one another than their "
             "errors say."
         )
+    sources = [str(result.get("sources")) for result in results if result["kind"] == "works"]
+    if len(set(sources)) < len(sources):
+        yield "Estimates from the same files are closer to one another than their errors say."
     for key in ("system", "temperature", "version"):
-        values = list(dict.fromkeys(str(result.get(key)) for result in results))
+        values = list(dict.fromkeys(str(_named(result).get(key)) for result in results))
         if len(values) > 1:
             yield f"Not the same {key}: {words.listing(values)}."
     for run in runs:

@@ -20,6 +20,7 @@ from nessampler.methods.arviz_export import samples_data, works_data
 from nessampler.methods.density.result import Sampled
 from nessampler.methods.difference import Difference
 from nessampler.runs import config as configuration
+from nessampler.runs.netcdf import packed
 
 if TYPE_CHECKING:
     from arviz import InferenceData
@@ -142,14 +143,8 @@ class RunDirectory:
         self._write_inference_data("samples.nc", samples_data(result, seed=seed), evidence)
 
     def _write_inference_data(self, name: str, data: InferenceData, more: Mapping[str, Mapping[str, Any]]) -> None:
-        import xarray  # takes a while to import
-
-        datasets = {f"/{name}": data[name] for name in data.groups()}
-        datasets |= {f"/{name}": xarray.Dataset(variables) for name, variables in more.items()}
-        zipped = {group: {key: {"zlib": True} for key in dataset.data_vars} for group, dataset in datasets.items()}
-        # In memory first: HDF5 that meets a full disk takes the process down with it.
-        tree = xarray.DataTree.from_dict(datasets)
-        self.write_bytes(name, bytes(tree.to_netcdf(engine="h5netcdf", encoding=zipped)))
+        groups = {group: data[group] for group in data.groups()}
+        self.write_bytes(name, packed({**groups, **more}))
 
     def _write(self, name: str, write: Callable[[Path], Any]) -> None:
         write_atomically(self.path / name, write)

@@ -9,17 +9,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from nessampler import _words as words
 from nessampler.errors import InputError
-from nessampler.plots import Works, convergence_curve
-from nessampler.runs import density_report, report
+from nessampler.plots import convergence_curve
+from nessampler.runs import density_report, report, works_report
 from nessampler.runs.density_evidence import Evidence
+from nessampler.runs.given_works import as_kept, given_works
 from nessampler.runs.observed import Observed, end_state_panels
 from nessampler.runs.page import Report
 
 __all__ = ["Finished", "compose_again", "open_finished", "read_result"]
 
-KINDS = {"difference": "works.nc", "density": "samples.nc"}
+KINDS = {"difference": "works.nc", "density": "samples.nc", "works": "works.nc"}
 
 
 @dataclass(frozen=True)
@@ -89,8 +92,8 @@ def read_result(run: str | Path) -> tuple[Path, dict[str, Any]]:
         raise InputError(f"{file} must be whole: it could not be read ({error}); run again") from error
     if not isinstance(result, dict) or result.get("kind") not in KINDS or "verdict" not in result:
         raise InputError(
-            f"{file} must be the result of a run: it names no difference or density with a verdict; "
-            "give a directory that `nessampler run` wrote"
+            f"{file} must be the result of a run: it names no difference, density or works with a verdict; "
+            "give a directory that `nessampler run` or `nessampler estimate` wrote"
         )
     return folder, result
 
@@ -99,6 +102,8 @@ def compose_again(run: Finished) -> Report:
     """The report of a finished run; figures whose data an earlier version did not store are left out."""
     if run.result["kind"] == "density":
         return density_report.compose(run.result, Evidence.from_groups(run.groups, run.metrics), config=run.config)
+    if run.result["kind"] == "works":
+        return works_report.compose(run.result, *_given(run))
     works = _works(run)
     chosen = works.get(str(run.result.get("rung")))
     return report.compose(
@@ -111,9 +116,18 @@ def compose_again(run: Finished) -> Report:
     )
 
 
-def _works(run: Finished) -> Works:
+def _given(run: Finished) -> tuple[np.ndarray, np.ndarray | None]:
+    found = given_works(run.groups)
+    if found is None:
+        raise InputError(
+            f"{run.path / 'works.nc'} must belong to its result.json: it holds no works of A → B; estimate again"
+        )
+    return found
+
+
+def _works(run: Finished) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """In the order of the rungs; those of pilots lie in groups of their own."""
-    works = {}
+    works: dict[str, tuple[np.ndarray, np.ndarray]] = {}
     for rung in words.rungs(run.result):
         prefix, name = ("pilot_" if words.is_pilot(rung) else ""), f"work_{rung.get('name')}"
         pair = [run.groups.get(prefix + way) for way in ("forward", "reverse")]
@@ -122,14 +136,9 @@ def _works(run: Finished) -> Works:
                 f"{run.path / 'works.nc'} must belong to its result.json: it holds no works of the rung "
                 f"{rung.get('name')}; run again"
             )
-        works[str(rung.get("name"))] = tuple(_as_kept(group[name]) for group in pair if group is not None)
+        forward, reverse = (as_kept(group[name]) for group in pair if group is not None)
+        works[str(rung.get("name"))] = forward, reverse
     return works
-
-
-def _as_kept(stored: Any) -> Any:
-    """Independent works were written as one chain; earlier versions did not say so."""
-    work = stored.values
-    return work if work.shape[0] > 1 or stored.attrs.get("correlated", 0) else work[0]
 
 
 def _groups(file: Path) -> dict[str, Any]:

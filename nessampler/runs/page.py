@@ -23,7 +23,18 @@ from nessampler import plots
 from nessampler._files import write_atomically
 from nessampler.plots import Table
 
-__all__ = ["Answer", "DataTable", "Panel", "Report", "captioned", "drawn", "rendered", "save_figures", "write_report"]
+__all__ = [
+    "Answer",
+    "DataTable",
+    "Panel",
+    "Report",
+    "captioned",
+    "drawn",
+    "rendered",
+    "save_figures",
+    "write_files",
+    "write_report",
+]
 
 OURS = re.compile(r"\d\d-[a-z0-9-]+\.(png|svg|csv)")
 
@@ -132,6 +143,14 @@ def write_report(report: Report, path: str | os.PathLike[str]) -> Path:
     return _written(Path(path), rendered(report).encode("utf-8"))
 
 
+def write_files(report: Report, directory: str | os.PathLike[str]) -> tuple[Path, Path]:
+    """Write `report.html` and `figures/` under a directory that exists, and return both paths."""
+    folder = Path(directory)
+    page = write_report(report, folder / "report.html")
+    save_figures(report, folder)
+    return page, folder / "figures"
+
+
 def rendered(report: Report) -> str:
     """The page of a report."""
     source = files("nessampler.runs").joinpath("report.html.jinja").read_text(encoding="utf-8")
@@ -145,6 +164,7 @@ def rendered(report: Report) -> str:
         flags=words.flags(result),
         command=report.command or words.command(result),
         repeatable=report.command is None,
+        again=words.again(result),
         settings=words.settings(result),
         config=report.config or _as_json(result.get("config")),
         version=result.get("version"),

@@ -9,7 +9,10 @@ from nessampler import _words as words
 from nessampler import plots
 from nessampler._words import plain_words
 from nessampler.plots import ConvergenceCurve, Works
-from nessampler.runs.page import Answer, DataTable, Panel, Report, captioned
+from nessampler.runs.difference_answer import difference_answer, interval_facts
+from nessampler.runs.difference_panels import convergence_panel, estimates_panel, quality_panel, works_panel
+from nessampler.runs.difference_tables import bounds_table, estimator_table, molar, molar_heading
+from nessampler.runs.page import DataTable, Panel, Report, captioned
 
 __all__ = ["Panel", "compose"]
 
@@ -45,7 +48,9 @@ def compose(
         ('1.00 ± 0.10 kT', ['Work distributions', 'Quality', 'Estimates', 'Cost'])
     """
     shown = [*_own_panels(result, works, metrics, convergence), *panels]
-    return Report(result, _answer(result), shown, _tables(result), config)
+    labels = words.state_labels(result)
+    answer = difference_answer(result, f"A: {labels[0]} → B: {labels[1]}", list(_facts(result)))
+    return Report(result, answer, shown, _tables(result), config)
 
 
 # --- figures -----------------------------------------------------------------------------------------------------
@@ -57,35 +62,9 @@ def _own_panels(
     metrics: Sequence[Mapping[str, Any]],
     convergence: ConvergenceCurve | None,
 ) -> list[Panel]:
-    panels = [
-        captioned(
-            "Work distributions",
-            plots.work_histograms(works, result.get("delta_f") or {}),
-            "Work of going from A to B, and minus the work of coming back. The more the two overlap, the more certain "
-            "the answer; they cross at ΔF (line; band: 95 % interval of the chosen rung).",
-            plots.works_table(works),
-        ),
-        captioned(
-            "Quality",
-            plots.quality(result),
-            "Overlap of forward and reverse works; below 0.06 BAR is unreliable (shaded). Effective part of samples; "
-            "of few an exponential average is unreliable, as it is where Pareto k, the tail of exp(−work) in that "
-            "direction, lies above 0.7 (shaded).",
-            plots.quality_table(result),
-        ),
-        captioned(
-            "Estimates",
-            plots.estimates(result),
-            "ΔF by rung and by estimator with 95 % intervals. Diamond: the chosen rung. Open circle: pilot samples "
-            "only. Brackets: bounds that hold on average whatever was learned, dotted out to where sampling error "
-            "puts them. Arrow: beyond the axis.",
-            plots.estimates_table(result),
-        ),
-    ]
+    panels = [works_panel(works, result), quality_panel(result), estimates_panel(result)]
     if convergence is not None:
-        figure = plots.convergence(*convergence)
-        caption = "ΔF from growing parts of the samples. The two curves should meet well before all are used."
-        panels.append(captioned("Convergence", figure, caption, plots.convergence_table(convergence)))
+        panels.append(convergence_panel(convergence))
     caption = (
         "Energy and gradient evaluations of each state, on an axis of its own because one may be far dearer than the "
         "other. End-state simulation is shared by all rungs."
@@ -100,30 +79,8 @@ def _own_panels(
 # --- words and tables --------------------------------------------------------------------------------------------
 
 
-def _answer(result: Mapping[str, Any]) -> Answer:
-    delta_f, molar = result.get("delta_f"), result.get("delta_f_kcal_per_mol")
-    temperature = result.get("temperature")
-    level = words.get(result, "verdict", "level") or "not judged"
-    labels = [words.state_label(result, state) for state in ("state_a", "state_b")]
-    return Answer(
-        subject="free energy difference",
-        line=f"A: {labels[0]} → B: {labels[1]}",
-        quantity="ΔF = F<sub>B</sub> − F<sub>A</sub>",
-        unknown="ΔF",
-        value=f"{words.plus_minus(delta_f)} kT" if words.get(delta_f, "value") is not None else None,
-        converted=f"{words.plus_minus(molar)} kcal/mol" if words.get(molar, "value") is not None else None,
-        at=f"{temperature:g}\N{NO-BREAK SPACE}K" if temperature is not None else None,
-        level=level,
-        text=words.get(result, "verdict", "text"),
-        facts=list(_facts(result)),
-    )
-
-
 def _facts(result: Mapping[str, Any]) -> Iterator[str]:
-    delta_f, molar = result.get("delta_f"), result.get("delta_f_kcal_per_mol")
-    if words.get(delta_f, "ci95"):
-        also = f", or {words.interval(molar)} kcal/mol" if words.get(molar, "ci95") else ""
-        yield f"95 % interval: {words.interval(delta_f)} kT{also}."
+    yield from interval_facts(result)
     rung = words.chosen(result)
     name, description = words.get(rung, "name") or result.get("rung"), words.get(rung, "description")
     if name:
@@ -137,8 +94,8 @@ def _tables(result: Mapping[str, Any]) -> list[DataTable]:
     return [
         _rung_table(result),
         _pilot_table(result),
-        _estimator_table(result),
-        _bounds_table(result),
+        estimator_table(result),
+        bounds_table(result),
         _cost_table(result),
         _time_table(result),
         _endstate_table(result),
@@ -151,7 +108,7 @@ def _rung_table(result: Mapping[str, Any]) -> DataTable:
         [
             ", ".join(filter(None, [str(rung.get("name")), words.status(rung)])),
             words.plus_minus(rung.get("delta_f")),
-            *_molar(rung.get("delta_f"), scale),
+            *molar(rung.get("delta_f"), scale),
             words.interval(rung.get("delta_f")),
             words.fixed(rung.get("overlap")),
             words.directions(rung.get("ess")),
@@ -161,7 +118,7 @@ def _rung_table(result: Mapping[str, Any]) -> DataTable:
         for rung in words.rungs(result)
     ]
     quality = ["overlap", "ESS", "Pareto k", "what it is"]
-    columns = ["rung", "ΔF / kT", *_molar_heading(scale), "95 % interval / kT", *quality]
+    columns = ["rung", "ΔF / kT", *molar_heading(scale), "95 % interval / kT", *quality]
     note = (
         "ESS: effective part of the samples, forward / reverse. Pareto k: tail of exp(−work), forward / reverse; above "
         "0.7 the Jarzynski average of that direction is unreliable. Overlap: below 0.06 BAR is unreliable."
@@ -186,40 +143,6 @@ def _pilot_table(result: Mapping[str, Any]) -> DataTable:
     return DataTable(
         "The choice of the rung", columns, rows, "Judged on pilot samples that play no part in the answer."
     )
-
-
-def _estimator_table(result: Mapping[str, Any]) -> DataTable:
-    scale = words.kcal_factor(result)
-    rows = [
-        [
-            words.ESTIMATORS.get(name, name),
-            words.plus_minus(estimate),
-            *_molar(estimate, scale),
-            words.interval(estimate),
-            words.listing([str(flag.get("code")).replace("_", " ") for flag in words.get(estimate, "flags") or []]),
-        ]
-        for name, estimate in words.estimators(result).items()
-    ]
-    columns = ["estimator", "ΔF / kT", *_molar_heading(scale), "95 % interval / kT", "flags"]
-    return DataTable("Estimators", columns, rows)
-
-
-def _molar(quantity: Mapping[str, Any] | None, scale: words.Real | None) -> list[str]:
-    return [] if scale is None else [words.plus_minus(quantity, scale)]
-
-
-def _molar_heading(scale: words.Real | None) -> list[str]:
-    return [] if scale is None else ["ΔF / kcal/mol"]
-
-
-def _bounds_table(result: Mapping[str, Any]) -> DataTable:
-    kinds = [("rigorous", result.get("bounds"))]
-    weighted = words.get(result, "bounds", "importance_weighted")
-    kinds.append((f"importance-weighted, groups of {words.group_sizes(weighted)}", weighted))
-    ends = ("lower_limit", "lower", "upper", "upper_limit")
-    rows = [[name, *(words.fixed(bounds.get(end), 3) for end in ends)] for name, bounds in kinds if bounds]
-    columns = ["bounds", "lower limit", "lower bound", "upper bound", "upper limit"]
-    return DataTable("Bounds on ΔF in kT", columns, rows, "The limits allow for the sampling error of the bounds.")
 
 
 def _cost_table(result: Mapping[str, Any]) -> DataTable:

@@ -14,9 +14,22 @@ __all__ = ["to_dict"]
 
 
 def to_dict(
-    found: WorksEstimate, forward: GivenWorks, reverse: GivenWorks | None, version: str, seed: int = 0
+    found: WorksEstimate,
+    forward: GivenWorks,
+    reverse: GivenWorks | None,
+    version: str,
+    seed: int = 0,
+    command: str | None = None,
 ) -> dict[str, Any]:
-    """The contents of `result.json`: every number finite, or null with a flag that says why."""
+    """The contents of `result.json`: every number finite, or null with a flag that says why.
+
+    Args:
+        found: what the works say.
+        forward, reverse: as they were read.
+        version: of this package.
+        seed: of the bootstraps.
+        command: the command line that judges these works again, where there is one.
+    """
     both = found.works[1] is not None
     pareto = {name: estimate.pareto_k for name, estimate in found.estimators.items()}
     ess = found.delta_f.ess if both else (*found.delta_f.ess, None)
@@ -26,6 +39,8 @@ def to_dict(
         "kind": "works",
         "seed": seed,
         "version": version,
+        "versions": plain.versions("numpy", "scipy"),
+        "command": command,
         "temperature": found.temperature,
         "sources": {"forward": _source(forward, found.works[0]), "reverse": _source(reverse, found.works[1])},
         "delta_f": _estimate(found.delta_f),

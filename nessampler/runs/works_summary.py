@@ -47,7 +47,8 @@ def _lines(result: Mapping[str, Any], run_dir: str | None) -> Iterable[tuple[str
     flags = words.flags(result)
     yield from named("flags", [f"{flag.about}: {flag.message} [{flag.code}]" for flag in flags] or ["none"])
     if run_dir is not None:
-        yield "files", str(PurePath(run_dir, "result.json"))
+        yield "files", run_dir
+        yield "look", f"open {PurePath(run_dir, 'report.html')}"
 
 
 def _source(source: Mapping[str, Any]) -> str:
