@@ -33,6 +33,7 @@ class History:
             $w = e^{U_{t_0}(x_0) - U_t(x) + \sum\log(B/F)}$ after the step and $v$ before it; None where the kernel
             does not know the energies inside, which cost evaluations that a history is not worth.
         accepted: `(steps,)` sum over walkers of acceptance probabilities; NaN where nothing was proposed.
+        work: `(steps,)` sum over walkers of $-\log w$ in kT; None where `log_sums` is, and after selection.
 
     Example:
         >>> from nessampler.kernels import HMC
@@ -50,6 +51,12 @@ class History:
     walkers: int
     log_sums: Float[Tensor, "steps 4"] | None
     accepted: Float[Tensor, " steps"]
+    work: Float[Tensor, " steps"] | None = None
+
+    @property
+    def mean_work(self) -> Float[Tensor, " steps"] | None:
+        """Mean work so far, in kT; +inf where a walker is outside the support."""
+        return None if self.work is None else self.work / self.walkers
 
     @property
     def ess(self) -> Float[Tensor, " steps"] | None:
@@ -82,7 +89,8 @@ class History:
         """The history of the walkers of both."""
         known = self.log_sums is not None and other.log_sums is not None
         sums = torch.logaddexp(self.log_sums, other.log_sums) if known else None  # pyright: ignore[reportArgumentType]
-        return History(self.times, self.walkers + other.walkers, sums, self.accepted + other.accepted)
+        work = None if self.work is None or other.work is None else self.work + other.work
+        return History(self.times, self.walkers + other.walkers, sums, self.accepted + other.accepted, work)
 
 
 @dataclass(frozen=True)
@@ -326,7 +334,7 @@ def _carry(
         "the energy of its own state at the start",
         "a walker must start inside the support",
     )
-    log_weight, sums, accepted = torch.zeros_like(total), [], []
+    log_weight, sums, accepted, work = torch.zeros_like(total), [], [], []
     for step, (t0, t1) in enumerate(pairwise(times)):
         walkers, log_ratio = kernel.step(t0, t1, walkers, generator=generator)
         _per_walker(log_ratio, walkers, "log ratio")
@@ -341,11 +349,13 @@ def _carry(
                 _refuse(energy.isnan() | (energy == -torch.inf), energy, first, f"the energy of {where}")
             log_weight = total - energy
             sums.append(_log_sums(before, log_weight))
+            work.append(-log_weight.sum())
             if resample is not None and not last:
                 walkers, total, log_weight = _select(walkers, total, energy, resample, generator)
         report(step + 1, sums[-1] if len(sums) > recorded else None)
     known = torch.stack(sums).cpu() if len(sums) == len(times) - 1 else None
-    history = History(times[1:], len(x), known, torch.tensor(accepted, dtype=torch.float64))
+    spent = torch.stack(work).cpu() if known is not None and resample is None else None
+    history = History(times[1:], len(x), known, torch.tensor(accepted, dtype=torch.float64), spent)
     return Ensemble(walkers.x, log_weight, times, history)
 
 

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import xarray
 
 from nessampler.exchange import GivenWorks, estimate_given
-from nessampler.plots import Lattice, Samples, Weights, convergence_curve
+from nessampler.plots import Lattice, Samples, Weights, WorksAlong, convergence_curve
 from nessampler.runs import density_report, report, works_report, works_result
 from nessampler.runs.density_evidence import Evidence
 from nessampler.runs.observed import Observed, end_state_panels
 from nessampler.runs.page import Report
 
-__all__ = ["density", "difference", "given_works", "lattice", "molecule"]
+__all__ = ["along", "density", "difference", "given_works", "lattice", "molecule", "stored", "work_groups"]
 
 LABELS = ("a force field with a rather long name", "another one")
 DELTA_F = -1.3
@@ -94,7 +98,12 @@ def difference() -> Report:
     metrics = [{"step": 10 * k, "loss": 0.9**k} for k in range(40)]
     found = works()
     return report.compose(
-        difference_result(), found, metrics=metrics, convergence=convergence_curve(*found["map"]), config=CONFIG
+        difference_result(),
+        found,
+        metrics=metrics,
+        convergence=convergence_curve(*found["map"]),
+        along=along(),
+        config=CONFIG,
     )
 
 
@@ -105,6 +114,15 @@ def molecule() -> Report:
     return report.compose(
         difference_result(), found, convergence=convergence_curve(*found["map"]), panels=panels, config=CONFIG
     )
+
+
+def along() -> dict[str, WorksAlong]:
+    """The works of a rung on its way, in either direction."""
+    t = np.linspace(0, 1, 11)
+    return {
+        "forward": WorksAlong(t, 1 - 0.6 * t, (0.3 + DELTA_F) * t, DELTA_F * t),
+        "reverse": WorksAlong(1 - t, 1 - 0.7 * t, (0.4 - DELTA_F) * t, -DELTA_F * t),
+    }
 
 
 def torsions() -> Observed:
@@ -207,6 +225,28 @@ def density_result() -> dict[str, Any]:
         "reference": None,
         "z_score": None,
         "flags": [],
+    }
+
+
+def stored(folder: Path, result: Mapping[str, Any], groups: Mapping[str, Any], metrics: str = "step,loss\n") -> Path:
+    """A run directory with these contents."""
+    folder.mkdir(parents=True)
+    (folder / "result.json").write_text(json.dumps(result), encoding="utf-8")
+    (folder / "config.toml").write_text(CONFIG, encoding="utf-8")
+    (folder / "metrics.csv").write_text(metrics, encoding="utf-8")
+    data = folder / ("samples.nc" if result["kind"] == "density" else "works.nc")
+    for name, variables in groups.items():
+        mode = "a" if data.exists() else "w"
+        xarray.Dataset(variables).to_netcdf(data, group=name, mode=mode, engine="h5netcdf")
+    return folder
+
+
+def work_groups(seed: int = 0) -> dict[str, dict[str, Any]]:
+    """The works as groups of a file."""
+    found = works(seed)
+    return {
+        way: {f"work_{name}": (("chain", "draw"), pair[k]) for name, pair in found.items()}
+        for k, way in enumerate(("forward", "reverse"))
     }
 
 

@@ -9,7 +9,7 @@ import math
 import re
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -34,30 +34,11 @@ from nessampler.runs.observed import end_state_panels
 from nessampler.runs.page import rendered
 
 
-def stored(folder: Path, result: Mapping[str, Any], groups: Mapping[str, Any], metrics: str = "step,loss\n") -> Path:
-    """A run directory with these contents."""
-    folder.mkdir(parents=True)
-    (folder / "result.json").write_text(json.dumps(result), encoding="utf-8")
-    (folder / "config.toml").write_text(synthetic_runs.CONFIG, encoding="utf-8")
-    (folder / "metrics.csv").write_text(metrics, encoding="utf-8")
-    data = folder / ("samples.nc" if result["kind"] == "density" else "works.nc")
-    for name, variables in groups.items():
-        mode = "a" if data.exists() else "w"
-        xarray.Dataset(variables).to_netcdf(data, group=name, mode=mode, engine="h5netcdf")
-    return folder
-
-
-def work_groups(seed: int = 0) -> dict[str, dict[str, Any]]:
-    works = synthetic_runs.works(seed)
-    return {
-        way: {f"work_{name}": (("chain", "draw"), pair[k]) for name, pair in works.items()}
-        for k, way in enumerate(("forward", "reverse"))
-    }
-
-
 def made_up(folder: Path, seed: int = 0, **changes: Any) -> Path:
     """A difference with one rung chosen, its answer within its error of the same number for every seed."""
-    return stored(folder, synthetic_runs.difference_result(seed) | changes, work_groups(seed))
+    return synthetic_runs.stored(
+        folder, synthetic_runs.difference_result(seed) | changes, synthetic_runs.work_groups(seed)
+    )
 
 
 @pytest.fixture(scope="module")
@@ -85,7 +66,7 @@ def test_a_run_is_drawn_again_to_the_last_byte_without_torch(wells: Path, tmp_pa
 
 def test_torsions_and_works_of_a_molecule_come_back_from_its_file(tmp_path: Path) -> None:
     result, observed = synthetic_runs.difference_result(), synthetic_runs.torsions()
-    folder = stored(tmp_path / "run", result, work_groups() | observed.groups())
+    folder = synthetic_runs.stored(tmp_path / "run", result, synthetic_runs.work_groups() | observed.groups())
     panels = end_state_panels(observed, synthetic_runs.LABELS)
     curve = convergence_curve(*synthetic_runs.works()["map"])
     straight = report.compose(
@@ -101,7 +82,7 @@ def test_torsions_and_works_of_a_molecule_come_back_from_its_file(tmp_path: Path
 def test_what_a_density_shows_comes_back_from_its_file(make: Callable[[], Evidence], tmp_path: Path) -> None:
     result, evidence = synthetic_runs.density_result(), make()
     metrics = "step,loss\n" + "".join(f"{row['step']},{row['loss']}\n" for row in evidence.metrics)
-    folder = stored(tmp_path / "run", result, evidence.groups(), metrics)
+    folder = synthetic_runs.stored(tmp_path / "run", result, evidence.groups(), metrics)
     straight = density_report.compose(result, evidence, config=synthetic_runs.CONFIG)
     again = compose_again(open_finished(folder / "result.json"))
     assert rendered(again) == rendered(straight)
@@ -174,7 +155,9 @@ def test_a_run_that_is_off_is_found(tmp_path: Path) -> None:
 def test_only_runs_of_one_kind_and_system_are_compared(tmp_path: Path) -> None:
     one, same = made_up(tmp_path / "one"), made_up(tmp_path / "same")
     other = made_up(tmp_path / "other", 1, system="another")
-    density = stored(tmp_path / "density", synthetic_runs.density_result(), synthetic_runs.evidence().groups())
+    density = synthetic_runs.stored(
+        tmp_path / "density", synthetic_runs.density_result(), synthetic_runs.evidence().groups()
+    )
     for paths, force, told in (
         ([one], False, "two runs at least"),
         ([one, density], False, "runs of one kind"),

@@ -42,12 +42,15 @@ class Compose:
         self, t0: float, t1: float, walkers: Walkers, *, generator: torch.Generator
     ) -> tuple[Walkers, Float[Tensor, " n"]]:
         """One step of each."""
+        backward = t1 < t0
         one, other = (self.first, self.second) if t1 > t0 else (self.second, self.first)
-        # What the other kernel evaluated means nothing to this one.
-        between, ratio = one.step(t0, t1, replace(walkers, cached=None), generator=generator)
+        # What one kernel evaluated means nothing to the other; backwards, walkers come prepared for the second.
+        between, ratio = one.step(t0, t1, walkers if backward else replace(walkers, cached=None), generator=generator)
         # A kernel without inertia leaves momenta as they are.
         momentum = walkers.momentum if between.momentum is None else between.momentum
         after, more = other.step(t0, t1, replace(between, cached=None, momentum=momentum), generator=generator)
         acceptance = after.acceptance if after.acceptance is not None else between.acceptance
         momentum = momentum if after.momentum is None else after.momentum
-        return Walkers(after.x, t1, after.cached, after.energy, acceptance, momentum=momentum), ratio + more
+        # Backwards the first moved them last: the second evaluates where they are now rather than a step later.
+        ready = self.second.start(t1, after.x) if backward else after
+        return Walkers(after.x, t1, ready.cached, ready.energy, acceptance, momentum=momentum), ratio + more

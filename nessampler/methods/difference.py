@@ -25,6 +25,7 @@ from nessampler.methods.rungs import Structure, structure_of
 from nessampler.methods.stage import Pilot, Stage
 from nessampler.methods.tables import flag_lines, html, rungs_frame
 from nessampler.methods.transport import Works
+from nessampler.methods.trip import Trip
 from nessampler.methods.verdict import Verdict, judge
 from nessampler.targets import Tally, Target, carry
 
@@ -39,6 +40,8 @@ __all__ = ["Difference", "RungResult", "free_energy"]
 @dataclass(frozen=True)
 class RungResult:
     """One rung: its BAR estimate and what goes with it, from the evaluate block or, if not climbed, the pilot's.
+
+    `trips` are what walkers saw on their way forward and back, None of a rung that was not climbed.
 
     Example:
         >>> from nessampler.targets import Gaussian
@@ -61,6 +64,7 @@ class RungResult:
     seconds: float
     pilot: Pilot
     note: str
+    trips: tuple[Trip, Trip] | None = None
 
 
 @dataclass(frozen=True, repr=False)
@@ -237,25 +241,31 @@ def free_energy(
     rungs = []
     for name in (n for n in RUNGS if n in pilots):
         pilot, climbed = pilots[name], name in ("plain", "map", chosen)
-        works = pilot.works
+        trips = None
         if climbed:
             say(f"{name}: works on the evaluate block")
             with ledger.charge(name, "sampling", pilot.network):
                 generator = generator_for(seed, f"evaluate {name}")
                 told = stage.watched(f"{name}: evaluate block")
-                works = pilot.transport.works(evaluate, generator=generator, progress=told)
-        rungs.append(_rung(pilot, works, climbed, ledger, pilots, chosen, seed))
+                trips = pilot.transport.trips(evaluate, generator=generator, progress=told)
+        rungs.append(_rung(pilot, trips, ledger, pilots, chosen, seed))
     return _result(method, rungs, chosen, stage, endstate_flags)
 
 
 def _rung(
-    pilot: Pilot, works: Works, climbed: bool, ledger: Ledger, pilots: Mapping[str, Pilot], chosen: str, seed: int
+    pilot: Pilot,
+    trips: tuple[Trip, Trip] | None,
+    ledger: Ledger,
+    pilots: Mapping[str, Pilot],
+    chosen: str,
+    seed: int,
 ) -> RungResult:
     name = pilot.transport.name
+    works = pilot.works if trips is None else Works(trips[0].work, trips[1].work)
     return RungResult(
         name=name,
         description=pilot.transport.description,
-        block="evaluate" if climbed else "select",
+        block="select" if trips is None else "evaluate",
         estimate=pilot.transport.estimate(works, seed=seed),
         works=works,
         bounds=bounds(*works),
@@ -264,6 +274,7 @@ def _rung(
         seconds=ledger.seconds(name),
         pilot=pilot,
         note=_note(name, pilots, chosen),
+        trips=trips,
     )
 
 

@@ -16,6 +16,7 @@ from torch.distributions.transforms import Transform
 from nessampler.estimators import FreeEnergy, bar
 from nessampler.kernels import Kernel
 from nessampler.methods.ends import Block
+from nessampler.methods.trip import Trip, works_along
 from nessampler.paths import Path
 from nessampler.simulate import simulate
 from nessampler.targets import carry
@@ -58,9 +59,17 @@ class Transport:
         self, block: Block, *, generator: torch.Generator, progress: Progress | None = None, chunk_size: int = 4096
     ) -> Works:
         """Forward works from A's samples, and works of the reversed process from B's."""
-        forward = self._run(block.a, self.encode_a, self.times, block.correlated, generator, chunk_size, progress)
-        reverse = self._run(block.b, self.encode_b, self.times[::-1], block.correlated, generator, chunk_size, progress)
-        return Works(forward, reverse)
+        there, back = self.trips(block, generator=generator, progress=progress, chunk_size=chunk_size)
+        return Works(there.work, back.work)
+
+    def trips(
+        self, block: Block, *, generator: torch.Generator, progress: Progress | None = None, chunk_size: int = 4096
+    ) -> tuple[Trip, Trip]:
+        """The works, and what was seen on the way, at no further cost."""
+        return (
+            self._run(block.a, self.encode_a, self.times, block.correlated, generator, chunk_size, progress),
+            self._run(block.b, self.encode_b, self.times[::-1], block.correlated, generator, chunk_size, progress),
+        )
 
     def estimate(self, works: Works, *, seed: int = 0) -> FreeEnergy:
         """BAR of works; what integrated log-determinants may err by is added to its error in quadrature."""
@@ -80,7 +89,7 @@ class Transport:
         generator: torch.Generator,
         chunk_size: int,
         progress: Progress | None,
-    ) -> np.ndarray:
+    ) -> Trip:
         x = samples.flatten(0, 1)
         with torch.no_grad():
             start = x if encode is None else carry(encode, x)
@@ -88,4 +97,4 @@ class Transport:
                 self.kernel, self.path, times, start, generator=generator, chunk_size=chunk_size, progress=progress
             )
         work = ensemble.work.cpu().numpy()
-        return work.reshape(samples.shape[:2]) if correlated else work
+        return Trip(work.reshape(samples.shape[:2]) if correlated else work, works_along(ensemble))

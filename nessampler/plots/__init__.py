@@ -19,6 +19,7 @@ from nessampler.plots.style import FORWARD, METHOD_COLOURS, REVERSE, RUNG_COLOUR
 from nessampler.plots.table import Table, as_csv
 from nessampler.plots.training import training_curves, training_table
 from nessampler.plots.works import Works, work_histograms, works_table
+from nessampler.plots.works_along import WorksAlong, works_along_path, works_along_table
 
 __all__ = [
     "FORWARD",
@@ -34,6 +35,7 @@ __all__ = [
     "Table",
     "Weights",
     "Works",
+    "WorksAlong",
     "along_path",
     "along_path_table",
     "as_csv",
@@ -67,5 +69,7 @@ __all__ = [
     "two_point",
     "two_point_table",
     "work_histograms",
+    "works_along_path",
+    "works_along_table",
     "works_table",
 ]

@@ -9,21 +9,27 @@ from jaxtyping import Float
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 
-from nessampler.plots.style import INK, METHOD_COLOURS, STYLE, WIDTH, label, say
+from nessampler.plots.style import FORWARD, INK, METHOD_COLOURS, REVERSE, STYLE, WIDTH, label, say
 from nessampler.plots.table import Table, rows
 
 __all__ = ["Curve", "along_path", "along_path_table"]
+
+COLOURS = {**METHOD_COLOURS, "forward": FORWARD, "reverse": REVERSE}
 
 Curve = tuple[Float[np.ndarray, " _k"], Float[np.ndarray, " _k"]]
 
 
 @rc_context(STYLE)
-def along_path(quantities: Mapping[str, Mapping[str, Curve]]) -> Figure:
-    """One panel per quantity, one curve per attempt, over the time of the path.
+def along_path(
+    quantities: Mapping[str, Mapping[str, Curve]], ends: tuple[str, str] = ("the base", "the target")
+) -> Figure:
+    """One panel per quantity, one curve per attempt or direction, over the time of the path.
 
     Args:
         quantities: by title, then by attempt: times and values. Fractions are drawn between 0 and 1 (R² may fall
-            below, and is then drawn at 0); log Z, whose title begins so, on an axis of its own.
+            below, and is then drawn at 0); log Z, whose title begins so, and energies in kT, whose title ends so, on
+            axes of their own.
+        ends: of the path, in words.
 
     Example:
         >>> t = np.linspace(0, 1, 3)
@@ -41,7 +47,7 @@ def along_path(quantities: Mapping[str, Mapping[str, Curve]]) -> Figure:
     spoken, named = [], {}
     for panel, (title, curves) in zip(panels, shown.items(), strict=True):
         for name, (times, values) in curves.items():
-            colour = METHOD_COLOURS.get(name, INK)
+            colour = COLOURS.get(name, INK)
             marker = "o" if len(times) < 40 else ""
             drawn = values if _is_energy(title) else np.clip(values, 0, None)
             (line,) = panel.plot(times, drawn, color=colour, linewidth=1.6, marker=marker, markersize=4)
@@ -52,7 +58,7 @@ def along_path(quantities: Mapping[str, Mapping[str, Curve]]) -> Figure:
             panel.set_ylim(0, 1.04)
         panel.set_xlim(-0.01, 1.01)
         panel.grid()
-    panels[-1].set_xlabel("t: 0 at the base, 1 at the target")
+    panels[-1].set_xlabel(f"t: 0 at {ends[0]}, 1 at {ends[1]}")
     figure.legend(named.values(), named.keys(), loc="outside upper left", ncols=4, handlelength=1.6)
     figure.set_label(f"Along the path from t = 0 to 1: {'; '.join(spoken)}.")
     return figure
@@ -77,7 +83,7 @@ def along_path_table(quantities: Mapping[str, Mapping[str, Curve]]) -> Table:
 
 
 def _is_energy(title: str) -> bool:
-    return title.startswith("log Z")
+    return title.startswith("log Z") or title.endswith("/ kT")
 
 
 def _last(values: Sequence[float] | np.ndarray) -> str:

@@ -12,7 +12,8 @@ from nessampler.errors import InputError
 from nessampler.methods.difference import Difference, free_energy
 from nessampler.methods.effort import Effort, Training
 from nessampler.methods.ledger import Prices
-from nessampler.plots import convergence_curve
+from nessampler.plots import WorksAlong, convergence_curve
+from nessampler.runs.along import along_groups
 from nessampler.runs.config import DifferenceConfig
 from nessampler.runs.directory import RunDirectory
 from nessampler.runs.end_observations import observed_of
@@ -111,15 +112,24 @@ def _write(directory: RunDirectory, table: dict, result: Difference, prepared: P
     observed = prepared.observed() or observed_of(prepared)
     directory.write_model(result.state)
     directory.write_metrics(result.metrics)
-    directory.write_works(result, {} if observed is None else observed.groups())
+    along = _along(result)
+    directory.write_works(result, along_groups(along) | ({} if observed is None else observed.groups()))
     report = compose(
         table,
         {r.name: (r.works.forward, r.works.reverse) for r in result.rungs},
         metrics=result.metrics,
         convergence=convergence_curve(*result.rung.works),
+        along=along,
         panels=end_state_panels(observed, state_labels(table)),
         config=(directory.path / "config.toml").read_text(encoding="utf-8"),
     )
     write_report(report, directory.path / "report.html")
     save_figures(report, directory.path)
     directory.write_json("result.json", table)  # last: its presence says that the run is finished
+
+
+def _along(result: Difference) -> dict[str, WorksAlong]:
+    """What is known of the chosen rung's works on the way."""
+    there, back = result.rung.trips or (None, None)
+    found = {"forward": there and there.along, "reverse": back and back.along}
+    return {way: along for way, along in found.items() if along is not None}

@@ -41,7 +41,11 @@ def difference_answer(result: Mapping[str, Any], line: str, facts: Sequence[str]
 
 
 def interval_facts(result: Mapping[str, Any]) -> Iterator[str]:
-    """The interval as a sentence, where there is one."""
+    """The interval as a sentence, where there is one.
+
+    >>> list(interval_facts({"delta_f": {"value": 1.0, "std_error": 0.1, "ci95": [0.8, 1.2]}}))
+    ['95 % interval: 0.80 to 1.20 kT.']
+    """
     delta_f, molar = result.get("delta_f"), result.get("delta_f_kcal_per_mol")
     if words.get(delta_f, "ci95"):
         also = f", or {words.interval(molar)} kcal/mol" if words.get(molar, "ci95") else ""

@@ -40,7 +40,11 @@ def works_panel(works: Works, result: Mapping[str, Any], noun: str = "the rung")
 
 
 def quality_panel(result: Mapping[str, Any]) -> Panel:
-    """Overlap, effective samples and tails of the works, see `plots.quality`."""
+    """Overlap, effective samples and tails of the works, see `plots.quality`.
+
+    >>> quality_panel({"kind": "works", "ess": {"forward": 0.5}}).caption
+    'Effective part of samples; ...'
+    """
     overlap = "Overlap of forward and reverse works; below 0.06 BAR is unreliable (shaded). "
     both = result.get("kind") != "works" or result.get("overlap") is not None
     return captioned(
@@ -53,7 +57,11 @@ def quality_panel(result: Mapping[str, Any]) -> Panel:
 
 
 def estimates_panel(result: Mapping[str, Any]) -> Panel:
-    """Every estimate beside bounds and reference, see `plots.estimates`."""
+    """Every estimate beside bounds and reference, see `plots.estimates`.
+
+    >>> estimates_panel({"estimators": {"bar": {"value": 1.0, "std_error": 0.1}}}).alt
+    'ΔF in kT by estimator: BAR 1.00 ± 0.10.'
+    """
     by = "rung and by estimator" if result.get("rungs") else "estimator"
     marks = (
         "Diamond: the chosen rung. Open circle: pilot samples only." if result.get("rungs") else "Diamond: the answer."
@@ -68,6 +76,11 @@ def estimates_panel(result: Mapping[str, Any]) -> Panel:
 
 
 def convergence_panel(curve: ConvergenceCurve) -> Panel:
-    """ΔF from growing parts of the samples, see `plots.convergence`."""
+    """ΔF from growing parts of the samples, see `plots.convergence`.
+
+    >>> import numpy as np
+    >>> convergence_panel(ConvergenceCurve(*(np.array([0.5, 1.0]) for _ in range(4)))).title
+    'Convergence'
+    """
     caption = "ΔF from growing parts of the samples. The two curves should meet well before all are used."
     return captioned("Convergence", plots.convergence(*curve), caption, plots.convergence_table(curve))

@@ -12,7 +12,11 @@ __all__ = ["bounds_table", "estimator_table", "molar", "molar_heading"]
 
 
 def estimator_table(result: Mapping[str, Any]) -> DataTable:
-    """Every estimate with its interval and its flags."""
+    """Every estimate with its interval and its flags.
+
+    >>> estimator_table({"estimators": {"bar": {"value": 1.0, "std_error": 0.1}}}).rows
+    [['BAR', '1.00 ± 0.10', '—', '']]
+    """
     scale = words.kcal_factor(result)
     rows = [
         [
@@ -29,7 +33,11 @@ def estimator_table(result: Mapping[str, Any]) -> DataTable:
 
 
 def bounds_table(result: Mapping[str, Any]) -> DataTable:
-    """Second-law bounds and their limits."""
+    """Second-law bounds and their limits.
+
+    >>> bounds_table({"bounds": {"lower": 0.5, "upper": 1.5}}).rows
+    [['rigorous', '—', '0.500', '1.500', '—']]
+    """
     kinds = [("rigorous", result.get("bounds"))]
     weighted = words.get(result, "bounds", "importance_weighted")
     kinds.append((f"importance-weighted, groups of {words.group_sizes(weighted)}", weighted))
@@ -40,10 +48,18 @@ def bounds_table(result: Mapping[str, Any]) -> DataTable:
 
 
 def molar(quantity: Mapping[str, Any] | None, scale: words.Real | None) -> list[str]:
-    """The cell in kcal/mol, where there is such a column."""
+    """The cell in kcal/mol, where there is such a column.
+
+    >>> molar({"value": 1.0, "std_error": 0.1}, 0.6), molar(None, None)
+    (['0.600 ± 0.060'], [])
+    """
     return [] if scale is None else [words.plus_minus(quantity, scale)]
 
 
 def molar_heading(scale: words.Real | None) -> list[str]:
-    """The heading of that column."""
+    """The heading of that column.
+
+    >>> molar_heading(0.6)
+    ['ΔF / kcal/mol']
+    """
     return [] if scale is None else ["ΔF / kcal/mol"]

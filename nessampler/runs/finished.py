@@ -15,6 +15,7 @@ from nessampler import _words as words
 from nessampler.errors import InputError
 from nessampler.plots import convergence_curve
 from nessampler.runs import density_report, report, works_report
+from nessampler.runs.along import along_from_groups
 from nessampler.runs.density_evidence import Evidence
 from nessampler.runs.given_works import as_kept, given_works
 from nessampler.runs.observed import Observed, end_state_panels
@@ -111,6 +112,7 @@ def compose_again(run: Finished) -> Report:
         works,
         metrics=run.metrics,
         convergence=None if chosen is None else convergence_curve(*chosen),
+        along=along_from_groups(run.groups),
         panels=end_state_panels(Observed.from_groups(run.groups), words.state_labels(run.result)),
         config=run.config,
     )

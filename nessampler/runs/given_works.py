@@ -36,7 +36,11 @@ def given_groups(
 
 
 def given_works(groups: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray | None] | None:
-    """What `given_groups` wrote, from the datasets of a file by group; None where forward works are missing."""
+    """What `given_groups` wrote, from the datasets of a file by group; None where forward works are missing.
+
+    >>> given_works({}) is None
+    True
+    """
     found = [groups[way].get(f"work_{GIVEN}") if way in groups else None for way in ("forward", "reverse")]
     forward, reverse = (None if stored is None else as_kept(stored) for stored in found)
     return None if forward is None else (forward, reverse)

@@ -144,7 +144,14 @@ def write_report(report: Report, path: str | os.PathLike[str]) -> Path:
 
 
 def write_files(report: Report, directory: str | os.PathLike[str]) -> tuple[Path, Path]:
-    """Write `report.html` and `figures/` under a directory that exists, and return both paths."""
+    """Write `report.html` and `figures/` under a directory that exists, and return both paths.
+
+    >>> from tempfile import TemporaryDirectory
+    >>> answer = Answer("", "", "", "ΔF", None, None, None, "not judged", None, [])
+    >>> with TemporaryDirectory() as folder:
+    ...     [path.name for path in write_files(Report({}, answer, [], []), folder)]
+    ['report.html', 'figures']
+    """
     folder = Path(directory)
     page = write_report(report, folder / "report.html")
     save_figures(report, folder)

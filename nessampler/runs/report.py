@@ -8,7 +8,8 @@ from typing import Any
 from nessampler import _words as words
 from nessampler import plots
 from nessampler._words import plain_words
-from nessampler.plots import ConvergenceCurve, Works
+from nessampler.plots import ConvergenceCurve, Works, WorksAlong
+from nessampler.runs.along import along_panel
 from nessampler.runs.difference_answer import difference_answer, interval_facts
 from nessampler.runs.difference_panels import convergence_panel, estimates_panel, quality_panel, works_panel
 from nessampler.runs.difference_tables import bounds_table, estimator_table, molar, molar_heading
@@ -25,6 +26,7 @@ def compose(
     *,
     metrics: Sequence[Mapping[str, Any]] = (),
     convergence: ConvergenceCurve | None = None,
+    along: Mapping[str, WorksAlong] | None = None,
     panels: Iterable[Panel] = (),
     config: str | None = None,
 ) -> Report:
@@ -35,6 +37,7 @@ def compose(
         works: per rung the forward and the reverse work in kT.
         metrics: the training log, one mapping per logged step.
         convergence: ΔF against the part of the samples used.
+        along: by direction, the works of the chosen rung on the way; none where it has no way.
         panels: further figures, shown after ours.
         config: the resolved configuration as text.
 
@@ -47,7 +50,7 @@ def compose(
         >>> report.answer.value, [panel.title for panel in report.panels]
         ('1.00 ± 0.10 kT', ['Work distributions', 'Quality', 'Estimates', 'Cost'])
     """
-    shown = [*_own_panels(result, works, metrics, convergence), *panels]
+    shown = [*_own_panels(result, works, metrics, convergence, along), *panels]
     labels = words.state_labels(result)
     answer = difference_answer(result, f"A: {labels[0]} → B: {labels[1]}", list(_facts(result)))
     return Report(result, answer, shown, _tables(result), config)
@@ -61,10 +64,13 @@ def _own_panels(
     works: Works,
     metrics: Sequence[Mapping[str, Any]],
     convergence: ConvergenceCurve | None,
+    along: Mapping[str, WorksAlong] | None,
 ) -> list[Panel]:
     panels = [works_panel(works, result), quality_panel(result), estimates_panel(result)]
     if convergence is not None:
         panels.append(convergence_panel(convergence))
+    if along:
+        panels.append(along_panel(along))
     caption = (
         "Energy and gradient evaluations of each state, on an axis of its own because one may be far dearer than the "
         "other. End-state simulation is shared by all rungs."

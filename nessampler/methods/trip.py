@@ -1,0 +1,60 @@
+"""What walkers saw on their way from one end of a difference to the other."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float
+
+from nessampler.plots import WorksAlong
+from nessampler.simulate import Ensemble
+
+__all__ = ["Trip", "works_along"]
+
+MOST_TIMES = 40
+
+
+class Trip(NamedTuple):
+    """Walkers of one direction, arrived.
+
+    Attributes:
+        work: in kT, in the shape of the samples.
+        along: the works on the way; None where nothing lies between the ends, or energies there were not asked for.
+    """
+
+    work: Float[np.ndarray, "*samples"]
+    along: WorksAlong | None
+
+
+def works_along(ensemble: Ensemble) -> WorksAlong | None:
+    """The works so far, at some of the times, where the kernel knew the energies on the way: at no evaluation more.
+
+    >>> import torch
+    >>> from nessampler.kernels import HMC
+    >>> from nessampler.paths import LinearPath
+    >>> from nessampler.simulate import simulate
+    >>> from nessampler.targets import Gaussian
+    >>> path = LinearPath(Gaussian(torch.zeros(1), torch.ones(1)), Gaussian(torch.ones(1), torch.ones(1)))
+    >>> g = torch.Generator().manual_seed(0)
+    >>> run = simulate(HMC(path, 0.5), path, [0.0, 0.5, 1.0], path.start.sample(50, generator=g), generator=g)
+    >>> works_along(run).times.tolist()
+    [0.0, 0.5, 1.0]
+    """
+    history = ensemble.history
+    if history is None or history.mean_work is None or len(history.times) < 2:
+        return None
+    assert history.ess is not None
+    assert history.log_z_ratio is not None
+    last = len(history.times) - 1
+    shown = np.unique(np.linspace(0, last, min(MOST_TIMES, last + 1)).round().astype(int))
+
+    def column(start: float, values: object) -> Float[np.ndarray, " k"]:
+        return np.concatenate([[start], np.asarray(values, dtype=float)[shown]])
+
+    return WorksAlong(
+        column(ensemble.times[0], history.times),
+        column(1.0, history.ess),
+        column(0.0, history.mean_work),
+        column(0.0, -history.log_z_ratio),
+    )
