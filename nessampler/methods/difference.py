@@ -25,7 +25,7 @@ from nessampler.methods.rungs import Structure, structure_of
 from nessampler.methods.stage import Pilot, Stage
 from nessampler.methods.tables import flag_lines, html, rungs_frame
 from nessampler.methods.transport import Works
-from nessampler.methods.trip import Trip
+from nessampler.methods.trip import Trip, shared_ends
 from nessampler.methods.verdict import Verdict, judge
 from nessampler.targets import Tally, Target, carry
 
@@ -308,7 +308,9 @@ def _result(
     apart = disjoint_supports(*by_name["plain"].works) if by_name[chosen].estimate.delta_f is None else ()
     own = (*by_name[chosen].estimate.flags, *apart)
     exact = by_name[chosen].pilot.transport.systematic == 0
-    flags = (*own, *disagreement(forward, reverse, seed=seed, exact=exact), *endstate_flags)
+    assert by_name[chosen].trips is not None  # climbed
+    unlike = shared_ends(*by_name[chosen].trips)
+    flags = (*own, *disagreement(forward, reverse, seed=seed, exact=exact), *unlike, *endstate_flags)
     state = {k: v for p in stage.below.values() for k, v in p.transport.state.items()}
     return Difference(
         method=method,

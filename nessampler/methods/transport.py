@@ -97,4 +97,5 @@ class Transport:
                 self.kernel, self.path, times, start, generator=generator, chunk_size=chunk_size, progress=progress
             )
         work = ensemble.work.cpu().numpy()
-        return Trip(work.reshape(samples.shape[:2]) if correlated else work, works_along(ensemble))
+        shaped = work.reshape(samples.shape[:2]) if correlated else work
+        return Trip(shaped, works_along(ensemble), start, ensemble.x)

@@ -6,11 +6,14 @@ from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float
+from torch import Tensor
 
+from nessampler.estimators import Flag
+from nessampler.overlap_check import overlap_check
 from nessampler.plots import WorksAlong
 from nessampler.simulate import Ensemble
 
-__all__ = ["Trip", "works_along"]
+__all__ = ["Trip", "shared_ends", "works_along"]
 
 MOST_TIMES = 40
 
@@ -21,10 +24,23 @@ class Trip(NamedTuple):
     Attributes:
         work: in kT, in the shape of the samples.
         along: the works on the way; None where nothing lies between the ends, or energies there were not asked for.
+        start, end: where walkers were then, `(n, *event)` in the coordinates of the path.
     """
 
     work: Float[np.ndarray, "*samples"]
     along: WorksAlong | None
+    start: Float[Tensor, " n *event"]
+    end: Float[Tensor, " n *event"]
+
+
+def shared_ends(there: Trip, back: Trip) -> tuple[Flag, ...]:
+    """A flag for each end that forward and reverse walkers do not see alike where they overlap, see `overlap_check`."""
+    flags: tuple[Flag, ...] = ()
+    for name, ahead, behind in (("A", there.start, back.end), ("B", there.end, back.start)):
+        x = [v.flatten(1).double().cpu().numpy() for v in (ahead, behind)]
+        found = overlap_check(there.work, back.work, *x)
+        flags += () if found is None else found.flags(f"conformations of {name}")
+    return flags
 
 
 def works_along(ensemble: Ensemble) -> WorksAlong | None:
