@@ -86,6 +86,7 @@ def test_every_method_is_tried_on_a_difference_and_on_a_density() -> None:
     ("kind", "name", "flag"),
     [
         ("difference", "another temperature", "not_samples_of_a"),
+        ("difference", "missed mode, reached by A", "overlap_disagrees"),
         ("difference", "disjoint supports", "disjoint_supports"),
         ("difference", "correlated samples as independent", "correlated_samples"),
         ("difference", "tiny ε, coarse steps", "no_overlap"),
