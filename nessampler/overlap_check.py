@@ -90,7 +90,7 @@ def overlap_check(
         InputError: as `bar`; positions of another number.
 
     References:
-        Crooks, Path-ensemble averages in systems driven far from equilibrium, 2000, arXiv:cond-mat/9908420, eq. 15;
+        Crooks, Path-ensemble averages in systems driven far from equilibrium, 2000, arXiv:cond-mat/9908420;
         Bennett, Efficient estimation of free energy differences from Monte Carlo data, 1976,
         doi:10.1016/0021-9991(76)90078-4.
 
