@@ -11,13 +11,14 @@ import numpy as np
 import xarray
 
 from nessampler.exchange import GivenWorks, estimate_given
-from nessampler.plots import Lattice, Samples, Weights, WorksAlong, convergence_curve
+from nessampler.plots import Carried, Lattice, Samples, Weights, WorksAlong, convergence_curve
 from nessampler.runs import density_report, report, works_report, works_result
+from nessampler.runs.carried import carried_panels
 from nessampler.runs.density_evidence import Evidence
 from nessampler.runs.observed import Observed, end_state_panels
 from nessampler.runs.page import Report
 
-__all__ = ["along", "density", "difference", "given_works", "lattice", "molecule", "stored", "work_groups"]
+__all__ = ["along", "carried", "density", "difference", "given_works", "lattice", "molecule", "stored", "work_groups"]
 
 LABELS = ("a force field with a rather long name", "another one")
 DELTA_F = -1.3
@@ -110,7 +111,7 @@ def difference() -> Report:
 def molecule() -> Report:
     """A difference of force fields, with its torsions."""
     found = works()
-    panels = end_state_panels(torsions(), LABELS)
+    panels = [*end_state_panels(torsions(), LABELS), *carried_panels(torsions(), carried())]
     return report.compose(
         difference_result(), found, convergence=convergence_curve(*found["map"]), panels=panels, config=CONFIG
     )
@@ -123,6 +124,16 @@ def along() -> dict[str, WorksAlong]:
         "forward": WorksAlong(t, 1 - 0.6 * t, (0.3 + DELTA_F) * t, DELTA_F * t),
         "reverse": WorksAlong(1 - t, 1 - 0.7 * t, (0.4 - DELTA_F) * t, -DELTA_F * t),
     }
+
+
+def carried() -> tuple[Carried, Carried]:
+    """Torsions of samples that were carried to either state, with weights."""
+    rng, seen = np.random.default_rng(5), torsions()
+
+    def there(series: Mapping[str, np.ndarray]) -> Carried:
+        return Carried({name: values.reshape(1, -1) for name, values in series.items()}, rng.standard_normal(400))
+
+    return there(seen.a), there(seen.b)
 
 
 def torsions() -> Observed:

@@ -25,7 +25,7 @@ from nessampler.methods.rungs import Structure, structure_of
 from nessampler.methods.stage import Pilot, Stage
 from nessampler.methods.tables import flag_lines, html, rungs_frame
 from nessampler.methods.transport import Works
-from nessampler.methods.trip import Trip, shared_ends
+from nessampler.methods.trip import MOST_ARRIVED, Trip, shared_ends
 from nessampler.methods.verdict import Verdict, judge
 from nessampler.targets import Tally, Target, carry
 
@@ -247,9 +247,20 @@ def free_energy(
             with ledger.charge(name, "sampling", pilot.network):
                 generator = generator_for(seed, f"evaluate {name}")
                 told = stage.watched(f"{name}: evaluate block")
-                trips = pilot.transport.trips(evaluate, generator=generator, progress=told)
+                keep = MOST_ARRIVED if name == chosen else 0
+                trips = pilot.transport.trips(evaluate, generator=generator, progress=told, keep=keep)
+            if coordinates is not None:
+                trips = _seen(trips[0], coordinates), _seen(trips[1], coordinates)
         rungs.append(_rung(pilot, trips, ledger, pilots, chosen, seed))
     return _result(method, rungs, chosen, stage, endstate_flags)
+
+
+def _seen(trip: Trip, coordinates: Transform) -> Trip:
+    """Walkers where they arrived, in the coordinates of the samples."""
+    if trip.arrived is None or not len(trip.arrived.x):
+        return trip
+    with torch.no_grad():
+        return trip._replace(arrived=trip.arrived.seen_through(coordinates.inv))
 
 
 def _rung(

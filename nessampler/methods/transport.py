@@ -16,7 +16,7 @@ from torch.distributions.transforms import Transform
 from nessampler.estimators import FreeEnergy, bar
 from nessampler.kernels import Kernel
 from nessampler.methods.ends import Block
-from nessampler.methods.trip import Trip, works_along
+from nessampler.methods.trip import Trip, arrived, works_along
 from nessampler.paths import Path
 from nessampler.simulate import simulate
 from nessampler.targets import carry
@@ -63,12 +63,37 @@ class Transport:
         return Works(there.work, back.work)
 
     def trips(
-        self, block: Block, *, generator: torch.Generator, progress: Progress | None = None, chunk_size: int = 4096
+        self,
+        block: Block,
+        *,
+        generator: torch.Generator,
+        progress: Progress | None = None,
+        chunk_size: int = 4096,
+        keep: int = 0,
     ) -> tuple[Trip, Trip]:
-        """The works, and what was seen on the way, at no further cost."""
+        """The works, and what was seen on the way, at no further evaluation.
+
+        Args:
+            block: samples of both ends.
+            generator, progress, chunk_size: as of `simulate`.
+            keep: at most so many walkers of each direction are kept where they arrive.
+        """
+
+        def run(samples: Tensor, times: tuple[float, ...], encode: Transform | None, far: Transform | None) -> Trip:
+            x = samples.flatten(0, 1)
+            with torch.no_grad():
+                start = x if encode is None else carry(encode, x)
+                found = simulate(
+                    self.kernel, self.path, times, start, generator=generator, chunk_size=chunk_size, progress=progress
+                )
+                kept = arrived(found, keep, None if far is None else far.inv)
+            work = found.work.cpu().numpy()
+            shaped = work.reshape(samples.shape[:2]) if block.correlated else work
+            return Trip(shaped, works_along(found), start, found.x, kept)
+
         return (
-            self._run(block.a, self.encode_a, self.times, block.correlated, generator, chunk_size, progress),
-            self._run(block.b, self.encode_b, self.times[::-1], block.correlated, generator, chunk_size, progress),
+            run(block.a, self.times, self.encode_a, self.encode_b),
+            run(block.b, self.times[::-1], self.encode_b, self.encode_a),
         )
 
     def estimate(self, works: Works, *, seed: int = 0) -> FreeEnergy:
@@ -79,23 +104,3 @@ class Transport:
         """Standard error of BAR over pilot walkers, by which step sizes are chosen; +inf where they do not overlap."""
         error = self.estimate(self.works(pilot, generator=generator)).std_error
         return math.inf if error is None else error
-
-    def _run(
-        self,
-        samples: Tensor,
-        encode: Transform | None,
-        times: tuple[float, ...],
-        correlated: bool,
-        generator: torch.Generator,
-        chunk_size: int,
-        progress: Progress | None,
-    ) -> Trip:
-        x = samples.flatten(0, 1)
-        with torch.no_grad():
-            start = x if encode is None else carry(encode, x)
-            ensemble = simulate(
-                self.kernel, self.path, times, start, generator=generator, chunk_size=chunk_size, progress=progress
-            )
-        work = ensemble.work.cpu().numpy()
-        shaped = work.reshape(samples.shape[:2]) if correlated else work
-        return Trip(shaped, works_along(ensemble), start, ensemble.x)

@@ -5,17 +5,37 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
+import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.distributions.transforms import Transform
 
 from nessampler.estimators import Flag
 from nessampler.overlap_check import overlap_check
 from nessampler.plots import WorksAlong
 from nessampler.simulate import Ensemble
+from nessampler.targets import carry
 
-__all__ = ["Trip", "shared_ends", "works_along"]
+__all__ = ["MOST_ARRIVED", "Arrived", "Trip", "arrived", "shared_ends", "works_along"]
 
 MOST_TIMES = 40
+MOST_ARRIVED = 2000
+
+
+class Arrived(NamedTuple):
+    """Some of the walkers where they arrived; weighted, they are distributed as the samples of that end.
+
+    Attributes:
+        x: `(n, *event)`; those that left the support are not among them.
+        log_weight: minus the work, in kT.
+    """
+
+    x: Float[Tensor, " n *event"]
+    log_weight: Float[Tensor, " n"]
+
+    def seen_through(self, transform: Transform) -> Arrived:
+        """The same in other coordinates."""
+        return Arrived(carry(transform, self.x), self.log_weight)
 
 
 class Trip(NamedTuple):
@@ -25,12 +45,30 @@ class Trip(NamedTuple):
         work: in kT, in the shape of the samples.
         along: the works on the way; None where nothing lies between the ends, or energies there were not asked for.
         start, end: where walkers were then, `(n, *event)` in the coordinates of the path.
+        arrived: walkers at the other end; None where they were not asked for.
     """
 
     work: Float[np.ndarray, "*samples"]
     along: WorksAlong | None
     start: Float[Tensor, " n *event"]
     end: Float[Tensor, " n *event"]
+    arrived: Arrived | None = None
+
+
+def arrived(ensemble: Ensemble, most: int, decode: Transform | None) -> Arrived | None:
+    """At most so many walkers, evenly from all, in the coordinates that `decode` leads to; None for none.
+
+    >>> ensemble = Ensemble(torch.arange(4.0)[:, None], torch.tensor([0.0, 1.0, -torch.inf, 3.0]), (0.0, 1.0))
+    >>> arrived(ensemble, 4, None).x.flatten().tolist()
+    [0.0, 1.0, 3.0]
+    """
+    if most == 0:
+        return None
+    n = len(ensemble.x)
+    index = torch.linspace(0, n - 1, min(most, n), dtype=torch.float64).round().long().to(ensemble.x.device)
+    index = index[torch.isfinite(ensemble.log_weight[index])]
+    found = Arrived(ensemble.x[index], ensemble.log_weight[index])
+    return found if decode is None or not len(index) else found.seen_through(decode)
 
 
 def shared_ends(there: Trip, back: Trip) -> tuple[Flag, ...]:

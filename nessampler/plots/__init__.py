@@ -5,6 +5,7 @@ gives the numbers it was drawn from as a table.
 """
 
 from nessampler.plots.along_path import Curve, along_path, along_path_table
+from nessampler.plots.carried import Carried, carried_ramachandran, carried_samples, carried_table
 from nessampler.plots.comparison import comparison, comparison_table
 from nessampler.plots.convergence import ConvergenceCurve, convergence, convergence_curve, convergence_table
 from nessampler.plots.cost import attempt_cost, attempt_cost_table, cost, cost_table
@@ -27,6 +28,7 @@ __all__ = [
     "REVERSE",
     "RUNG_COLOURS",
     "STYLE",
+    "Carried",
     "ConvergenceCurve",
     "Curve",
     "Lattice",
@@ -41,6 +43,9 @@ __all__ = [
     "as_csv",
     "attempt_cost",
     "attempt_cost_table",
+    "carried_ramachandran",
+    "carried_samples",
+    "carried_table",
     "comparison",
     "comparison_table",
     "convergence",

@@ -23,12 +23,15 @@ MOST = 12
 
 
 @rc_context(STYLE)
-def ramachandran(state_a: Series, state_b: Series, labels: tuple[str, str]) -> Figure | None:
+def ramachandran(
+    state_a: Series, state_b: Series, labels: tuple[str, str], weights: tuple[np.ndarray, np.ndarray] | None = None
+) -> Figure | None:
     r"""Histograms of $\varphi$ and $\psi$ in both states; None unless there is one torsion of either kind.
 
     Args:
         state_a, state_b: torsions in degrees; names begin with phi and psi.
         labels: of the states.
+        weights: of the samples, adding up to 1; by default all weigh the same.
 
     Example:
         >>> turned = {"phi": np.full((1, 9), -80.0), "psi": np.full((1, 9), 160.0)}
@@ -40,10 +43,11 @@ def ramachandran(state_a: Series, state_b: Series, labels: tuple[str, str]) -> F
         return None
     figure = Figure(figsize=(WIDTH, 3.6), layout="constrained")
     panels = figure.subplots(1, 2, sharex=True, sharey=True)
-    spoken, bins = [], _circle(min(np.size(state[found[0]]) for state in (state_a, state_b)))
-    for axes, state, name in zip(panels, (state_a, state_b), labels, strict=True):
+    sizes = [np.size(state[found[0]]) for state in (state_a, state_b)]
+    spoken, bins = [], _circle(min(sizes if weights is None else [1 / np.square(w).sum() for w in weights]))
+    for axes, state, name, weight in zip(panels, (state_a, state_b), labels, weights or (None, None), strict=True):
         phi, psi = (np.ravel(state[torsion]) for torsion in found)
-        counts, _, _ = np.histogram2d(phi, psi, bins=[bins, bins])
+        counts, _, _ = np.histogram2d(phi, psi, bins=[bins, bins], weights=weight)
         # One image instead of 3,600 cells that a browser would have to draw one by one.
         axes.pcolormesh(bins, bins, np.ma.masked_equal(counts.T, 0), cmap="viridis", rasterized=True)
         axes.set(xlabel="φ / degrees", xticks=range(-180, 181, 90), yticks=range(-180, 181, 90))
@@ -88,8 +92,8 @@ def end_states(state_a: Series, state_b: Series, labels: tuple[str, str], unit: 
     medians = "; ".join(
         ", ".join(
             [
-                f"{_short(name)} {_median(state_a[name], unit)} ({labels[0]})",
-                f"{_median(state_b[name], unit)} ({labels[1]})",
+                f"{short_name(name)} {median_of(state_a[name], unit)} ({labels[0]})",
+                f"{median_of(state_b[name], unit)} ({labels[1]})",
             ]
         )
         for name in names
@@ -121,37 +125,45 @@ def end_states_table(state_a: Series, state_b: Series, names: Sequence[str] | No
 
 
 def _both(axes: Axes, name: str, a: np.ndarray, b: np.ndarray, labels: tuple[str, str], unit: str) -> None:
+    bins = bins_of([a, b], unit, min(a.size, b.size))
     if unit == "degrees":
-        bins = _circle(min(a.size, b.size))
         axes.set_xticks(range(-180, 181, 180))
-    else:
-        everything = np.concatenate([a, b])
-        low, high = np.quantile(everything, [0.002, 0.998])
-        bins = np.linspace(low, high if high > low else low + 1.0, 31)
     for values, text, colour, line in ((a, labels[0], FORWARD, "-"), (b, labels[1], REVERSE, "--")):
         heights = np.histogram(values, bins)[0] / max(1, values.size)
         axes.stairs(heights, bins, color=colour, linestyle=line, linewidth=1.5, label=label(text, 24))
     axes.set_ylim(bottom=0)
     axes.set_yticks([])
     axes.spines["left"].set_visible(False)
-    axes.set_title(label(_short(name), 26), fontsize=9)
+    axes.set_title(label(short_name(name), 26), fontsize=9)
     axes.tick_params(axis="x", labelsize=9)
 
 
-def _circle(samples: int) -> np.ndarray:
+def bins_of(samples: Sequence[np.ndarray], unit: str, effective: float) -> np.ndarray:
+    """Edges that suit all of the samples, of which so many are effective in the poorest."""
+    if unit == "degrees":
+        return _circle(effective)
+    low, high = np.quantile(np.concatenate(list(samples)), [0.002, 0.998])
+    return np.linspace(low, high if high > low else low + 1.0, 31 if effective >= 300 else 21)
+
+
+def _circle(samples: float) -> np.ndarray:
     """As many bins as the samples can fill."""
     return np.linspace(-180, 180, 1 + (24 if samples < 300 else 36 if samples < 2000 else 60))
 
 
-def _short(name: str) -> str:
+def short_name(name: str) -> str:
     """`phi` of `phi(C-N-CA-C)`, and the atoms of a torsion that has no name of its own."""
     kind, _, atoms = name.partition("(")
     return atoms.rstrip(")") if kind == "torsion" and atoms else kind
 
 
-def _median(values: np.ndarray, unit: str) -> str:
+def median_of(values: np.ndarray, unit: str, weight: np.ndarray | None = None) -> str:
     """Of a circle the middle is where the mean vector points."""
     flat = np.ravel(values)
-    if unit != "degrees":
+    share = np.full(flat.size, 1 / max(1, flat.size)) if weight is None else weight
+    if unit == "degrees":
+        return f"{np.degrees(np.angle((share * np.exp(1j * np.radians(flat))).sum())):.0f}"
+    if weight is None:
         return f"{np.median(flat):.3g}"
-    return f"{np.degrees(np.angle(np.exp(1j * np.radians(flat)).mean())):.0f}"
+    order = np.argsort(flat)
+    return f"{flat[order][np.searchsorted(np.cumsum(share[order]), 0.5).clip(max=flat.size - 1)]:.3g}"

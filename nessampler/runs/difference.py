@@ -14,9 +14,10 @@ from nessampler.methods.effort import Effort, Training
 from nessampler.methods.ledger import Prices
 from nessampler.plots import WorksAlong, convergence_curve
 from nessampler.runs.along import along_groups
+from nessampler.runs.carried import carried_groups, carried_panels
 from nessampler.runs.config import DifferenceConfig
 from nessampler.runs.directory import RunDirectory
-from nessampler.runs.end_observations import observed_of
+from nessampler.runs.end_observations import carried_of, observed_of
 from nessampler.runs.listener import Listener
 from nessampler.runs.observed import end_state_panels
 from nessampler.runs.page import save_figures, write_report
@@ -109,18 +110,19 @@ def effort_of(config: DifferenceConfig) -> Effort:
 
 
 def _write(directory: RunDirectory, table: dict, result: Difference, prepared: Prepared) -> None:
-    observed = prepared.observed() or observed_of(prepared)
+    observed, carried = observed_of(prepared), carried_of(result, prepared)
     directory.write_model(result.state)
     directory.write_metrics(result.metrics)
     along = _along(result)
-    directory.write_works(result, along_groups(along) | ({} if observed is None else observed.groups()))
+    seen = {} if observed is None else observed.groups()
+    directory.write_works(result, along_groups(along) | seen | (carried_groups(*carried) if carried else {}))
     report = compose(
         table,
         {r.name: (r.works.forward, r.works.reverse) for r in result.rungs},
         metrics=result.metrics,
         convergence=convergence_curve(*result.rung.works),
         along=along,
-        panels=end_state_panels(observed, state_labels(table)),
+        panels=[*end_state_panels(observed, state_labels(table)), *carried_panels(observed, carried)],
         config=(directory.path / "config.toml").read_text(encoding="utf-8"),
     )
     write_report(report, directory.path / "report.html")

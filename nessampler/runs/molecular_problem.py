@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import openmm
 import torch
+from torch.distributions.transforms import Transform
 
 from nessampler.errors import InputError
 from nessampler.estimators import Flag
@@ -155,14 +156,23 @@ def prepare_molecular(
         ends["a"],
         ends["b"],
         samples[0],
-        samples[1] if turn is None else carry(turn, samples[1].flatten(0, 1)).view_as(samples[1]),
+        samples[1] if turn is None else _each(turn, samples[1]),
         coordinates,
         (_spent(sampled["a"]), _spent(sampled["b"])),
         [flag for s in STATES for flag in (*kept[s].flags, *_mirrored(molecules[s], frames[s], s.upper()))],
         {f"state_{s}": {**_described(kept[s], outside.get(s)), "energies": _backend(targets[s])} for s in STATES},
-        observed=lambda: Observed(*(soft_torsions(coordinates, x) for x in samples), unit="degrees"),
+        observed=lambda: _torsions(coordinates, *samples),
+        observe=lambda a, b: _torsions(coordinates, a, b if turn is None else _each(turn.inv, b)),
         close=pool.close,
     )
+
+
+def _each(transform: Transform, x: torch.Tensor) -> torch.Tensor:
+    return carry(transform, x.flatten(0, 1)).view_as(x)
+
+
+def _torsions(coordinates: InternalCoordinates, a: torch.Tensor, b: torch.Tensor) -> Observed:
+    return Observed(soft_torsions(coordinates, a), soft_torsions(coordinates, b), unit="degrees")
 
 
 def _regions(config: DifferenceConfig, molecules: Mapping[str, Molecule]) -> dict[str, Region]:

@@ -18,7 +18,11 @@ __all__ = ["Prepared"]
 
 @dataclass(frozen=True)
 class Prepared:
-    """Two targets with samples of both ends, what these cost, and what is known about them."""
+    """Two targets with samples of both ends, what these cost, and what is known about them.
+
+    `observed` is what is looked at in the samples; `observe` the same in others of A and of B, `(chains, draws,
+    *event)`, in the coordinates of `samples_a` and `samples_b`.
+    """
 
     target_a: Target
     target_b: Target
@@ -29,4 +33,5 @@ class Prepared:
     flags: Sequence[Flag] = ()
     endstates: dict[str, dict[str, Any]] = field(default_factory=dict)
     observed: Callable[[], Observed | None] = lambda: None
+    observe: Callable[[Tensor, Tensor], Observed | None] = lambda a, b: None
     close: Callable[[], None] = lambda: None
