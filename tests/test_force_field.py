@@ -487,6 +487,27 @@ def test_a_compiled_force_field_gives_the_same_numbers() -> None:
             force_field.terms["NonbondedForce"].charge.mul_(1.1)  # pyright: ignore
 
 
+def test_threads_share_the_chunks_of_a_compiled_force_field_and_give_the_same_bits() -> None:
+    x, fast, threads = (
+        conformations(11),
+        TorchForceField(no_cutoff(), compile=True, chunk_size=4),
+        torch.get_num_threads(),
+    )
+    found = []
+    try:
+        for n in (1, 2, 3):
+            torch.set_num_threads(n)
+            found.append(fast.energy_and_forces(x))
+            assert torch.get_num_threads() == n
+    finally:
+        torch.set_num_threads(threads)
+    plain = TorchForceField(no_cutoff()).energy_and_forces(x)
+    for one, other, truth in zip(*found[:2], plain, strict=True):
+        torch.testing.assert_close(other, one, rtol=0, atol=0)
+        torch.testing.assert_close(one, truth, rtol=1e-10, atol=1e-10 * float(truth.abs().max()))
+    torch.testing.assert_close(found[2], found[0], rtol=0, atol=0)
+
+
 # --- the density -----------------------------------------------------------------------------------------------------
 
 

@@ -41,22 +41,27 @@ def traced_program(
 def compiled_program(
     terms: Sequence[nn.Module], x: Tensor, globals: Mapping[str, Tensor], box: Tensor | None
 ) -> Program:
-    """The same, compiled: what would be hundreds of passes through memory is fused."""
-    run = torch.compile(traced_program(terms, x, globals, box), dynamic=False)
+    """The same, compiled: what would be hundreds of passes through memory is fused.
+
+    On a CPU all passes are one call of C++ that lets go of Python's lock, so that several threads can be in it at once.
+    """
+    options = {"cpp_wrapper": True} if x.device.type == "cpu" else None
+    run = torch.compile(traced_program(terms, x, globals, box), dynamic=False, options=options)
 
     def program(x: Tensor, globals: Mapping[str, Tensor], box: Tensor | None) -> tuple[Tensor, Tensor]:
         with torch.no_grad():
             return run(x, dict(globals), box)
 
+    program(x, globals, box)  # compiles now, before several threads ask for it
     return program
 
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """Torch on a single CPU thread, for as long as it lasts.
+    """Torch on a single CPU thread, for as long as it lasts, in this thread and those that it starts.
 
     A fused pass over a chunk that fits the cache takes microseconds, less than threads need to meet: on two of them a
-    compiled program is four times slower than on one.
+    compiled program is four times slower than on one. Threads share the chunks instead.
     """
     before = torch.get_num_threads()
     torch.set_num_threads(1)

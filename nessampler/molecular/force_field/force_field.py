@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
@@ -113,8 +114,8 @@ class TorchForceField(nn.Module):
         device, dtype: where and in what precision to compute.
         chunk_size: walkers at a time; by default as many as keep the cache busy.
         compile: fuse energies and forces with `torch.compile`: several times faster on a CPU after a first call that
-            takes up to a minute. Batches are filled up to whole chunks, so small ones gain nothing. On a CPU one
-            thread does the work; a second core is for a second process.
+            takes up to a minute. Batches are filled up to whole chunks, so small ones gain nothing. On a CPU,
+            `torch.get_num_threads()` threads take a chunk each.
 
     Attributes:
         terms: one module per force, by name; a name that occurs twice has its index behind it.
@@ -339,17 +340,26 @@ class _Batch:
         """Energies and their gradients, detached, a chunk at a time."""
         if not len(x):
             return x.new_empty(0), torch.empty_like(x)
-        if self.programs is not None and self.like.device.type == "cpu" and torch.get_num_threads() > 1:
-            with one_thread():
-                return self.energy_and_gradient(x)
-        energies, gradients = [], []
-        for rows in self._chunks(len(x)):
-            n = len(x[rows])
-            arguments = self._arguments(x[rows].detach(), rows, fill=self.programs is not None)
-            energy, gradient = self._program(*arguments)(*arguments)
-            energies.append(energy[:n])
-            gradients.append(gradient[..., :n].permute(2, 1, 0))
-        return torch.cat(energies).to(x), torch.cat(gradients).to(x)
+        if self.programs is not None and self.like.device.type == "cpu":
+            threads = min(torch.get_num_threads(), len(self._chunks(len(x))))
+            with one_thread(), ThreadPoolExecutor(threads) as pool:
+                found = list((pool.map if threads > 1 else map)(self._evaluated, *self._filled(x)))
+        else:
+            found = [self._evaluated(*chunk) for chunk in zip(*self._filled(x), strict=True)]
+        energies, gradients = zip(*found, strict=True)
+        return torch.cat(energies)[: len(x)].to(x), torch.cat(gradients)[: len(x)].to(x)
+
+    def _filled(self, x: Tensor) -> tuple[list[Program], list[Any]]:
+        """A program and its arguments for every chunk; a compiled one takes whole chunks only."""
+        fill = self.programs is not None
+        arguments = [self._arguments(x[rows].detach(), rows, fill=fill) for rows in self._chunks(len(x))]
+        return [self._program(*some) for some in arguments], arguments
+
+    @staticmethod
+    def _evaluated(program: Program, arguments: Any) -> tuple[Tensor, Tensor]:
+        """Energies `(walkers,)` and gradients `(walkers, atoms, 3)` of a chunk."""
+        energy, gradient = program(*arguments)
+        return energy, gradient.permute(2, 1, 0)
 
     def _program(self, *arguments: Any) -> Program:
         if self.programs is None:
