@@ -15,10 +15,23 @@ from nessampler.plots import Carried, Lattice, Samples, Weights, WorksAlong, con
 from nessampler.runs import density_report, report, works_report, works_result
 from nessampler.runs.carried import carried_panels
 from nessampler.runs.density_evidence import Evidence
+from nessampler.runs.difference_evidence import DifferenceEvidence
 from nessampler.runs.observed import Observed, end_state_panels
 from nessampler.runs.page import Report
 
-__all__ = ["along", "carried", "density", "difference", "given_works", "lattice", "molecule", "stored", "work_groups"]
+__all__ = [
+    "along",
+    "carried",
+    "density",
+    "difference",
+    "given_works",
+    "lattice",
+    "lattice_ends",
+    "molecule",
+    "stored",
+    "two_lattices",
+    "work_groups",
+]
 
 LABELS = ("a force field with a rather long name", "another one")
 DELTA_F = -1.3
@@ -134,6 +147,24 @@ def carried() -> tuple[Carried, Carried]:
         return Carried({name: values.reshape(1, -1) for name, values in series.items()}, rng.standard_normal(400))
 
     return there(seen.a), there(seen.b)
+
+
+def two_lattices() -> Report:
+    """A difference of lattice fields."""
+    panels = DifferenceEvidence(lattice=lattice_ends()).panels(LABELS)
+    return report.compose(difference_result(), works(), panels=panels, config=CONFIG)
+
+
+def lattice_ends() -> tuple[Lattice, Lattice]:
+    """Observables of both states."""
+    rng = np.random.default_rng(6)
+
+    def state(width: float) -> Lattice:
+        two_point = width * np.exp(-np.arange(5) / 2), np.full(5, 0.02)
+        averages = np.array([0.01, width, width**2]), np.array([0.02, 0.01, 0.01])
+        return Lattice(rng.normal(0, width, 200), np.full(200, 1 / 200), averages, two_point)
+
+    return state(0.4), state(0.1)
 
 
 def torsions() -> Observed:

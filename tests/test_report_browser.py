@@ -39,6 +39,7 @@ REPORTS: dict[str, Callable[[], Report]] = {
     "difference": synthetic_runs.difference,
     "density": synthetic_runs.density,
     "lattice": synthetic_runs.lattice,
+    "two lattices": synthetic_runs.two_lattices,
     "molecule": synthetic_runs.molecule,
     "works": synthetic_runs.given_works,
     "works of one direction": functools.partial(synthetic_runs.given_works, one_way=True),

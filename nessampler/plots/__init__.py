@@ -12,6 +12,7 @@ from nessampler.plots.cost import attempt_cost, attempt_cost_table, cost, cost_t
 from nessampler.plots.end_states import Series, end_states, end_states_table, ramachandran
 from nessampler.plots.estimates import estimates, estimates_table, log_z_estimates
 from nessampler.plots.lattice import Lattice, magnetisation, magnetisation_table, two_point, two_point_table
+from nessampler.plots.lattice_ends import magnetisations, magnetisations_table, two_points, two_points_table
 from nessampler.plots.log_weights import Weights, log_weight_histograms, log_weights_table
 from nessampler.plots.overview import density_overview, difference_overview
 from nessampler.plots.quality import quality, quality_table
@@ -64,6 +65,8 @@ __all__ = [
     "log_z_estimates",
     "magnetisation",
     "magnetisation_table",
+    "magnetisations",
+    "magnetisations_table",
     "marginals",
     "marginals_table",
     "quality",
@@ -73,6 +76,8 @@ __all__ = [
     "training_table",
     "two_point",
     "two_point_table",
+    "two_points",
+    "two_points_table",
     "work_histograms",
     "works_along_path",
     "works_along_table",

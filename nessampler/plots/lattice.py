@@ -15,7 +15,15 @@ from nessampler.plots.samples import effective_bins
 from nessampler.plots.style import FORWARD, GREY, INK, REVERSE, STYLE, WIDTH
 from nessampler.plots.table import Table, rows
 
-__all__ = ["Lattice", "magnetisation", "magnetisation_table", "spoken_averages", "two_point", "two_point_table"]
+__all__ = [
+    "Lattice",
+    "magnetisation",
+    "magnetisation_table",
+    "spoken_averages",
+    "spoken_two_point",
+    "two_point",
+    "two_point_table",
+]
 
 
 class Lattice(NamedTuple):
@@ -84,8 +92,7 @@ def two_point(lattice: Lattice) -> Figure:
     axes.set_ylabel("G(r) = ⟨φ(0) φ(r)⟩")
     axes.set_ylim(bottom=min(0.0, float((mean - 2 * error).min())))
     axes.grid()
-    first, last = (words.plus_minus({"value": mean[k], "std_error": error[k]}) for k in (0, -1))
-    figure.set_label(f"Two-point function: {first} at distance 0, {last} at {distance[-1]}.")
+    figure.set_label(f"Two-point function: {spoken_two_point(lattice)}.")
     return figure
 
 
@@ -96,6 +103,13 @@ def spoken_averages(lattice: Lattice) -> str:
         f"{name} = {words.plus_minus({'value': value, 'std_error': error})}"
         for name, value, error in zip(("⟨M⟩", "⟨|M|⟩", "⟨M²⟩"), values, errors, strict=True)
     )
+
+
+def spoken_two_point(lattice: Lattice) -> str:
+    """The two-point function at no distance and at the largest, with errors."""
+    mean, error = lattice.two_point
+    first, last = (words.plus_minus({"value": mean[k], "std_error": error[k]}) for k in (0, -1))
+    return f"{first} at distance 0, {last} at {len(mean) - 1}"
 
 
 def magnetisation_table(lattice: Lattice) -> Table:

@@ -6,13 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
-
 from nessampler.plots import Curve, Lattice, Samples, Weights
+from nessampler.runs.lattice_observables import lattice_from_group, lattice_group
 
 __all__ = ["Evidence"]
-
-AVERAGES = ("M", "|M|", "M^2")
 
 
 @dataclass(frozen=True)
@@ -52,21 +49,19 @@ class Evidence:
             if self.samples.exact is not None:
                 found["shown"]["exact"] = (("exact_draw", "axis"), self.samples.exact)
         if self.lattice is not None:
-            found["observables"] = {
-                "magnetisation": (("walker",), self.lattice.magnetisation),
-                "weight": (("walker",), self.lattice.weight),
-                "average": (("observable",), self.lattice.averages[0]),
-                "average_error": (("observable",), self.lattice.averages[1]),
-                "observable": (("observable",), np.array(AVERAGES, dtype=object)),
-                "two_point": (("distance",), self.lattice.two_point[0]),
-                "two_point_error": (("distance",), self.lattice.two_point[1]),
-            }
+            found["observables"] = lattice_group(self.lattice)
         return {name: group for name, group in found.items() if group}
 
     @classmethod
     def from_groups(cls, groups: Mapping[str, Any], metrics: Sequence[Mapping[str, Any]] = ()) -> Evidence:
         """What `groups` wrote, from the datasets of a file by group."""
-        return cls(_weights(groups), _path(groups), _samples(groups), _lattice(groups), metrics)
+        return cls(
+            _weights(groups),
+            _path(groups),
+            _samples(groups),
+            lattice_from_group(groups["observables"]) if "observables" in groups else None,
+            metrics,
+        )
 
 
 def _weights(groups: Mapping[str, Any]) -> dict[str, Weights]:
@@ -92,16 +87,4 @@ def _samples(groups: Mapping[str, Any]) -> Samples | None:
     exact = group["exact"].values if "exact" in group else None
     return Samples(
         group["x"].values, group["weight"].values, group["draws"].values, exact, int(group["dimension"].values)
-    )
-
-
-def _lattice(groups: Mapping[str, Any]) -> Lattice | None:
-    if "observables" not in groups:
-        return None
-    group = {str(name): found.values for name, found in groups["observables"].items()}
-    return Lattice(
-        group["magnetisation"],
-        group["weight"],
-        (group["average"], group["average_error"]),
-        (group["two_point"], group["two_point_error"]),
     )

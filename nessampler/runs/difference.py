@@ -12,14 +12,11 @@ from nessampler.errors import InputError
 from nessampler.methods.difference import Difference, free_energy
 from nessampler.methods.effort import Effort, Training
 from nessampler.methods.ledger import Prices
-from nessampler.plots import WorksAlong, convergence_curve
-from nessampler.runs.along import along_groups
-from nessampler.runs.carried import carried_groups, carried_panels
+from nessampler.plots import convergence_curve
 from nessampler.runs.config import DifferenceConfig
+from nessampler.runs.difference_shown import evidence_of
 from nessampler.runs.directory import RunDirectory
-from nessampler.runs.end_observations import carried_of, observed_of
 from nessampler.runs.listener import Listener
-from nessampler.runs.observed import end_state_panels
 from nessampler.runs.page import save_figures, write_report
 from nessampler.runs.prepared import Prepared
 from nessampler.runs.report import compose
@@ -110,28 +107,19 @@ def effort_of(config: DifferenceConfig) -> Effort:
 
 
 def _write(directory: RunDirectory, table: dict, result: Difference, prepared: Prepared) -> None:
-    observed, carried = observed_of(prepared), carried_of(result, prepared)
+    evidence = evidence_of(result, prepared)
     directory.write_model(result.state)
     directory.write_metrics(result.metrics)
-    along = _along(result)
-    seen = {} if observed is None else observed.groups()
-    directory.write_works(result, along_groups(along) | seen | (carried_groups(*carried) if carried else {}))
+    directory.write_works(result, evidence.groups())
     report = compose(
         table,
         {r.name: (r.works.forward, r.works.reverse) for r in result.rungs},
         metrics=result.metrics,
         convergence=convergence_curve(*result.rung.works),
-        along=along,
-        panels=[*end_state_panels(observed, state_labels(table)), *carried_panels(observed, carried)],
+        along=evidence.along,
+        panels=evidence.panels(state_labels(table)),
         config=(directory.path / "config.toml").read_text(encoding="utf-8"),
     )
     write_report(report, directory.path / "report.html")
     save_figures(report, directory.path)
     directory.write_json("result.json", table)  # last: its presence says that the run is finished
-
-
-def _along(result: Difference) -> dict[str, WorksAlong]:
-    """What is known of the chosen rung's works on the way."""
-    there, back = result.rung.trips or (None, None)
-    found = {"forward": there and there.along, "reverse": back and back.along}
-    return {way: along for way, along in found.items() if along is not None}

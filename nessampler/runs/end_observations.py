@@ -5,10 +5,12 @@ from __future__ import annotations
 from torch import Tensor
 
 from nessampler.methods.difference import Difference
+from nessampler.methods.rungs.lattice import on_a_lattice
 from nessampler.plots import Carried, Series
 from nessampler.runs.observed import Observed
 from nessampler.runs.prepared import Prepared
 from nessampler.targets import Target
+from nessampler.targets.phi4 import Phi4
 
 __all__ = ["carried_of", "observed_of"]
 
@@ -45,6 +47,8 @@ def _series(target: Target, samples: Tensor) -> Series:
     flat = samples.flatten(0, axes - 1).cpu()
     if hasattr(target, "observables"):
         named = target.observables(flat)  # pyright: ignore[reportAttributeAccessIssue]
+    elif on_a_lattice(target):
+        named = {"magnetisation": Phi4.magnetisation(flat)}
     elif hasattr(target, "magnetisation"):
         named = {"magnetisation": target.magnetisation(flat)}  # pyright: ignore[reportAttributeAccessIssue]
     elif flat.ndim == 2 and flat.shape[1] <= LARGEST_VECTOR:

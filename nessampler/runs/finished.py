@@ -15,11 +15,9 @@ from nessampler import _words as words
 from nessampler.errors import InputError
 from nessampler.plots import convergence_curve
 from nessampler.runs import density_report, report, works_report
-from nessampler.runs.along import along_from_groups
-from nessampler.runs.carried import carried_from_groups, carried_panels
 from nessampler.runs.density_evidence import Evidence
+from nessampler.runs.difference_evidence import DifferenceEvidence
 from nessampler.runs.given_works import as_kept, given_works
-from nessampler.runs.observed import Observed, end_state_panels
 from nessampler.runs.page import Report
 
 __all__ = ["Finished", "compose_again", "open_finished", "read_result"]
@@ -108,17 +106,14 @@ def compose_again(run: Finished) -> Report:
         return works_report.compose(run.result, *_given(run))
     works = _works(run)
     chosen = works.get(str(run.result.get("rung")))
-    observed = Observed.from_groups(run.groups)
+    evidence = DifferenceEvidence.from_groups(run.groups)
     return report.compose(
         run.result,
         works,
         metrics=run.metrics,
         convergence=None if chosen is None else convergence_curve(*chosen),
-        along=along_from_groups(run.groups),
-        panels=[
-            *end_state_panels(observed, words.state_labels(run.result)),
-            *carried_panels(observed, carried_from_groups(run.groups)),
-        ],
+        along=evidence.along,
+        panels=evidence.panels(words.state_labels(run.result)),
         config=run.config,
     )
 
