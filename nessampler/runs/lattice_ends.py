@@ -41,7 +41,7 @@ def lattice_of(samples: Float[Tensor, "*batch_and_event"], dimensions: int) -> L
     Example:
         >>> fields = torch.randn(400, 4, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
         >>> found = lattice_of(fields, 2)
-        >>> abs(found.two_point[0][0] - 1) < 4 * found.two_point[1][0], found.two_point[0].shape
+        >>> bool(abs(found.two_point[0][0] - 1) < 4 * found.two_point[1][0]), found.two_point[0].shape
         (True, (3,))
     """
     batch = samples.shape[: samples.ndim - dimensions]
