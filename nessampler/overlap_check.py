@@ -32,6 +32,12 @@ class OverlapCheck:
         coordinate: where the difference is clearest.
         forward, reverse: median of that coordinate in the overlap, by either direction.
         shared: effective paths of either direction.
+
+    Example:
+        >>> x = np.random.default_rng(0).normal(size=(2, 500, 1))  # no transport between equal states: no work
+        >>> found = overlap_check(np.zeros(500), np.zeros(500), x[0], x[1])
+        >>> found.fits, round(found.shared[0])
+        (True, 500)
     """
 
     p: float
@@ -117,13 +123,12 @@ def overlap_check(
     )
     if min(shared) < FEWEST_SHARED:
         return None
-    terms = _features(x, weights)
-    p = np.array([_p_value(*(_average(w, phi[k], one) for w, phi, one in zip(weights, terms, works, strict=True)))
-                  for k in range(len(terms[0]))])  # fmt: skip
+    features = _features(x, weights)
+    p = np.array([_p_of(weights, both, works) for both in zip(*features, strict=True)])
     worst = int(p.argmin())
     coordinate = worst % x[0].shape[-1]
-    medians = [_median(positions[..., coordinate], w) for positions, w in zip(x, weights, strict=True)]
-    return OverlapCheck(min(1.0, float(p[worst]) * len(p)), coordinate, *medians, (shared[0], shared[1]))
+    ahead, behind = (_median(positions[..., coordinate], w) for positions, w in zip(x, weights, strict=True))
+    return OverlapCheck(min(1.0, float(p[worst]) * len(p)), coordinate, ahead, behind, (shared[0], shared[1]))
 
 
 def _shared(forward: WorkSample, reverse: WorkSample) -> tuple[Rows, Rows] | None:
@@ -144,6 +149,14 @@ def _features(x: list[np.ndarray], weights: tuple[Rows, Rows]) -> list[np.ndarra
     spread = np.sqrt(share @ (every - centre) ** 2) + np.finfo(float).tiny
     bounded = [np.moveaxis(np.tanh((one - centre) / spread), -1, 0) for one in x]
     return [np.concatenate([one, one**2]) for one in bounded]
+
+
+def _p_of(weights: tuple[Rows, Rows], feature: tuple[Rows, Rows], works: tuple[WorkSample, WorkSample]) -> float:
+    """Of one function, of forward and of reverse paths."""
+    return _p_value(
+        _average(weights[0], feature[0], works[0]),
+        _average(weights[1], feature[1], works[1]),
+    )
 
 
 def _average(weight: Rows, feature: Rows, works: WorkSample) -> tuple[float, float, float]:

@@ -319,8 +319,8 @@ def _result(
     apart = disjoint_supports(*by_name["plain"].works) if by_name[chosen].estimate.delta_f is None else ()
     own = (*by_name[chosen].estimate.flags, *apart)
     exact = by_name[chosen].pilot.transport.systematic == 0
-    assert by_name[chosen].trips is not None  # climbed
-    unlike = shared_ends(*by_name[chosen].trips)
+    trips = by_name[chosen].trips
+    unlike = () if trips is None else shared_ends(*trips)
     flags = (*own, *disagreement(forward, reverse, seed=seed, exact=exact), *unlike, *endstate_flags)
     state = {k: v for p in stage.below.values() for k, v in p.transport.state.items()}
     return Difference(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -45,7 +45,7 @@ def compiled_program(
 
     On a CPU all passes are one call of C++ that lets go of Python's lock, so that several threads can be in it at once.
     """
-    options = {"cpp_wrapper": True} if x.device.type == "cpu" else None
+    options: dict[str, str | int | bool | Callable[..., Any]] = {"cpp_wrapper": True} if x.device.type == "cpu" else {}
     run = torch.compile(traced_program(terms, x, globals, box), dynamic=False, options=options)
 
     def program(x: Tensor, globals: Mapping[str, Tensor], box: Tensor | None) -> tuple[Tensor, Tensor]:
