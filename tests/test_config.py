@@ -335,7 +335,7 @@ def test_what_a_density_may_spend_is_what_the_recipe_takes() -> None:
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
-        (["run.method=map"], "run.method.*'ais', 'smc', 'lsq', 'nets' or 'auto'.*'map'"),
+        (["run.method=map"], "run.method.*'ais', 'smc', 'pt', 'lsq', 'nets' or 'auto'.*'map'"),
         (["sampling.walker=3"], r"unknown key `sampling.walker`; did you mean `walkers`\?"),
         (["sampling.walkers=3"], "sampling.walkers.*greater than or equal to 64"),
         (["sampling.steps=many"], "sampling.steps.*integer"),

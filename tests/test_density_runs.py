@@ -472,3 +472,16 @@ def test_one_call_samples_a_callable_and_a_distribution() -> None:
 def test_one_call_refuses_what_cannot_be_sampled(density: Any, options: dict[str, Any], said: str) -> None:
     with pytest.raises(InputError, match=said):
         ns.sample(density, effort=BRIEF, **options)
+
+
+def test_a_run_by_parallel_tempering_says_that_its_draws_are_correlated(tmp_path: Path) -> None:
+    folder = system(LATTICE, tmp_path / "mine", sampling={"walkers": 160, "steps": 8})
+    ended = nessampler("run", folder, "--method", "pt", "--out", tmp_path / "run")
+    assert ended.code == 0, ended.err
+    assert "ESS: effective part of correlated draws" in ended.out
+    result = read(tmp_path / "run")
+    (attempt,) = result["attempts"]
+    assert attempt["diagnostics"].keys() == {"swap_acceptance", "round_trips", "rhat"}
+    assert list(unexplained(result)) == []
+    report = (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
+    assert "of 160 draws of the target, which are correlated and have no weights" in report

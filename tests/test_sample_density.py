@@ -25,7 +25,7 @@ from nessampler.targets import AnharmonicWell, Counted, Gaussian, Target
 from nessampler.targets.mixture import GaussianMixture
 from nessampler.targets.normal import Normal
 
-METHODS: tuple[DensityMethod, ...] = ("ais", "smc", "lsq", "nets", "auto")
+METHODS: tuple[DensityMethod, ...] = ("ais", "smc", "pt", "lsq", "nets", "auto")
 WELL = AnharmonicWell([1.0, 0.0], stiffness=[1.0, 2.0], quartic=[0.5, 0.1], skew=[0.5, -0.4], coupling=1.0)
 BASE = Gaussian(torch.zeros(2).double(), torch.tensor([1.5, 1.2]).double())
 EFFORT = DensityEffort(
@@ -78,7 +78,9 @@ def run(method: DensityMethod) -> tuple[Sampled, Hand]:
 
 
 def effort(method: DensityMethod) -> DensityEffort:
-    """Less where a network is evaluated."""
+    """Less where a network is evaluated, more where draws are correlated."""
+    if method == "pt":
+        return replace(EFFORT, walkers=2400)
     return replace(EFFORT, walkers=300, reverse_walkers=150, steps=3) if method == "nets" else EFFORT
 
 
@@ -105,8 +107,7 @@ def test_averages_are_those_of_the_target_within_their_errors(method: DensityMet
     mean, error = found.expect(lambda x: x)
     assert float(error.max()) < 0.1
     assert float(((mean - exact) / error).abs().max()) < 4
-    unweighted = found.attempts[0].ensemble.x.mean(0) if method == "smc" else BASE.mean
-    assert float(((unweighted - exact) / error).abs().max()) > 4 or method == "smc"
+    assert float(((BASE.mean - exact) / error).abs().max()) > 4
 
 
 @pytest.mark.parametrize("method", ["ais", "lsq", "nets", "auto"])

@@ -70,7 +70,7 @@ def _within(config: DensityConfig, folder: Path, method: str, effort: DensityEff
     if method == "smc":  # its pilot is an island of its own, as large as the others
         return replace(effort, walkers=_even(budget - _base(prepared), _spent(found.attempt) / TRIAL))
     scale = PILOT_SHARE * budget / max(fixed, 1)
-    if scale < 1:
+    if scale < 1 and method not in ("ais", "pt"):  # whose pilot is of one size
         pilots = max(FEWEST, int(effort.pilot_walkers * scale))
         effort = replace(effort, pilot_walkers=pilots, nets_steps=int(effort.nets_steps * scale))
         fixed = int(fixed * scale)

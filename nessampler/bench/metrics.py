@@ -65,6 +65,7 @@ def density_metrics(attempt: Attempt, target: object, bounds: Bounds | None, see
         "ess_reverse": None if attempt.reverse is None else attempt.reverse.ess,
         "elbo": None if bounds is None else bounds.lower,
         "eubo": None if bounds is None else bounds.upper,
+        **attempt.diagnostics,
     }
     if not bool(torch.isfinite(ensemble.log_weight).any()):
         return found

@@ -45,7 +45,7 @@ SUITES = {
             "phi4-20",
             "phi4-32",
         ),
-        ("ais", "smc", "lsq", "nets", "auto"),
+        ("ais", "smc", "pt", "lsq", "nets", "auto"),
         ("blackjax", "pocomc", "dynesty"),
         2_000_000,
     ),

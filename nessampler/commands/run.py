@@ -19,7 +19,8 @@ def run(
     method: Annotated[
         str | None,
         typer.Option(
-            help="Of a difference: plain, map, fields, switching, feat, tfep; of a density: ais, smc, lsq, nets; auto."
+            help="Of a difference: plain, map, fields, switching, feat, tfep; "
+            "of a density: ais, smc, pt, lsq, nets; auto."
         ),
     ] = None,
     preset: Annotated[str | None, typer.Option(help="smoke, quick or full.")] = None,

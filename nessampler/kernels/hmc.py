@@ -15,7 +15,7 @@ from nessampler.kernels.mass import Mass, UnitMass
 from nessampler.kernels.protocol import Walkers
 from nessampler.paths import AnnealingPath, PathPoint
 
-__all__ = ["HMC"]
+__all__ = ["HMC", "trajectory"]
 
 
 @dataclass(frozen=True)
@@ -92,23 +92,46 @@ class HMC:
         h = self.step_size(time) if callable(self.step_size) else self.step_size
         if not h > 0:
             raise InputError(f"the leapfrog step must be positive: got {h} at t = {time}")
-        noise = torch.randn(x.shape, generator=generator, dtype=x.dtype, device=x.device)
-        p = mass.momentum(noise)
-        start = point.energy.to(torch.float64) + _kinetic(noise, noise)
-        y, p, t = x, p + 0.5 * h * point.score, _full(time, x)
-        for _ in range(self.leapfrog_steps - 1):
-            y = y + h * mass.velocity(p)
-            p = p + h * self.path.energy_and_score(t, y)[1]
+        return trajectory(self.path, _full(time, x), x, point, h, self.leapfrog_steps, mass, generator=generator)
+
+
+def trajectory(
+    path: AnnealingPath,
+    t: Float[Tensor, " n"],
+    x: Float[Tensor, " n *event"],
+    point: PathPoint,
+    step_size: float | Float[Tensor, " n"],
+    leapfrog_steps: int,
+    mass: Mass,
+    *,
+    generator: torch.Generator,
+) -> tuple[Float[Tensor, " n *event"], PathPoint, Float[Tensor, " n"]]:
+    r"""One trajectory of each walker and its Metropolis test, at times, and with step sizes, of their own.
+
+    Args:
+        point: the path at (t, x).
+
+    Returns:
+        Where walkers are, the path there, and the probabilities with which proposals were accepted.
+    """
+    noise = torch.randn(x.shape, generator=generator, dtype=x.dtype, device=x.device)
+    h = step_size if isinstance(step_size, float | int) else step_size.to(x).view(-1, *[1] * (x.ndim - 1))
+    p = mass.momentum(noise)
+    start = point.energy.to(torch.float64) + _kinetic(noise, noise)
+    y, p = x, p + 0.5 * h * point.score
+    for _ in range(leapfrog_steps - 1):
         y = y + h * mass.velocity(p)
-        proposed = self.path.evaluate(t, y)
-        p = p + 0.5 * h * proposed.score
-        gain = start - proposed.energy.to(torch.float64) - _kinetic(p, mass.velocity(p))
-        # A proposal without density, or one that diverged, is refused; NaN at the walker itself stays an error.
-        gain = torch.where(gain.isnan() & ~start.isnan(), -torch.inf, gain)
-        uniform = torch.rand(len(x), generator=generator, dtype=torch.float64, device=x.device)
-        accept = uniform.log() < gain
-        chosen = PathPoint(*(_where(accept, new, old) for new, old in zip(proposed, point, strict=True)))
-        return _where(accept, y, x), chosen, gain.clamp(max=0.0).exp().to(point.energy)
+        p = p + h * path.energy_and_score(t, y)[1]
+    y = y + h * mass.velocity(p)
+    proposed = path.evaluate(t, y)
+    p = p + 0.5 * h * proposed.score
+    gain = start - proposed.energy.to(torch.float64) - _kinetic(p, mass.velocity(p))
+    # A proposal without density, or one that diverged, is refused; NaN at the walker itself stays an error.
+    gain = torch.where(gain.isnan() & ~start.isnan(), -torch.inf, gain)
+    uniform = torch.rand(len(x), generator=generator, dtype=torch.float64, device=x.device)
+    accept = uniform.log() < gain
+    chosen = PathPoint(*(_where(accept, new, old) for new, old in zip(proposed, point, strict=True)))
+    return _where(accept, y, x), chosen, gain.clamp(max=0.0).exp().to(point.energy)
 
 
 def _walkers(x: Tensor, t: float, point: PathPoint, acceptance: Tensor | None = None) -> Walkers:

@@ -37,7 +37,7 @@ RUNG_COLOURS = {
     "feat": "#C98A00",
     "tfep": "#0072B2",
 }
-METHOD_COLOURS = {"ais": "#6B6B6B", "smc": "#009E73", "lsq": "#7B3294", "nets": "#C98A00"}
+METHOD_COLOURS = {"ais": "#6B6B6B", "smc": "#009E73", "pt": "#0072B2", "lsq": "#7B3294", "nets": "#C98A00"}
 STAGE_COLOURS = {
     "endstates": "#BFC7CF",
     "base": "#BFC7CF",

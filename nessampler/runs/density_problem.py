@@ -65,7 +65,9 @@ def check_density(config: DensityConfig, folder: Path) -> Target:
             f"a {base.kind.capitalize()} base is for vectors: got {config.target.name}; use the pilot base"
         )
     if config.run.method == "lsq" and len(target.event_shape) != 1 and not isinstance(target, Phi4):
-        raise InputError(f"method lsq is for vectors and lattices: got {config.target.name}; choose ais, smc or nets")
+        raise InputError(
+            f"method lsq is for vectors and lattices: got {config.target.name}; choose ais, smc, pt or nets"
+        )
     if config.path.kind == "mixture":
         _mixture_path(config, target)
     if isinstance(base, GaussianBase | MixtureBase):

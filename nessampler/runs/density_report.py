@@ -129,18 +129,24 @@ def _facts(table: Mapping[str, Any]) -> Iterator[str]:
     if attempt is not None:
         description = f" ({attempt['description']})" if attempt.get("description") else ""
         yield f"Reported attempt: {attempt.get('name')}{description}."
-        yield (
-            f"Effective sample size {words.effective(attempt.get('ess'))} of {words.exact(attempt.get('walkers'))} "
-            "fresh walkers, without resampling."
-            if attempt.get("name") != "smc"
-            else f"Effective sample size of the last weights {words.effective(attempt.get('ess'))}, after resampling: "
-            "it says nothing about modes that were lost on the way."
-        )
+        yield _effective(attempt)
     reference = words.reference_line(table, "")
     if reference:
         yield f"Reference: {reference}."
     if table.get("knowledge"):
         yield f"Base or path were told of {table['knowledge']}: do not compare with results that found it out."
+
+
+def _effective(attempt: Mapping[str, Any]) -> str:
+    ess, n = words.effective(attempt.get("ess")), words.exact(attempt.get("walkers"))
+    if attempt.get("name") == "smc":
+        return (
+            f"Effective sample size of the last weights {ess}, after resampling: it says nothing about modes that were "
+            "lost on the way."
+        )
+    if attempt.get("name") == "pt":
+        return f"Effective sample size {ess} of {n} draws of the target, which are correlated and have no weights."
+    return f"Effective sample size {ess} of {n} fresh walkers, without resampling."
 
 
 def _tables(table: Mapping[str, Any]) -> list[DataTable]:

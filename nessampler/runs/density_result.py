@@ -62,6 +62,7 @@ def _attempt(attempt: Attempt, chosen: str) -> dict[str, Any]:
         "evaluations": dict(attempt.evaluations),
         "seconds": sum(attempt.seconds.values()),
         "note": attempt.note,
+        "diagnostics": dict(attempt.diagnostics),
         "flags": _distinct([*estimate.flags, *_gaps(attempt)]),
     }
 

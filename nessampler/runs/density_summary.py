@@ -26,9 +26,10 @@ def page(result: Mapping[str, Any], run_dir: str | None, console: Console) -> It
     yield Text()
     if words.attempts(result):
         yield _attempts(result)
+        correlated = any(attempt.get("name") == "pt" for attempt in words.attempts(result))
         yield Text(
-            "ESS: effective part of fresh walkers, without resampling except for smc. evals: energies and gradients "
-            "of the target, pilot and training included.",
+            f"ESS: effective part of {'correlated draws' if correlated else 'fresh walkers'}, without resampling "
+            "except for smc. evals: energies and gradients of the target, pilot and training included.",
             style="dim",
         )
         yield Text()

@@ -43,7 +43,7 @@ def default_dictionary(path: AnnealingPath) -> Factory:
     if len(path.start.event_shape) != 1:
         raise InputError(
             f"a drift in closed form needs fields for walkers of shape {tuple(path.start.event_shape)}: pass a "
-            "dictionary, or use method='ais', 'smc' or 'nets'"
+            "dictionary, or use method='ais', 'smc', 'pt' or 'nets'"
         )
     if hasattr(path, "laplacian"):
         return curvature_fields(path)

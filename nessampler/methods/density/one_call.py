@@ -37,7 +37,7 @@ def sample(
     gradient: Callable[[np.ndarray], np.ndarray] | None = None,
     temperature: Any = None,
     base: Target | None = None,
-    method: Literal["ais", "smc", "lsq", "nets", "auto"] = "auto",
+    method: Literal["ais", "smc", "pt", "lsq", "nets", "auto"] = "auto",
     seed: int = 0,
     effort: DensityEffort | None = None,
     target_samples: Callable[[int, torch.Generator], Tensor] | None = None,
@@ -66,7 +66,7 @@ def sample(
             coordinate, which the counts of gradients do not tell.
         temperature: in kelvin, of an OpenMM `System`.
         base: where to start: a density with `sample(n, *, generator)` and `log_z` that covers the target.
-        method: ais, smc, lsq (a drift solved in closed form), nets (a learned one), or auto.
+        method: ais, smc, pt (parallel tempering), lsq (a drift solved in closed form), nets (a learned one), or auto.
         seed: the same seed gives the same result.
         effort: what to spend on it.
         target_samples: `(n, generator)` to independent samples of the target, for a bound from the other side; by

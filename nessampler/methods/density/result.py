@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -49,18 +49,19 @@ class Attempt:
     """One method tried: walkers, estimates, and what they cost.
 
     Attributes:
-        name: ais, smc, lsq or nets.
+        name: ais, smc, pt, lsq or nets.
         description: what it does, for a table.
         log_z: from forward walkers only.
         ensemble: of weighted walkers at the target.
         reverse: of walkers carried back from samples of the target, where there are any.
         bounds: of log Z: lower from forward works, upper from reverse ones; None without reverse walkers.
-        annealing: to draw more; None for SMC, whose particles depend on one another.
+        annealing: to draw more; None for SMC and tempering, whose particles depend on one another.
         quality: along the path.
         evaluations: `{"target": {stage: {"energy": n, "gradient": n}}, "field": {stage: n}}` with stages
             pilot, training, sampling.
         seconds: by stage.
         note: why it was chosen, or not.
+        diagnostics: what else a method measures of itself, by name.
     """
 
     name: str
@@ -74,6 +75,7 @@ class Attempt:
     evaluations: Mapping[str, Any]
     seconds: Mapping[str, float]
     note: str = ""
+    diagnostics: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, repr=False)
@@ -154,7 +156,7 @@ class Sampled:
         """n more walkers by the frozen transport: no pilot, no training.
 
         Raises:
-            InputError: the attempt reported is SMC, which has no frozen transport.
+            InputError: the attempt reported is SMC or tempering, which have no frozen transport.
         """
         annealing = self.attempt.annealing
         if annealing is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -16,7 +17,7 @@ from nessampler.closed_form.dictionary import Dictionary
 from nessampler.closed_form.ridge_dictionary import RidgeDictionary
 from nessampler.errors import InputError
 from nessampler.estimators import Flag
-from nessampler.estimators.log_z import log_z, log_z_bounds
+from nessampler.estimators.log_z import LogZ, log_z, log_z_bounds
 from nessampler.kernels import HMC, Compose, Flow
 from nessampler.methods.density.ais import Underdamped, ais
 from nessampler.methods.density.annealing import Annealing
@@ -29,16 +30,17 @@ from nessampler.methods.density.problem import DensityProblem
 from nessampler.methods.density.refined import refined
 from nessampler.methods.density.result import Attempt, PathQuality, Sampled
 from nessampler.methods.density.smc import smc
+from nessampler.methods.density.tempering import tempering
 from nessampler.methods.density.tuning import Hamiltonian
 from nessampler.methods.density.two_sided import cross_checked
 from nessampler.methods.density.verdict import cross_check, judge
 from nessampler.methods.ends import generator_for
-from nessampler.simulate import Ensemble
+from nessampler.simulate import FEWEST_ISLANDS, Ensemble
 from nessampler.targets import Tally
 
 __all__ = ["DensityEffort", "DensityMethod", "check_kernel", "sample_density"]
 
-DensityMethod = Literal["ais", "smc", "lsq", "nets", "auto"]
+DensityMethod = Literal["ais", "smc", "pt", "lsq", "nets", "auto"]
 PILOTS = 256  # walkers that compare methods, and are then forgotten
 
 
@@ -47,9 +49,9 @@ class DensityEffort:
     """What to spend.
 
     Attributes:
-        walkers: that give the estimate.
+        walkers: that give the estimate; of parallel tempering, draws of the target.
         pilot_walkers, pilot_steps: of the walkers on which a drift is solved.
-        steps: of the production run.
+        steps: of the production run; parallel tempering takes as many replicas as swaps need.
         leapfrog_steps: of the Hamiltonian moves at each of them.
         kernel: of plain annealing, "hmc" or "inertial": underdamped Langevin steps, one gradient each and as many
             times more of them.
@@ -128,9 +130,10 @@ def sample_density(
 ) -> Sampled:
     r"""Carry walkers from the base to the target, and weigh them exactly.
 
-    `ais` anneals by Hamiltonian moves, `smc` resamples too, `lsq` adds a drift solved in closed form, `nets` refines
-    that drift by a network. `auto` solves the drift, compares it with plain annealing at equal gradient evaluations on
-    pilot walkers, and runs what has the smaller variance × cost; the other is reported from fewer walkers.
+    `ais` anneals by Hamiltonian moves, `smc` resamples too, `pt` lets chains along the path swap places, `lsq` adds a
+    drift solved in closed form, `nets` refines that drift by a network. `auto` solves the drift, compares it with plain
+    annealing at equal gradient evaluations on pilot walkers, and runs what has the smaller variance × cost; the other
+    is reported from fewer walkers.
 
     Args:
         problem: path, dictionary, mass.
@@ -333,7 +336,39 @@ def _attempt_smc(context: _Context, metrics: list[Mapping[str, Any]]) -> Attempt
     )
 
 
-_ATTEMPTS = {"ais": _attempt_ais, "smc": _attempt_smc, "lsq": _attempt_lsq, "nets": _attempt_nets}
+def _attempt_pt(context: _Context, metrics: list[Mapping[str, Any]]) -> Attempt:
+    started, effort = time.perf_counter(), context.effort
+    found = tempering(
+        context.problem.path,
+        draws=effort.walkers // FEWEST_ISLANDS,
+        mover=context.mover,
+        dtype=context.problem.dtype,
+        generator=context.generator("pt"),
+        progress=_told(context.progress, "pt: sweeps"),
+    )
+    known = math.isfinite(found.log_z) and math.isfinite(found.std_error)
+    value, error, interval = (found.log_z, found.std_error, found.ci95) if known else (None, None, None)
+    trips = sum(found.round_trips)
+    return Attempt(
+        name="pt",
+        description=f"parallel tempering, {len(found.copies)} copies of {len(found.times)} replicas, HMC of "
+        f"{effort.leapfrog_steps} leapfrogs; {trips} round trips",
+        log_z=LogZ(value, error, interval, len(found.x), found.ess, found.ess_error, None, 0.0, found.flags),
+        ensemble=found.ensemble,
+        reverse=None,
+        bounds=None,
+        annealing=None,
+        quality=PathQuality(found.times[1:], (), found.acceptance, found.step_size),
+        evaluations={
+            "target": {s: {"energy": t.energy, "gradient": t.gradient} for s, t in found.evaluations.items()},
+            "field": {},
+        },
+        seconds={"sampling": time.perf_counter() - started},
+        diagnostics={"swap_acceptance": min(found.swaps), "round_trips": float(trips), "rhat": found.rhat},
+    )
+
+
+_ATTEMPTS = {"ais": _attempt_ais, "smc": _attempt_smc, "pt": _attempt_pt, "lsq": _attempt_lsq, "nets": _attempt_nets}
 
 
 def _evaluations(tally: Tally) -> int:

@@ -84,6 +84,8 @@ def _gap(one: Attempt, other: Attempt) -> float | None:
 
 def _comparison(reported: Attempt, attempts: Sequence[Attempt]) -> str:
     own = f"{100 * reported.log_z.ess:.1f} % of {reported.log_z.n} walkers are effective"
+    if reported.name == "pt":
+        return f"{100 * reported.log_z.ess:.1f} % of {reported.log_z.n} draws count as independent."
     plain = next((a for a in attempts if a.name == "ais" and a is not reported), None)
     if plain is None:
         return f"{own}."

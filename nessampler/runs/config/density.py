@@ -158,7 +158,7 @@ class Numerics(Table):
 class DensityRun(Run):
     """The methods that a density can be asked for."""
 
-    method: Literal["ais", "smc", "lsq", "nets", "auto"] = "auto"
+    method: Literal["ais", "smc", "pt", "lsq", "nets", "auto"] = "auto"
 
 
 class DensityConfig(Problem):
