@@ -4,13 +4,16 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 DOCS_STAMP := $(VENV)/.installed-docs
+# Of its own, because JAX, which some of the peers bring, changes how pymbar computes.
+PEERS := .venv-peers
+PEERS_STAMP := $(PEERS)/.installed
 DEMO_OUT ?= runs/demo
 WORKERS ?= 2
 
 # Idle OpenMP threads sleep instead of spinning: on a machine with other work, spinning costs tenfold.
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: demo test lint types unit test-slow docs clean
+.PHONY: demo test lint types unit test-slow test-peers docs clean
 
 demo: $(STAMP)
 	$(BIN)/nessampler run amber-to-amoeba --preset quick --seed 0 --out $(DEMO_OUT) --resume
@@ -31,11 +34,14 @@ unit: $(STAMP)
 test-slow: $(STAMP)
 	$(BIN)/python -m pytest -m slow
 
+test-peers: $(PEERS_STAMP)
+	$(PEERS)/bin/python -m pytest -m peers tests/test_peers.py
+
 docs: $(DOCS_STAMP)
 	$(BIN)/python -m sphinx -W --keep-going -b html docs docs/_build/html
 
 clean:
-	rm -rf $(VENV) build dist docs/_build
+	rm -rf $(VENV) $(PEERS) build dist docs/_build
 
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit("nessampler needs Python 3.11 or newer: got " + sys.version.split()[0] + "; set PYTHON=/path/to/python3.11" if sys.version_info < (3, 11) else 0)'
@@ -46,4 +52,10 @@ $(STAMP): pyproject.toml constraints.txt
 
 $(DOCS_STAMP): $(STAMP)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[molecular,dev,docs]'
+	touch $@
+
+$(PEERS_STAMP): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(PEERS)
+	$(PEERS)/bin/python -m pip install --quiet --constraint constraints.txt torch
+	$(PEERS)/bin/python -m pip install --quiet --constraint constraints.txt --editable '.[peers,dev]'
 	touch $@

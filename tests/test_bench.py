@@ -88,6 +88,25 @@ def test_the_tidy_table_has_a_line_for_each_cell_and_a_column_for_each_metric():
     )
 
 
+def test_chains_without_log_z_have_metrics_and_never_win():
+    note, metrics = "no log Z; 64 chains of 300 trajectories", {"ess": 0.2, "w2": 0.7, "rhat": 1.004}
+    rows = [row("ais", 0, 1.0, 0.1), row("ais", 1, 1.0, 0.1)]
+    rows += [row("hmc", s, None, note=note, metrics=metrics) for s in range(2)]
+    ais, hmc = summaries(rows)
+    assert (hmc.draws_only, hmc.answers, hmc.validated, dict(hmc.metrics)) == (True, 0, None, metrics)
+    assert not ais.draws_only
+    assert winners([ais, hmc]) == {"two-wells": ais}
+    head, _, *lines = to_markdown(rows).splitlines()
+    assert head.endswith("| ESS | W2 | R-hat | chosen |")
+    assert "| two-wells | hmc | no log Z |  |  |  |" in lines[1]
+    assert "| 0.2 | 0.7 | 1 |" in lines[1]
+    # What gave up, or is rejected by its own run, has no metrics to show.
+    lost = row("hmc", 0, None, note="given up after 30 minutes", metrics=metrics)
+    rejected = row("ais", 0, 1.0, metrics=metrics, verdict="not trusted")
+    assert [s.metrics for s in summaries([lost, rejected])] == [{}, {}]
+    assert "W2" not in to_markdown([row("ais", 0, 1.0, 0.1)])
+
+
 def test_distances_of_samples():
     generator = torch.Generator().manual_seed(0)
     x, y = (torch.randn(400, 2, generator=generator) for _ in range(2))
@@ -153,6 +172,20 @@ def test_a_grid_from_the_command_line(tmp_path):
         assert abs(float(r["z"])) < 4
     assert (tmp_path / "errors.png").stat().st_size > 10_000
     assert "| gmm-40 |" in (tmp_path / "summary.md").read_text(encoding="utf-8")
+
+
+def test_chains_and_tempering_for_one_budget(tmp_path):
+    options = ["--seeds", 1, "--budget", 400_000, "--preset", "smoke", "--out", tmp_path]
+    ended = nessampler("bench", "density", "--systems", "gmm-40", "--methods", "hmc", "--methods", "pt", *options)
+    assert ended.code == 0, ended.err
+    hmc, pt = csv.DictReader((tmp_path / "cells.csv").open(encoding="utf-8"))
+    for r in (hmc, pt):
+        assert 0.6 * 400_000 < float(r["evaluations"]) < 1.4 * 400_000, r["method"]
+        assert float(r["modes_tv"]) < 1
+    assert (hmc["value"], hmc["note"].split(";")[0]) == ("", "no log Z")
+    assert float(hmc["rhat"]) > 1.5  # no chain leaves its mode
+    assert abs(float(pt["z"])) < 4
+    assert float(pt["swap_acceptance"]) > 0.3
 
 
 def test_a_rung_and_staged_mbar_for_one_budget(tmp_path):

@@ -6,6 +6,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+from nessampler.bench.chains_cell import chains_row
 from nessampler.bench.metrics import density_metrics
 from nessampler.bench.peers import PEERS
 from nessampler.bench.row import Row
@@ -27,6 +28,8 @@ def density_row(config: DensityConfig, folder: Path, method: str, budget: int | 
     A first run with few walkers and another seed finds what pilots and walkers cost, and is not counted; walkers, or
     particles, are then as many as the budget holds. Without a budget the sizes are those of the preset.
     """
+    if method == "hmc":
+        return chains_row(config, folder, budget)
     if method in PEERS:
         return PEERS[method](config, folder, budget)
     effort = DensityEffort(**config.sampling.model_dump())

@@ -12,11 +12,12 @@ from torch import Tensor
 
 from nessampler.estimators import Bounds
 from nessampler.methods.density.result import Attempt
+from nessampler.simulate import Ensemble
 from nessampler.targets.mixture import GaussianMixture
 from nessampler.targets.phi4 import Phi4
 from nessampler.weights import LogWeights, systematic
 
-__all__ = ["density_metrics", "energy_distance", "missing_modes", "mode_distance", "wasserstein"]
+__all__ = ["density_metrics", "draw_metrics", "energy_distance", "missing_modes", "mode_distance", "wasserstein"]
 
 MATCHED = 1000  # draws: an assignment takes their cube
 LARGEST_DIMENSION = 256  # beyond which distances of independent samples say nothing about their laws
@@ -57,18 +58,23 @@ def missing_modes(share: Float[Tensor, " k"]) -> int:
 
 
 def density_metrics(attempt: Attempt, target: object, bounds: Bounds | None, seed: int) -> dict[str, float | None]:
-    """Everything that the target and its samples allow to measure; names end in their unit where they have one."""
-    ensemble = attempt.ensemble
-    weight = LogWeights(ensemble.log_weight).normalized
-    found: dict[str, float | None] = {
+    """Everything that a method, the target and its samples allow to measure."""
+    return {
         "ess": attempt.log_z.ess,
         "ess_reverse": None if attempt.reverse is None else attempt.reverse.ess,
         "elbo": None if bounds is None else bounds.lower,
         "eubo": None if bounds is None else bounds.upper,
         **attempt.diagnostics,
+        **draw_metrics(attempt.ensemble, target, seed),
     }
+
+
+def draw_metrics(ensemble: Ensemble, target: object, seed: int) -> dict[str, float | None]:
+    """What draws, weighted or not, tell of themselves; names end in their unit where they have one."""
+    found: dict[str, float | None] = {}
     if not bool(torch.isfinite(ensemble.log_weight).any()):
         return found
+    weight = LogWeights(ensemble.log_weight).normalized
     if isinstance(target, Phi4):
         (m, m_error), (g, g_error) = (ensemble.expect(f) for f in (_absolute, Phi4.two_point))
         found |= {"magnetisation": float(m), "magnetisation_error": float(m_error)}
@@ -83,7 +89,7 @@ def density_metrics(attempt: Attempt, target: object, bounds: Bounds | None, see
         target.energy(true),  # pyright: ignore[reportAttributeAccessIssue]
     )
     if true[0].numel() <= LARGEST_DIMENSION:
-        chosen = systematic(LogWeights(ensemble.log_weight).normalized, generator=generator)
+        chosen = systematic(weight, generator=generator)
         draws = ensemble.x[chosen[torch.randperm(len(chosen), generator=generator)[:MATCHED]]]
         if len(draws) == MATCHED:
             found |= {"w2": wasserstein(draws, true), "w2_of_true_samples": wasserstein(other, true)}

@@ -8,7 +8,9 @@ from typing import Any
 
 from nessampler.runs.config import Config
 
-__all__ = ["Row"]
+__all__ = ["NO_LOG_Z", "Row"]
+
+NO_LOG_Z = "no log Z"  # starts the note of what gives none by its nature
 
 ROUNDING = 1e-9  # kT: an error below this is that of arithmetic
 
@@ -58,6 +60,11 @@ class Row:
     flags: tuple[str, ...] = ()
     verdict: str = ""
     note: str = ""
+
+    @property
+    def draws_only(self) -> bool:
+        """Whether a method gives draws and no value by its nature, and did."""
+        return self.value is None and self.note.startswith(NO_LOG_Z)
 
     @property
     def error(self) -> float | None:

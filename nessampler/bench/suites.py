@@ -45,8 +45,8 @@ SUITES = {
             "phi4-20",
             "phi4-32",
         ),
-        ("ais", "smc", "pt", "lsq", "nets", "auto"),
-        ("blackjax", "pocomc", "dynesty"),
+        ("ais", "smc", "pt", "hmc", "lsq", "nets", "auto"),
+        ("blackjax", "nuts", "pocomc", "dynesty"),
         2_000_000,
     ),
     "difference": Suite(

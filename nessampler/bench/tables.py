@@ -15,6 +15,15 @@ __all__ = ["Summary", "summaries", "to_csv", "to_markdown", "winners"]
 COVERED = 1.96
 GATE = "not trusted"  # a verdict that counts as no answer, as `nessampler run` says
 
+DRAWS = {  # columns of the summary, where any method of the table has such a metric
+    "energy_w1_kT": "energy W1 (kT)",
+    "w2": "W2",
+    "w2_of_true_samples": "W2 of true samples",
+    "modes_tv": "TV of modes",
+    "modes_missing": "modes missing",
+    "rhat": "R-hat",
+}
+
 
 @dataclass(frozen=True)
 class Summary:
@@ -22,6 +31,7 @@ class Summary:
 
     Attributes:
         answers: how many seeds gave a number that the run itself does not reject.
+        draws_only: whether the method gives none by its nature, only draws.
         claimed: root mean square of the standard errors.
         rms: root mean square distance to the reference.
         validated: the larger of `claimed` and, where there is a reference, the distance to it beyond the reference's
@@ -34,6 +44,7 @@ class Summary:
     method: str
     seeds: int
     answers: int
+    draws_only: bool
     claimed: float | None
     rms: float | None
     validated: float | None
@@ -67,6 +78,7 @@ def _summary(system: str, method: str, group: Sequence[Row]) -> Summary:
         method,
         len(group),
         len(sound),
+        all(r.draws_only for r in group),
         claimed,
         rms,
         validated,
@@ -75,7 +87,7 @@ def _summary(system: str, method: str, group: Sequence[Row]) -> Summary:
         _mean([float(r.fields) for r in group]),
         _mean([r.cpu_seconds for r in group]),
         tuple(dict.fromkeys(r.chosen for r in group)),
-        _metrics(sound),
+        _metrics([r for r in group if r in sound or r.draws_only]),
     )
 
 
@@ -109,17 +121,19 @@ def to_markdown(rows: Sequence[Row]) -> str:
     found = summaries(rows)
     best = winners(found)
     heads = ("system", "method", "answers", "claimed error", "distance to the reference", "within 95 %", "evaluations")
-    heads += ("fields", "CPU s", "ESS", "chosen")
+    shown = [name for name in DRAWS if any(name in s.metrics for s in found)]
+    heads += ("fields", "CPU s", "ESS", *(DRAWS[name] for name in shown), "chosen")
     lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
     for s in found:
         name = f"**{s.method}**" if best.get(s.system) is s else s.method
         covered = "" if s.covered is None else f"{s.covered} of {s.answers}"
         ess = s.metrics.get("ess", s.metrics.get("ess_forward"))
         chosen = ", ".join(s.chosen) if s.method == "auto" else ""
-        lines.append(
-            f"| {s.system} | {name} | {s.answers} of {s.seeds} | {_number(s.claimed)} | {_number(s.rms)} | {covered} | "
-            f"{_count(s.evaluations)} | {_count(s.fields)} | {s.cpu_seconds:.0f} | {_number(ess)} | {chosen} |"
-        )
+        answers = "no log Z" if s.draws_only else f"{s.answers} of {s.seeds}"
+        cells = [s.system, name, answers, _number(s.claimed), _number(s.rms), covered, _count(s.evaluations)]
+        cells += [_count(s.fields), f"{s.cpu_seconds:.0f}", _number(ess)]
+        cells += [*(_number(s.metrics.get(name)) for name in shown), chosen]
+        lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n\n" + "\n".join(f"- {line}" for line in _sentences(found, best)) + "\n"
 
 

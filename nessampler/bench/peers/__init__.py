@@ -6,6 +6,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+from nessampler.bench.peers.blackjax_nuts import blackjax_nuts
 from nessampler.bench.peers.blackjax_smc import blackjax_smc
 from nessampler.bench.peers.dynesty_nested import dynesty_nested
 from nessampler.bench.peers.pocomc_preconditioned import pocomc_preconditioned
@@ -29,6 +30,7 @@ def _row(name: str, peer: Peer, config: DensityConfig, folder: Path, budget: int
 
 PEERS: dict[str, Callable[[DensityConfig, Path, int | None], Row]] = {
     "blackjax": partial(_row, "blackjax", blackjax_smc),
+    "nuts": partial(_row, "nuts", blackjax_nuts),
     "dynesty": partial(_row, "dynesty", dynesty_nested),
     "pocomc": partial(_row, "pocomc", pocomc_preconditioned),
 }

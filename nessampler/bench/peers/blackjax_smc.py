@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from nessampler.bench.peers.in_jax import configure, in_jax
 from nessampler.bench.peers.whitened import Evidence, Whitened
 from nessampler.targets import Counted
 
@@ -29,9 +30,8 @@ def blackjax_smc(problem: Whitened, counted: Counted, left: int | None, seed: in
 
     References: Cabezas et al., BlackJAX, 2024, arXiv:2402.10797.
     """
-    import jax  # an optional peer
 
-    jax.config.update("jax_enable_x64", True)
+    configure()
     if left is None:
         particles = 1000
     else:
@@ -42,14 +42,16 @@ def blackjax_smc(problem: Whitened, counted: Counted, left: int | None, seed: in
         tally = counted.tally()
         tally.energy, tally.gradient = before.energy, before.gradient
         particles = max(FEWEST, int(left / ISLANDS / each))
-    found = np.array([_island(problem, particles, ISLANDS * seed + k) for k in range(ISLANDS)])
+    islands = [_island(problem, particles, ISLANDS * seed + k) for k in range(ISLANDS)]
+    found, draws = np.array([log_z for log_z, _ in islands]), np.concatenate([z for _, z in islands])
     share = np.exp(found - found.max())
     error = float(share.std(ddof=1) / share.mean() / math.sqrt(ISLANDS))
-    return Evidence(float(np.log(share.mean()) + found.max()), error, f"{ISLANDS} islands of {particles} particles")
+    log_z = float(np.log(share.mean()) + found.max())
+    return Evidence(log_z, error, f"{ISLANDS} islands of {particles} particles", draws[None])
 
 
-def _island(problem: Whitened, particles: int, seed: int) -> float:
-    """log Z of one run."""
+def _island(problem: Whitened, particles: int, seed: int) -> tuple[float, np.ndarray]:
+    """log Z of one run, and its particles, selected by their last weights."""
     import blackjax
     import jax
     import jax.numpy as jnp
@@ -58,7 +60,7 @@ def _island(problem: Whitened, particles: int, seed: int) -> float:
 
     kernel = adaptive_tempered.build_kernel(
         lambda z: -0.5 * jnp.sum(z**2),
-        _in_jax(problem),
+        in_jax(problem),
         blackjax.hmc.build_kernel(),
         blackjax.hmc.init,
         blackjax.smc.resampling.systematic,
@@ -81,36 +83,6 @@ def _island(problem: Whitened, particles: int, seed: int) -> float:
         state, increment, step = move(now, state, step)
         log_z += float(increment)
         if float(state.tempering_param) >= 1:
-            return log_z
+            chosen = blackjax.smc.resampling.systematic(jax.random.fold_in(key, 0), state.weights, particles)
+            return log_z, np.asarray(state.particles[chosen])
     raise RuntimeError(f"blackjax did not reach the target in {LONGEST} temperatures")
-
-
-def _in_jax(problem: Whitened) -> Any:
-    """The likelihood as a JAX function with a gradient, evaluated in torch, many points at a time."""
-    import jax
-    import jax.numpy as jnp
-
-    def value(z: Any) -> Any:
-        z = np.asarray(z)
-        return problem.log_likelihood(z.reshape(-1, z.shape[-1])).reshape(z.shape[:-1])
-
-    def both(z: Any) -> Any:
-        z = np.asarray(z)
-        found, gradient = problem.log_likelihood_and_gradient(z.reshape(-1, z.shape[-1]))
-        return found.reshape(z.shape[:-1]), gradient.reshape(z.shape)
-
-    def shaped(z: Any) -> Any:
-        return jax.ShapeDtypeStruct(z.shape[:-1], jnp.float64)
-
-    @jax.custom_vjp
-    def likelihood(z: Any) -> Any:
-        return jax.pure_callback(value, shaped(z), z, vmap_method="broadcast_all")
-
-    def forward(z: Any) -> Any:
-        found, gradient = jax.pure_callback(
-            both, (shaped(z), jax.ShapeDtypeStruct(z.shape, jnp.float64)), z, vmap_method="broadcast_all"
-        )
-        return found, gradient
-
-    likelihood.defvjp(forward, lambda gradient, g: (g * gradient,))  # pyright: ignore[reportFunctionMemberAccess]
-    return likelihood

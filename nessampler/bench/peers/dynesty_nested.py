@@ -33,4 +33,5 @@ def dynesty_nested(problem: Whitened, counted: Counted, left: int | None, seed: 
     results = sampler.results
     over = left is not None and counted.tally().energy >= left
     note = "stopped by the budget, its remainder estimated from live points" if over else ""
-    return Evidence(float(results.logz[-1]), float(results.logzerr[-1]), note)
+    draws = results.samples_equal(np.random.default_rng(seed + 1))
+    return Evidence(float(results.logz[-1]), float(results.logzerr[-1]), note, draws[None])

@@ -27,6 +27,6 @@ def pocomc_preconditioned(problem: Whitened, counted: Counted, left: int | None,
     sampler.run(n_total=4096, n_evidence=0 if left is None else int(SPARE * left), progress=False)
     log_z, error = sampler.evidence()
     over = left is not None and counted.tally().energy > left
-    return Evidence(
-        float(log_z), None if error is None else float(np.asarray(error)), "beyond the budget" if over else ""
-    )
+    draws, *_ = sampler.posterior(resample=True)
+    std_error = None if error is None else float(np.asarray(error))
+    return Evidence(float(log_z), std_error, "beyond the budget" if over else "", np.asarray(draws)[None])

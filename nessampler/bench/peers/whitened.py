@@ -11,11 +11,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from nessampler.bench.metrics import draw_metrics
 from nessampler.bench.row import Row
 from nessampler.errors import InputError
+from nessampler.estimators import r_hat
+from nessampler.methods.density.chains import effective_part, slow_observables
 from nessampler.runs.config import DensityConfig
 from nessampler.runs.density_problem import prepare_density
-from nessampler.targets import Counted, Gaussian, energy_and_score
+from nessampler.simulate import Ensemble
+from nessampler.targets import Counted, Gaussian, Target, energy_and_score
 from nessampler.targets.normal import Normal
 
 __all__ = ["Evidence", "Whitened", "measured"]
@@ -25,11 +29,12 @@ LOWEST = -1e300  # of a log likelihood: these packages take no −inf for grante
 
 @dataclass(frozen=True)
 class Evidence:
-    """What a package says of log Z."""
+    """What a package says of log Z, if it does, and draws where it has any: `(chains, draws, d)`, of equal weight."""
 
-    log_z: float
+    log_z: float | None
     std_error: float | None
     note: str = ""
+    draws: np.ndarray | None = None
 
 
 class Whitened:
@@ -55,6 +60,10 @@ class Whitened:
             )
         self.dimension, self._target = self._mean.numel(), target
         self._normaliser = float(torch.linalg.slogdet(self._factor)[1]) + 0.5 * self.dimension * np.log(2 * np.pi)
+
+    def at(self, z: np.ndarray) -> Tensor:
+        """Where points `(n, d)` lie: x `(n, *event)`."""
+        return self._points(z)[1]
 
     def log_likelihood(self, z: np.ndarray) -> np.ndarray:
         """log L of points `(n, d)`, float64."""
@@ -94,8 +103,10 @@ def measured(
     counted = Counted(prepared.problem.path.end)
     base = prepared.evaluations.energy + prepared.evaluations.gradient
     left = None if budget is None else budget - base
-    found = run(Whitened(prepared.problem.path.start, counted), counted, left, config.run.seed)
+    problem = Whitened(prepared.problem.path.start, counted)
+    found = run(problem, counted, left, config.run.seed)
     spent = counted.tally()
+    metrics = {} if found.draws is None else _metrics(problem, prepared.problem.target, found.draws, config.run.seed)
     return Row.of_cell(
         config,
         name,
@@ -107,5 +118,20 @@ def measured(
         fields=0,
         seconds=time.perf_counter() - started,
         cpu_seconds=time.process_time() - busy,
+        metrics=metrics,
         note=found.note,
     )
+
+
+def _metrics(problem: Whitened, target: Target, draws: np.ndarray, seed: int) -> dict[str, float | None]:
+    """Of draws; what compares chains, where there are several."""
+    chains, n = draws.shape[:2]
+    x = problem.at(draws.reshape(chains * n, -1))
+    weight = torch.zeros(len(x), dtype=torch.float64)
+    several = chains > 1
+    found = draw_metrics(Ensemble(x, weight, (1.0,), None, several, (n,) * chains if several else ()), target, seed)
+    if not several:
+        return found
+    slow = slow_observables(target.energy(x), x).view(3, chains, n).numpy()
+    ess = effective_part(slow)
+    return found | {"ess": ess, "effective_draws": ess * chains * n, "rhat": max(r_hat(series) for series in slow)}

@@ -6,17 +6,18 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from nessampler.errors import InputError
-from nessampler.estimators import Flag, r_hat
+from nessampler.estimators import Flag, r_hat, statistical_inefficiency
 from nessampler.kernels import HMC, SpectralMass, Walkers
 from nessampler.methods.density.tuning import Hamiltonian, spectral
 from nessampler.paths import AnnealingPath
 
-__all__ = ["Chains", "long_chains"]
+__all__ = ["Chains", "effective_part", "long_chains", "slow_observables"]
 
 TUNING_STEPS = 40
 MASS_ROUNDS = 3
@@ -54,6 +55,17 @@ class Chains:
             "the target yet, and the bound they give is doubtful; set reverse_steps higher"
         )
         return (Flag("chains_disagree", message),)
+
+
+def slow_observables(energy: Float[Tensor, " n"], x: Float[Tensor, " n *event"]) -> Float[Tensor, "3 n"]:
+    """Energy, mean coordinate and its square, float64: what chains of a density are judged by."""
+    mean = x.flatten(1).mean(1, dtype=torch.float64)
+    return torch.stack([energy.to(torch.float64), mean, mean.square()])
+
+
+def effective_part(slow: Float[np.ndarray, "observables chains draws"]) -> float:
+    """Fraction of draws that count as independent, by the observable that is slowest to forget."""
+    return 1 / max(statistical_inefficiency(series) for series in slow)
 
 
 @torch.no_grad()

@@ -18,6 +18,7 @@ from nessampler.estimators import Flag, FreeEnergy, r_hat, statistical_inefficie
 from nessampler.estimators.multistate import mbar
 from nessampler.kernels.hmc import trajectory
 from nessampler.methods.density.ais import pilot_walkers
+from nessampler.methods.density.chains import effective_part, slow_observables
 from nessampler.methods.density.counted import CountedPath
 from nessampler.methods.density.tuning import Hamiltonian, StepSizes, pilot
 from nessampler.paths import AnnealingPath, PathPoint
@@ -313,12 +314,12 @@ class _Record:
                 "replicas must be inside the support of their own densities: one started outside, and no move led in; "
                 "choose a base that covers the target more closely"
             )
-        x, mean = ladder.x[-c:], ladder.x[-c:].flatten(1).mean(1, dtype=torch.float64)
+        x = ladder.x[-c:]
         stride = math.ceil(self._draws * c * len(ladder.times) ** 2 / MOST_ENERGIES)
         if len(self._x) % stride == 0:
             self._energies.append(ladder.energies())
         self._x.append(x)
-        self._slow.append(torch.stack([ladder.point.energy[-c:].to(torch.float64), mean, mean.square()]))
+        self._slow.append(slow_observables(ladder.point.energy[-c:], x))
         self._slopes.append(ladder.point.time_derivative[c:].to(torch.float64).view(-1, c))
         self._rates.append(acceptance)
 
@@ -357,7 +358,7 @@ def _result(ladder: _Ladder, record: _Record, traffic: _Traffic, evaluations: Ma
     log_weight = torch.full((len(x),), -(together.delta_f or 0.0), dtype=torch.float64, device=x.device)
     size = len(x) // ladder.copies
     ensemble = Ensemble(x, log_weight, ladder.times, None, True, (size,) * ladder.copies)
-    fewer = [_effective(np.delete(slow, k, axis=1)) for k in range(ladder.copies)]
+    fewer = [effective_part(np.delete(slow, k, axis=1)) for k in range(ladder.copies)]
     return Tempered(
         ensemble,
         base,
@@ -369,7 +370,7 @@ def _result(ladder: _Ladder, record: _Record, traffic: _Traffic, evaluations: Ma
         traffic.swaps,
         tuple(traffic.round_trips.tolist()),
         tuple(statistical_inefficiency(series) for series in record.slopes),
-        _effective(slow),
+        effective_part(slow),
         math.sqrt((ladder.copies - 1) * float(np.var(fewer))),
         max(r_hat(series) for series in slow),
         evaluations,
@@ -378,10 +379,6 @@ def _result(ladder: _Ladder, record: _Record, traffic: _Traffic, evaluations: Ma
 
 def _multistate(u: Float[np.ndarray, "states replicas copies draws"]) -> FreeEnergy:
     return mbar(u.reshape(len(u), -1), [u.shape[2] * u.shape[3]] * len(u))
-
-
-def _effective(slow: Float[np.ndarray, "observables copies draws"]) -> float:
-    return 1 / max(statistical_inefficiency(series) for series in slow)
 
 
 def _map(function: Callable[..., Tensor], first: Any, *others: Any) -> Any:

@@ -1,0 +1,129 @@
+"""Samplers of other packages on a density that is known: same target and base, log Z, draws, counted evaluations.
+
+They have a virtual environment of their own: `make test-peers`.
+"""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from nessampler.bench.density_cell import density_row
+from nessampler.bench.peers import PEERS
+from nessampler.bench.peers.whitened import Whitened
+from nessampler.bench.row import Row
+from nessampler.errors import InputError
+from nessampler.runs.config import DensityConfig, resolve
+from nessampler.runs.density_problem import prepare_density
+from nessampler.targets import Counted, Gaussian
+from nessampler.targets.mixture import GaussianMixture
+from nessampler.targets.normal import Normal
+
+BUDGET = 60_000
+MIXTURE = """
+name = "three-modes"
+title = "Three Gaussians in the plane"
+kind = "density"
+target = { name = "mixture", means = [[-2.0, 0.0], [2.0, 0.0], [0.0, 3.0]], scales = [0.7, 1.0, 0.6], weights = [0.5, 0.3, 0.2] }
+base = { kind = "gaussian", scale = 3.0 }
+reference = { value = 0.0, std_error = 0.0, source = "normalised by construction" }
+"""  # noqa: E501
+GIVES_LOG_Z = ("blackjax", "pocomc", "dynesty")
+
+
+def mixture(seed: int = 0) -> DensityConfig:
+    found = resolve(tomllib.loads(MIXTURE), run={"seed": seed})
+    assert isinstance(found, DensityConfig)
+    return found
+
+
+@pytest.fixture(scope="module")
+def rows() -> dict[str, Row]:
+    return {name: density_row(mixture(), Path(), name, BUDGET) for name in PEERS}
+
+
+# ---- without the packages ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("base", [Gaussian(torch.tensor([1.0, -2.0]), torch.tensor([2.0, 0.5])), None])
+def test_the_evidence_of_the_whitened_problem_is_z(base):
+    """Over a grid of z, whatever the normal: the prior times the likelihood integrates to that of the target."""
+    base = base or Normal(torch.tensor([0.5, 0.5]), torch.tensor([[2.0, 0.7], [0.7, 1.5]]))
+    target = GaussianMixture(torch.tensor([[0.0, 0.0], [1.0, -1.0]]).double(), torch.tensor([0.5, 0.8]).double())
+    problem = Whitened(base, Counted(target))
+    line = np.linspace(-9, 9, 401)
+    z = np.stack(np.meshgrid(line, line), -1).reshape(-1, 2)
+    prior = np.exp(-0.5 * (z**2).sum(1)) / (2 * np.pi)
+    total = float((np.exp(problem.log_likelihood(z)) * prior).sum() * (line[1] - line[0]) ** 2)
+    assert total == pytest.approx(1.0, abs=1e-4)
+
+
+def test_gradients_of_the_whitened_likelihood_are_its_differences_and_all_is_counted():
+    counted = Counted(prepare_density(mixture(), Path()).problem.path.end)
+    problem = Whitened(Gaussian(torch.zeros(2).double(), torch.full((2,), 3.0).double()), counted)
+    z = np.random.default_rng(0).normal(size=(5, 2))
+    value, gradient = problem.log_likelihood_and_gradient(z)
+    h = 1e-5
+    for k, e in enumerate(np.eye(2)):
+        slope = (problem.log_likelihood(z + h * e) - problem.log_likelihood(z - h * e)) / (2 * h)
+        np.testing.assert_allclose(gradient[:, k], slope, atol=1e-6)
+    np.testing.assert_allclose(value, problem.log_likelihood(z))
+    assert (counted.tally().gradient, counted.tally().energy) == (5, 25)
+    np.testing.assert_allclose(problem.at(z).numpy(), 3 * z)
+
+
+def test_a_base_that_is_no_normal_is_refused():
+    with pytest.raises(InputError, match="the base is a GaussianMixture here"):
+        Whitened(GaussianMixture(torch.zeros(1, 2), torch.ones(1)), Counted(Gaussian(torch.zeros(2), torch.ones(2))))
+
+
+# ---- with them -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.peers
+@pytest.mark.parametrize("name", GIVES_LOG_Z)
+def test_log_z_of_a_peer_is_the_exact_one_within_its_error(rows, name):
+    row = rows[name]
+    assert row.value is not None
+    assert row.std_error is not None
+    assert 0 < row.std_error < 0.15
+    assert abs(row.value) < 4 * row.std_error, row
+    base = 2 * np.log(3 * np.sqrt(2 * np.pi))  # log Z of the base, unnormalised: what a forgotten normaliser gives
+    assert abs(row.value - base) > 8 * row.std_error
+
+
+@pytest.mark.peers
+@pytest.mark.parametrize("name", PEERS)
+def test_draws_of_a_peer_have_the_shares_of_the_modes_and_the_right_energies(rows, name):
+    metrics = rows[name].metrics
+    assert metrics["modes_missing"] == 0
+    assert metrics["modes_tv"] < 0.12
+    assert metrics["energy_w1_kT"] < 0.2
+    assert metrics["w2"] < 1.0
+
+
+@pytest.mark.peers
+@pytest.mark.parametrize("name", PEERS)
+def test_a_peer_spends_about_its_budget_and_every_evaluation_counts(rows, name):
+    at_most = {"pocomc": 2.0}.get(name, 1.25)  # it looks at no budget: its evidence takes what is left
+    assert 0.1 * BUDGET < rows[name].evaluations < at_most * BUDGET
+
+
+@pytest.mark.peers
+def test_nuts_gives_draws_and_an_r_hat_and_no_log_z(rows):
+    row = rows["nuts"]
+    assert row.draws_only
+    assert (row.value, row.std_error, row.error) == (None, None, None)
+    assert row.metrics["rhat"] < 1.1
+    assert 100 < row.metrics["effective_draws"] < row.evaluations
+
+
+@pytest.mark.peers
+@pytest.mark.parametrize("name", PEERS)
+def test_rows_of_peers_come_back_from_their_files(rows, name):
+    assert Row.of(json.loads(json.dumps(rows[name].to_dict()))) == rows[name]
