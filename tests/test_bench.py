@@ -7,6 +7,7 @@ import io
 import json
 import math
 
+import numpy as np
 import pytest
 import torch
 from command_line import nessampler
@@ -16,8 +17,11 @@ from nessampler.bench.metrics import energy_distance, missing_modes, mode_distan
 from nessampler.bench.row import Row
 from nessampler.bench.suites import SUITES
 from nessampler.bench.tables import summaries, to_csv, to_markdown, winners
+from nessampler.bench.torsions import torsion_kl, torsion_metrics
 from nessampler.errors import InputError
+from nessampler.plots import Carried
 from nessampler.runs import catalogue
+from nessampler.runs.observed import Observed
 
 
 def row(method: str, seed: int, value: float | None, std_error: float | None = 0.1, **other) -> Row:
@@ -196,3 +200,42 @@ def test_a_rung_and_staged_mbar_for_one_budget(tmp_path):
     for r in csv.DictReader((tmp_path / "cells.csv").open(encoding="utf-8")):
         assert 0.6 * 40_000 < float(r["evaluations"]) < 1.4 * 40_000, r["method"]
         assert abs(float(r["z"])) < 4
+
+
+# ---- torsions ------------------------------------------------------------------------------------------------------
+
+
+def test_the_divergence_of_torsions_is_that_of_their_histograms():
+    samples, carried = np.array([5.0, 5.0, 5.0, 15.0]), np.array([365.0, -345.0, -345.0])
+    weight = np.array([0.5, 0.25, 0.25])
+    effective = 1 / (weight**2).sum()
+    p, q = np.full(36, 0.5), np.full(36, 0.5)
+    p[18:20] += [3, 1]
+    q[18:20] += effective * np.array([0.5, 0.5])
+    p, q = p / p.sum(), q / q.sum()
+    assert torsion_kl(samples, carried, np.log(weight) + 7) == pytest.approx(float((p * np.log(p / q)).sum()))
+
+
+def test_reweighting_takes_torsions_to_the_right_share_of_basins():
+    rng = np.random.default_rng(0)
+    basin = rng.random(20_000) < 0.5
+    carried = np.where(basin, rng.normal(-60, 10, 20_000), rng.normal(170, 20, 20_000))
+    other = rng.random(20_000) < 0.9
+    samples = np.where(other, rng.normal(-60, 10, 20_000), rng.normal(170, 20, 20_000))
+    log_weight = np.log(np.where(basin, 0.9, 0.1))
+    assert torsion_kl(samples, carried, log_weight) < 0.01
+    assert torsion_kl(samples, carried, np.zeros(20_000)) > 0.3  # unweighted: the wrong shares
+    few = torsion_kl(samples[:50], carried[:50], log_weight[:50])
+    assert 0.02 < few < 1  # noise, no infinity in bins that are empty
+
+
+def test_torsions_are_compared_at_both_ends_and_other_things_are_not():
+    rng, equal = np.random.default_rng(0), np.zeros(2000)
+    a, b = ({"phi(1)": rng.normal(mean, 20, (2, 1000)), "psi(1)": rng.normal(0, 20, (2, 1000))} for mean in (-60, 60))
+    at = [Carried({name: v.ravel() for name, v in series.items()}, equal) for series in (a, a)]  # nobody moved to B
+    found = torsion_metrics(Observed(a, b, "degrees"), (at[0], at[1]))
+    assert found["torsion_kl_a"] == pytest.approx(0, abs=1e-9)
+    assert found["torsion_kl_worst"] > 1
+    assert found["torsion_kl_b"] == pytest.approx(found["torsion_kl_worst"] / 2, rel=0.05)
+    assert torsion_metrics(Observed(a, b), (at[0], at[1])) == {}  # no torsions
+    assert torsion_metrics(Observed(a, b, "degrees"), None) == {}

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from nessampler.bench.row import Row
+from nessampler.bench.torsions import torsion_metrics
 from nessampler.errors import InputError
 from nessampler.estimators import FreeEnergy
 from nessampler.methods.difference import Difference, free_energy
@@ -21,6 +22,7 @@ from nessampler.methods.staged_chains import HamiltonianStates
 from nessampler.paths import LinearPath
 from nessampler.runs.config import DifferenceConfig
 from nessampler.runs.difference import effort_of
+from nessampler.runs.end_observations import carried_of
 from nessampler.runs.prepared import Prepared
 from nessampler.runs.target_problem import prepare_targets
 from nessampler.runs.units import parse
@@ -98,6 +100,7 @@ def _climbed(config: DifferenceConfig, folder: Path, method: str, where: Path) -
             endstate_evaluations=prepared.evaluations,
             endstate_flags=prepared.flags,
         )
+        torsions = torsion_metrics(prepared.observed(), carried_of(found, prepared)) if config.molecular else {}
     finally:
         prepared.close()
     # All of it: a rung stands on the map below it, whose fitting and choice are part of its price.
@@ -107,7 +110,7 @@ def _climbed(config: DifferenceConfig, folder: Path, method: str, where: Path) -
         found.chosen,
         _cost(config, _with_ends(spent, prepared)),
         sum(spent["networks"].values()),
-        _metrics(found),
+        _metrics(found) | torsions,
         tuple(dict.fromkeys(f.code for f in found.flags)),
         found.verdict.level,
     )

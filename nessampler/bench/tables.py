@@ -22,6 +22,7 @@ DRAWS = {  # columns of the summary, where any method of the table has such a me
     "modes_tv": "TV of modes",
     "modes_missing": "modes missing",
     "rhat": "R-hat",
+    "torsion_kl_worst": "worst torsion KL",
 }
 
 
