@@ -126,7 +126,8 @@ def test_exchanged_samples_are_named(wells: Wells) -> None:
 
 def test_samples_of_a_neighbouring_state_are_flagged(wells: Wells) -> None:
     a, b = draws(wells)
-    assert codes(*wells, a, b + 0.15) == ["not_samples_of_b"]
+    # From A's side as well: forward and reverse walkers do not see the same of either end.
+    assert set(codes(*wells, a, b + 0.15)) == {"not_samples_of_b", "overlap_disagrees"}
 
 
 def test_samples_at_another_temperature_are_flagged(wells: Wells) -> None:
@@ -222,4 +223,5 @@ def test_single_draws_of_many_chains_are_enough(wells: Wells) -> None:
     blocks = (1 / 3, 1 / 3, 1 / 3)
     three = [x.reshape(500, 3, 3) for x in (a, b)]
     assert codes(*wells, *three, effort=ns.Effort(blocks=blocks)) == []
-    assert codes(*wells, three[0], three[1] + 0.2, effort=ns.Effort(blocks=blocks)) == ["not_samples_of_b"]
+    found = codes(*wells, three[0], three[1] + 0.2, effort=ns.Effort(blocks=blocks))
+    assert set(found) == {"not_samples_of_b", "overlap_disagrees"}
