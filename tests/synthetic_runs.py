@@ -16,6 +16,7 @@ from nessampler.runs import density_report, report, works_report, works_result
 from nessampler.runs.carried import carried_panels
 from nessampler.runs.density_evidence import Evidence
 from nessampler.runs.difference_evidence import DifferenceEvidence
+from nessampler.runs.finished import compose_again, open_finished
 from nessampler.runs.observed import Observed, end_state_panels
 from nessampler.runs.page import Report
 
@@ -281,6 +282,13 @@ def stored(folder: Path, result: Mapping[str, Any], groups: Mapping[str, Any], m
         mode = "a" if data.exists() else "w"
         xarray.Dataset(variables).to_netcdf(data, group=name, mode=mode, engine="h5netcdf")
     return folder
+
+
+def both_ways(folder: Path, groups: Mapping[str, Any], **shown: Any) -> tuple[Report, Report]:
+    """The report of a difference from what a run has at hand, `shown`, and from `groups` in its files."""
+    result = difference_result()
+    straight = report.compose(result, works(), convergence=convergence_curve(*works()["map"]), config=CONFIG, **shown)
+    return straight, compose_again(open_finished(stored(folder, result, {**work_groups(), **groups})))
 
 
 def work_groups(seed: int = 0) -> dict[str, dict[str, Any]]:

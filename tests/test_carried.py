@@ -16,10 +16,7 @@ from torch.distributions.transforms import AffineTransform, IndependentTransform
 from nessampler.methods.difference import Difference, free_energy
 from nessampler.methods.effort import Effort
 from nessampler.methods.trip import MOST_ARRIVED
-from nessampler.plots import convergence_curve
-from nessampler.runs import report
 from nessampler.runs.carried import carried_from_groups, carried_groups, carried_panels
-from nessampler.runs.finished import compose_again, open_finished
 from nessampler.runs.observed import end_state_panels
 from nessampler.runs.page import rendered
 from nessampler.targets import Gaussian
@@ -70,15 +67,10 @@ def test_only_the_chosen_rung_keeps_them_and_at_most_two_thousand() -> None:
 
 
 def test_the_figures_come_back_from_the_file(tmp_path: Path) -> None:
-    result, observed, carried = synthetic_runs.difference_result(), synthetic_runs.torsions(), synthetic_runs.carried()
-    groups = synthetic_runs.work_groups() | observed.groups() | carried_groups(*carried)
-    folder = synthetic_runs.stored(tmp_path / "run", result, groups)
+    observed, carried = synthetic_runs.torsions(), synthetic_runs.carried()
     panels = [*end_state_panels(observed, synthetic_runs.LABELS), *carried_panels(observed, carried)]
-    curve = convergence_curve(*synthetic_runs.works()["map"])
-    straight = report.compose(
-        result, synthetic_runs.works(), convergence=curve, panels=panels, config=synthetic_runs.CONFIG
-    )
-    again = compose_again(open_finished(folder))
+    groups = observed.groups() | carried_groups(*carried)
+    straight, again = synthetic_runs.both_ways(tmp_path / "run", groups, panels=panels)
     assert rendered(again) == rendered(straight)
     assert [panel.title for panel in again.panels][-2:] == ["Backbone torsions, carried", "Carried samples"]
     assert [panel.table for panel in again.panels] == [panel.table for panel in straight.panels]

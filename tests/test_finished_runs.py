@@ -23,8 +23,7 @@ from rich.console import Console
 
 import nessampler as ns
 from nessampler.errors import InputError
-from nessampler.plots import convergence_curve
-from nessampler.runs import density_report, report
+from nessampler.runs import density_report
 from nessampler.runs.comparison import compare_runs
 from nessampler.runs.comparison_files import write_comparison
 from nessampler.runs.comparison_words import as_markdown, render
@@ -65,14 +64,9 @@ def test_a_run_is_drawn_again_to_the_last_byte_without_torch(wells: Path, tmp_pa
 
 
 def test_torsions_and_works_of_a_molecule_come_back_from_its_file(tmp_path: Path) -> None:
-    result, observed = synthetic_runs.difference_result(), synthetic_runs.torsions()
-    folder = synthetic_runs.stored(tmp_path / "run", result, synthetic_runs.work_groups() | observed.groups())
+    observed = synthetic_runs.torsions()
     panels = end_state_panels(observed, synthetic_runs.LABELS)
-    curve = convergence_curve(*synthetic_runs.works()["map"])
-    straight = report.compose(
-        result, synthetic_runs.works(), convergence=curve, panels=panels, config=synthetic_runs.CONFIG
-    )
-    again = compose_again(open_finished(folder))
+    straight, again = synthetic_runs.both_ways(tmp_path / "run", observed.groups(), panels=panels)
     assert rendered(again) == rendered(straight)
     assert [panel.title for panel in again.panels][-2:] == ["Backbone torsions of the end states", "Soft torsions"]
     assert [panel.table for panel in again.panels] == [panel.table for panel in straight.panels]

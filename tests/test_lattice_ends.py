@@ -13,10 +13,7 @@ import torch
 import xarray
 from command_line import nessampler
 
-from nessampler.plots import convergence_curve
-from nessampler.runs import report
 from nessampler.runs.difference_evidence import DifferenceEvidence
-from nessampler.runs.finished import compose_again, open_finished
 from nessampler.runs.lattice_ends import lattice_ends_of, lattice_of
 from nessampler.runs.page import rendered
 from nessampler.runs.prepared import Prepared
@@ -73,17 +70,9 @@ def test_only_fields_on_a_lattice_have_them_under_umbrellas_too() -> None:
 
 
 def test_the_figures_come_back_from_the_file(tmp_path: Path) -> None:
-    result, evidence = synthetic_runs.difference_result(), DifferenceEvidence(lattice=synthetic_runs.lattice_ends())
-    folder = synthetic_runs.stored(tmp_path / "run", result, synthetic_runs.work_groups() | evidence.groups())
-    works = synthetic_runs.works()
-    straight = report.compose(
-        result,
-        works,
-        convergence=convergence_curve(*works["map"]),
-        panels=evidence.panels(synthetic_runs.LABELS),
-        config=synthetic_runs.CONFIG,
-    )
-    again = compose_again(open_finished(folder))
+    evidence = DifferenceEvidence(lattice=synthetic_runs.lattice_ends())
+    panels = evidence.panels(synthetic_runs.LABELS)
+    straight, again = synthetic_runs.both_ways(tmp_path / "run", evidence.groups(), panels=panels)
     assert rendered(again) == rendered(straight)
     assert [panel.title for panel in again.panels][-2:] == ["Magnetisation of the end states", "Two-point functions"]
     assert [panel.table for panel in again.panels] == [panel.table for panel in straight.panels]

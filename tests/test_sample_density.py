@@ -19,8 +19,10 @@ from nessampler.methods.density.one_call import sample
 from nessampler.methods.density.problem import DensityProblem
 from nessampler.methods.density.result import Sampled
 from nessampler.methods.density.sample import DensityEffort, DensityMethod, sample_density
+from nessampler.methods.density.smc import Particles
 from nessampler.methods.density.verdict import GRAVE
 from nessampler.paths import LinearPath
+from nessampler.simulate import Ensemble
 from nessampler.targets import AnharmonicWell, Counted, Gaussian, Target
 from nessampler.targets.mixture import GaussianMixture
 from nessampler.targets.normal import Normal
@@ -339,6 +341,18 @@ def test_unusable_questions_are_refused() -> None:
     greedy = replace(problem(), dictionary=lambda x, g: random_fourier(60)(x.repeat(50, 1), g))
     with pytest.raises(InputError, match="at least four pilot walkers for each field"):
         sample_density(greedy, method="lsq", effort=DensityEffort(pilot_walkers=100))
+
+
+def test_islands_that_scatter_are_flagged_and_those_that_agree_are_not() -> None:
+    def particles(spread: float) -> Particles:
+        scatter = torch.tensor([-1.0, -0.8, -0.3, 0.0, 0.0, 0.3, 0.8, 1.0], dtype=torch.float64)
+        log_weight = (spread * scatter).repeat_interleave(4)
+        ensemble = Ensemble(torch.zeros(32, 1), log_weight, (0.0, 1.0), None, True, (4,) * 8)
+        return Particles(ensemble, 0.0, (), (), {})
+
+    assert [flag.code for flag in particles(0.5).flags] == ["islands_disagree"]
+    assert particles(0.2).flags == ()
+    assert particles(0.2).island_spread == pytest.approx(0.2 * 0.73, rel=0.05)
 
 
 def test_the_interval_of_smc_knows_that_its_error_comes_from_eight_islands() -> None:

@@ -23,10 +23,9 @@ from nessampler.methods.plain import plain
 from nessampler.methods.switching import tuned_switching
 from nessampler.methods.transport import Transport
 from nessampler.paths import LinearPath
-from nessampler.plots import WorksAlong, convergence_curve
+from nessampler.plots import WorksAlong
 from nessampler.runs import report
 from nessampler.runs.along import along_from_groups, along_groups
-from nessampler.runs.finished import compose_again, open_finished
 from nessampler.runs.page import rendered
 from nessampler.simulate import simulate
 from nessampler.targets import Gaussian
@@ -158,12 +157,7 @@ def test_only_rungs_that_were_climbed_have_trips() -> None:
 
 def test_the_figure_comes_back_from_the_file(tmp_path: Path) -> None:
     along = synthetic_runs.along()
-    result = synthetic_runs.difference_result()
-    folder = synthetic_runs.stored(tmp_path / "run", result, synthetic_runs.work_groups() | along_groups(along))
-    works = synthetic_runs.works()
-    curve = convergence_curve(*works["map"])
-    straight = report.compose(result, works, convergence=curve, along=along, config=synthetic_runs.CONFIG)
-    again = compose_again(open_finished(folder))
+    straight, again = synthetic_runs.both_ways(tmp_path / "run", along_groups(along), along=along)
     assert rendered(again) == rendered(straight)
     titles = [panel.title for panel in again.panels]
     assert titles.index("Along the path") == titles.index("Convergence") + 1
