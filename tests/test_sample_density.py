@@ -343,6 +343,23 @@ def test_unusable_questions_are_refused() -> None:
         sample_density(greedy, method="lsq", effort=DensityEffort(pilot_walkers=100))
 
 
+def test_samples_of_the_target_that_lack_a_mode_are_seen_from_the_walkers_that_arrive_there() -> None:
+    base = Gaussian(torch.zeros(2).double(), torch.full((2,), 3.0).double())
+    modes = torch.tensor([[-2.0, 0.0], [2.0, 0.0]]).double()
+    target = GaussianMixture(modes, torch.tensor([0.6, 0.6]).double())
+
+    def lacking(n: int, generator: torch.Generator) -> Tensor:
+        x = target.sample(4 * n, generator=generator)
+        return x[x[:, 0] < 0][:n]  # satisfies Stein's identity: nothing is wrong within the mode
+
+    small = DensityEffort(walkers=1000, pilot_walkers=500, steps=12, reverse_walkers=800)
+    for draws, codes in ((lacking, True), (lambda n, g: target.sample(n, generator=g), False)):
+        posed = DensityProblem(LinearPath(base, target), random_fourier(60), target_samples=draws)
+        found = sample_density(posed, method="ais", effort=small, seed=0)
+        assert ("overlap_disagrees" in [flag.code for flag in found.flags]) is codes
+        assert (found.verdict.level == "not trusted") is codes
+
+
 def test_islands_that_scatter_are_flagged_and_those_that_agree_are_not() -> None:
     def particles(spread: float) -> Particles:
         scatter = torch.tensor([-1.0, -0.8, -0.3, 0.0, 0.0, 0.3, 0.8, 1.0], dtype=torch.float64)
