@@ -44,7 +44,7 @@ def mixture(seed: int = 0) -> DensityConfig:
 
 @pytest.fixture(scope="module")
 def rows() -> dict[str, Row]:
-    return {name: density_row(mixture(), Path(), name, BUDGET) for name in PEERS}
+    return {name: density_row(mixture(), Path(), name, BUDGET, Path()) for name in PEERS}
 
 
 # ---- without the packages ------------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from nessampler.bench.chains_cell import chains_row
 from nessampler.bench.metrics import density_metrics
 from nessampler.bench.peers import PEERS
 from nessampler.bench.row import Row
+from nessampler.bench.trial import TRIAL_SEED, trial
 from nessampler.methods.density.result import Attempt, Sampled
 from nessampler.methods.density.sample import DensityEffort, DensityMethod, sample_density
 from nessampler.runs.config import DensityConfig
@@ -20,13 +22,18 @@ __all__ = ["density_row"]
 TRIAL = 512  # walkers of the run that measures what walkers cost
 FEWEST = 256
 PILOT_SHARE = 0.5  # of a budget that pilots may take; presets of larger budgets are cut down to it
+FORMAL = 1024  # walkers that steps leave a budget at least: fewer say little of their own error
+CALM = 0.25  # variance of plain annealing's log-weights at which its steps are many enough
 
 
-def density_row(config: DensityConfig, folder: Path, method: str, budget: int | None) -> Row:
+def density_row(config: DensityConfig, folder: Path, method: str, budget: int | None, trials: Path) -> Row:
     """Base, pilots, training and walkers for about `budget` evaluations of the target.
 
     A first run with few walkers and another seed finds what pilots and walkers cost, and is not counted; walkers, or
     particles, are then as many as the budget holds. Without a budget the sizes are those of the preset.
+
+    Args:
+        trials: where such runs leave what they found.
     """
     if method == "hmc":
         return chains_row(config, folder, budget)
@@ -34,7 +41,11 @@ def density_row(config: DensityConfig, folder: Path, method: str, budget: int | 
         return PEERS[method](config, folder, budget)
     effort = DensityEffort(**config.sampling.model_dump())
     if budget is not None:
-        effort = _within(config, folder, method, effort, budget)
+        # Chains that make samples of the target would cost more than the cell.
+        effort = replace(effort, steps=None if method == "smc" else effort.steps, reverse_steps=0)
+        file = trials / f"{config.name}--{method}.json"
+        found = trial(file, lambda: _measured(config, folder, method, effort))
+        effort = _within(found, method, effort, budget)
     started, busy = time.perf_counter(), time.process_time()
     prepared, found = _run(config, folder, method, effort, config.run.seed)
     seconds, cpu = time.perf_counter() - started, time.process_time() - busy
@@ -65,25 +76,32 @@ def _run(
     return prepared, sample_density(prepared.problem, method=asked, seed=seed, effort=effort, device=config.run.device)
 
 
-def _within(config: DensityConfig, folder: Path, method: str, effort: DensityEffort, budget: int) -> DensityEffort:
-    """The same schedule with as many walkers, and no more pilots, than the budget holds."""
-    trial = replace(effort, walkers=TRIAL, reverse_walkers=0, reverse_steps=0)
-    prepared, found = _run(config, folder, method, trial, config.run.seed + 10_000)
+def _measured(config: DensityConfig, folder: Path, method: str, effort: DensityEffort) -> Mapping[str, float]:
+    """What base and pilots cost, and a walker; and how much log-weights scatter."""
+    few = replace(effort, walkers=TRIAL, reverse_walkers=0)
+    prepared, found = _run(config, folder, method, few, TRIAL_SEED)
     fixed = sum(_spent(a, ("pilot", "training")) for a in found.attempts)
-    if method == "smc":  # its pilot is an island of its own, as large as the others
-        return replace(effort, walkers=_even(budget - _base(prepared), _spent(found.attempt) / TRIAL))
+    sampling = sum(_spent(a, ("sampling",)) for a in found.attempts)
+    log_weight = found.attempt.ensemble.log_weight
+    finite = log_weight[log_weight.isfinite()]
+    return {"base": _base(prepared), "fixed": fixed, "each": sampling / TRIAL, "variance": float(finite.var())}
+
+
+def _within(found: Mapping[str, float], method: str, effort: DensityEffort, budget: int) -> DensityEffort:
+    """As many walkers, no more pilots, and of plain annealing such steps, as the budget holds."""
+    fixed, each, left = found["fixed"], max(found["each"], 1.0), budget - found["base"]
     scale = PILOT_SHARE * budget / max(fixed, 1)
-    if scale < 1 and method not in ("ais", "pt"):  # whose pilot is of one size
+    if scale < 1 and method in ("lsq", "nets", "auto"):  # pilots of the others are of one size
         pilots = max(FEWEST, int(effort.pilot_walkers * scale))
         effort = replace(effort, pilot_walkers=pilots, nets_steps=int(effort.nets_steps * scale))
-        fixed = int(fixed * scale)
-    each = sum(_spent(a, ("sampling",)) for a in found.attempts) / TRIAL
-    return replace(effort, walkers=_even(budget - _base(prepared) - fixed, each))
-
-
-def _even(left: float, each: float) -> int:
-    """A multiple of eight, the number of islands."""
-    return max(FEWEST, 8 * int(left / max(each, 1) / 8))
+        fixed *= scale
+    if effort.steps is not None:
+        most = effort.steps * (left - fixed) / (FORMAL * each)
+        # The variance of log-weights falls as steps grow, and so errors at equal cost: by e^v - 1 over v.
+        wanted = effort.steps * found["variance"] / CALM if method == "ais" else effort.steps
+        steps = max(2, round(min(wanted, most)))
+        each, effort = each * steps / effort.steps, replace(effort, steps=steps)
+    return replace(effort, walkers=max(FEWEST, 8 * int((left - fixed) / each / 8)))  # eight islands
 
 
 def _base(prepared: PreparedDensity) -> int:

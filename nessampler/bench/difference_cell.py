@@ -13,6 +13,7 @@ from torch import Tensor
 
 from nessampler.bench.row import Row
 from nessampler.bench.torsions import torsion_metrics
+from nessampler.bench.trial import TRIAL_SEED, trial
 from nessampler.errors import InputError
 from nessampler.estimators import FreeEnergy
 from nessampler.methods.difference import Difference, free_energy
@@ -48,7 +49,7 @@ class _Outcome:
     verdict: str = ""
 
 
-def difference_row(config: DifferenceConfig, folder: Path, method: str, budget: int | None, ends: Path) -> Row:
+def difference_row(config: DifferenceConfig, folder: Path, method: str, budget: int | None, out: Path) -> Row:
     """End states and a rung for about `budget` evaluations, each state at its relative cost.
 
     A first run on a quarter of the preset's samples, from another seed, finds what a sample costs with all that is made
@@ -56,17 +57,19 @@ def difference_row(config: DifferenceConfig, folder: Path, method: str, budget: 
     the preset.
 
     Args:
-        ends: where end states of molecules are kept.
+        out: where end states of molecules are kept, and what first runs found.
 
     Raises:
         InputError: staged MBAR without a budget.
     """
     if method != "staged" and budget is not None:
-        trial = _scaled(_reseeded(config, config.run.seed + 10_000), TRIAL)
-        spent = _climbed(trial, folder, method, ends / f"{config.name}-{method}-trial-{config.run.seed}").cost
-        config = _scaled(config, TRIAL * budget / spent)
+        small = _scaled(_reseeded(config, TRIAL_SEED), TRIAL)
+        where = out / "ends" / f"{config.name}-{method}-trial"
+        file = out / "trials" / f"{config.name}--{method}.json"
+        found = trial(file, lambda: {"cost": _climbed(small, folder, method, where).cost})
+        config = _scaled(config, TRIAL * budget / found["cost"])
     started, busy = time.perf_counter(), time.process_time()
-    where = ends / f"{config.name}-{method}-{config.run.seed}"
+    where = out / "ends" / f"{config.name}-{method}-{config.run.seed}"
     found = _staged(config, folder, budget, where) if method == "staged" else _climbed(config, folder, method, where)
     return Row.of_cell(
         config,

@@ -133,9 +133,9 @@ def _work(pipe: Connection, grid: Grid, cell: Cell, out: Path) -> None:
     folder = catalogue.find(cell.system).parent
     try:
         if isinstance(config, DensityConfig):
-            answer: Row | InputError = density_row(config, folder, cell.method, grid.budget)
+            answer: Row | InputError = density_row(config, folder, cell.method, grid.budget, out / "trials")
         else:
-            answer = difference_row(config, folder, cell.method, grid.budget, out / "ends")
+            answer = difference_row(config, folder, cell.method, grid.budget, out)
     except InputError as error:
         answer = error
     pipe.send(answer)

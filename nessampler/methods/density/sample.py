@@ -51,7 +51,8 @@ class DensityEffort:
     Attributes:
         walkers: that give the estimate; of parallel tempering, draws of the target.
         pilot_walkers, pilot_steps: of the walkers on which a drift is solved.
-        steps: of the production run; parallel tempering takes as many replicas as swaps need.
+        steps: of the production run; parallel tempering takes as many replicas as swaps need. None, of plain annealing
+            and SMC only: as many as their conditional ESS asks for.
         leapfrog_steps: of the Hamiltonian moves at each of them.
         kernel: of plain annealing, "hmc" or "inertial": underdamped Langevin steps, one gradient each and as many
             times more of them.
@@ -70,7 +71,7 @@ class DensityEffort:
     walkers: int = 4096
     pilot_walkers: int = 2048
     pilot_steps: int = 30
-    steps: int = 40
+    steps: int | None = 40
     leapfrog_steps: int = 5
     kernel: Literal["hmc", "inertial"] = "hmc"
     reverse_walkers: int = 1024
@@ -324,7 +325,8 @@ def _attempt_smc(context: _Context, metrics: list[Mapping[str, Any]]) -> Attempt
     }
     return Attempt(
         name="smc",
-        description=f"sequential Monte Carlo, {effort.steps} temperatures, HMC of {effort.leapfrog_steps} leapfrogs",
+        description=f"sequential Monte Carlo, {len(found.times) - 1} temperatures, HMC of {effort.leapfrog_steps} "
+        "leapfrogs",
         log_z=estimate,
         ensemble=ensemble,
         reverse=None,
@@ -401,7 +403,7 @@ def _solve(context: _Context, path: CountedPath) -> Solved:
         mover=context.mover,
         pilots=effort.pilot_walkers,
         pilot_steps=effort.pilot_steps,
-        steps=effort.steps,
+        steps=_given(effort.steps),
         tolerance=effort.flow_tolerance,
         dtype=context.problem.dtype,
         generator=context.generator("pilot"),
@@ -412,10 +414,18 @@ def _solve(context: _Context, path: CountedPath) -> Solved:
     )
 
 
-def _plain(context: _Context, path: CountedPath, steps: int) -> Annealing:
+def _given(steps: int | None) -> int:
+    if steps is None:
+        raise InputError(
+            "only Hamiltonian annealing and SMC find their own number of steps: got steps = None; give one"
+        )
+    return steps
+
+
+def _plain(context: _Context, path: CountedPath, steps: int | None) -> Annealing:
     options = {"dtype": context.problem.dtype, "generator": context.generator("ais pilot")}
     if context.effort.kernel == "inertial":
-        gradients = steps * context.effort.leapfrog_steps
+        gradients = _given(steps) * context.effort.leapfrog_steps
         return ais(path, steps=gradients, mover=Underdamped(context.problem.mass), **options)
     return ais(path, steps=steps, mover=context.mover, **options)
 
