@@ -20,6 +20,7 @@ from nessampler.runs.density_problem import PreparedDensity, prepare_density
 __all__ = ["density_row"]
 
 TRIAL = 512  # walkers of the run that measures what walkers cost
+SMC_TRIAL = 4096  # so that its pilot is as large as that of a cell
 FEWEST = 256
 PILOT_SHARE = 0.5  # of a budget that pilots may take; presets of larger budgets are cut down to it
 FORMAL = 1024  # walkers that steps leave a budget at least: fewer say little of their own error
@@ -78,13 +79,14 @@ def _run(
 
 def _measured(config: DensityConfig, folder: Path, method: str, effort: DensityEffort) -> Mapping[str, float]:
     """What base and pilots cost, and a walker; and how much log-weights scatter."""
-    few = replace(effort, walkers=TRIAL, reverse_walkers=0)
+    n = SMC_TRIAL if method == "smc" else TRIAL
+    few = replace(effort, walkers=n, reverse_walkers=0)
     prepared, found = _run(config, folder, method, few, TRIAL_SEED)
     fixed = sum(_spent(a, ("pilot", "training")) for a in found.attempts)
     sampling = sum(_spent(a, ("sampling",)) for a in found.attempts)
     log_weight = found.attempt.ensemble.log_weight
     finite = log_weight[log_weight.isfinite()]
-    return {"base": _base(prepared), "fixed": fixed, "each": sampling / TRIAL, "variance": float(finite.var())}
+    return {"base": _base(prepared), "fixed": fixed, "each": sampling / n, "variance": float(finite.var())}
 
 
 def _within(found: Mapping[str, float], method: str, effort: DensityEffort, budget: int) -> DensityEffort:
