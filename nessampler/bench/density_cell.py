@@ -19,7 +19,7 @@ from nessampler.runs.density_problem import PreparedDensity, prepare_density
 
 __all__ = ["density_row"]
 
-TRIAL = 512  # walkers of the run that measures what walkers cost
+TRIAL, TRIAL_STEPS = 256, 100  # walkers, and steps at most, of the run that measures what they cost
 SMC_TRIAL = 4096  # so that its pilot is as large as that of a cell
 FEWEST = 256
 PILOT_SHARE = 0.5  # of a budget that pilots may take; presets of larger budgets are cut down to it
@@ -78,15 +78,19 @@ def _run(
 
 
 def _measured(config: DensityConfig, folder: Path, method: str, effort: DensityEffort) -> Mapping[str, float]:
-    """What base and pilots cost, and a walker; and how much log-weights scatter."""
+    """What base and pilots cost, and a walker; and how much log-weights scatter, which falls as steps grow."""
     n = SMC_TRIAL if method == "smc" else TRIAL
-    few = replace(effort, walkers=n, reverse_walkers=0)
+    steps = None if effort.steps is None else min(effort.steps, TRIAL_STEPS)
+    few = replace(effort, walkers=n, steps=steps, reverse_walkers=0)
     prepared, found = _run(config, folder, method, few, TRIAL_SEED)
     fixed = sum(_spent(a, ("pilot", "training")) for a in found.attempts)
     sampling = sum(_spent(a, ("sampling",)) for a in found.attempts)
     log_weight = found.attempt.ensemble.log_weight
     finite = log_weight[log_weight.isfinite()]
-    return {"base": _base(prepared), "fixed": fixed, "each": sampling / n, "variance": float(finite.var())}
+    each, variance = sampling / n, float(finite.var())
+    if steps and effort.steps:
+        each, variance = each * effort.steps / steps, variance * steps / effort.steps
+    return {"base": _base(prepared), "fixed": fixed, "each": each, "variance": variance}
 
 
 def _within(found: Mapping[str, float], method: str, effort: DensityEffort, budget: int) -> DensityEffort:
@@ -99,7 +103,7 @@ def _within(found: Mapping[str, float], method: str, effort: DensityEffort, budg
         fixed *= scale
     if effort.steps is not None:
         most = effort.steps * (left - fixed) / (FORMAL * each)
-        # The variance of log-weights falls as steps grow, and so errors at equal cost: by e^v - 1 over v.
+        # Errors at equal cost fall with the variance v of log-weights, as (e^v - 1)/v, and by little once v is small.
         wanted = effort.steps * found["variance"] / CALM if method == "ais" else effort.steps
         steps = max(2, round(min(wanted, most)))
         each, effort = each * steps / effort.steps, replace(effort, steps=steps)

@@ -47,7 +47,7 @@ SUITES = {
         ),
         ("ais", "smc", "pt", "hmc", "lsq", "nets", "auto"),
         ("blackjax", "nuts", "pocomc", "dynesty"),
-        2_000_000,
+        1_000_000,
     ),
     "difference": Suite(
         "difference",
