@@ -20,7 +20,7 @@ from nessampler.runs.density_problem import PreparedDensity, prepare_density
 __all__ = ["density_row"]
 
 TRIAL, TRIAL_STEPS = 256, 100  # walkers, and steps at most, of the run that measures what they cost
-SMC_TRIAL = 4096  # so that its pilot is as large as that of a cell
+LARGER_TRIAL = 1024  # of SMC, eight islands, and of tempering, whose warm-up must not count for much
 FEWEST = 256
 PILOT_SHARE = 0.5  # of a budget that pilots may take; presets of larger budgets are cut down to it
 FORMAL = 1024  # walkers that steps leave a budget at least: fewer say little of their own error
@@ -79,7 +79,7 @@ def _run(
 
 def _measured(config: DensityConfig, folder: Path, method: str, effort: DensityEffort) -> Mapping[str, float]:
     """What base and pilots cost, and a walker; and how much log-weights scatter, which falls as steps grow."""
-    n = SMC_TRIAL if method == "smc" else TRIAL
+    n = LARGER_TRIAL if method in ("smc", "pt") else TRIAL
     steps = None if effort.steps is None else min(effort.steps, TRIAL_STEPS)
     few = replace(effort, walkers=n, steps=steps, reverse_walkers=0)
     prepared, found = _run(config, folder, method, few, TRIAL_SEED)

@@ -42,6 +42,7 @@ __all__ = ["DensityEffort", "DensityMethod", "check_kernel", "sample_density"]
 
 DensityMethod = Literal["ais", "smc", "pt", "lsq", "nets", "auto"]
 PILOTS = 256  # walkers that compare methods, and are then forgotten
+TUNING = 128  # walkers that find times and step sizes without a drift: they make seven moves at each time
 
 
 @dataclass(frozen=True)
@@ -300,6 +301,7 @@ def _attempt_smc(context: _Context, metrics: list[Mapping[str, Any]]) -> Attempt
     found = smc(
         context.problem.path,
         particles=effort.walkers // 8,
+        pilots=TUNING,
         mover=context.mover,
         steps=effort.steps,
         dtype=context.problem.dtype,
@@ -343,6 +345,7 @@ def _attempt_pt(context: _Context, metrics: list[Mapping[str, Any]]) -> Attempt:
     found = tempering(
         context.problem.path,
         draws=effort.walkers // FEWEST_ISLANDS,
+        pilots=TUNING,
         mover=context.mover,
         dtype=context.problem.dtype,
         generator=context.generator("pt"),
@@ -423,7 +426,7 @@ def _given(steps: int | None) -> int:
 
 
 def _plain(context: _Context, path: CountedPath, steps: int | None) -> Annealing:
-    options = {"dtype": context.problem.dtype, "generator": context.generator("ais pilot")}
+    options = {"dtype": context.problem.dtype, "generator": context.generator("ais pilot"), "pilots": TUNING}
     if context.effort.kernel == "inertial":
         gradients = _given(steps) * context.effort.leapfrog_steps
         return ais(path, steps=gradients, mover=Underdamped(context.problem.mass), **options)

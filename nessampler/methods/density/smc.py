@@ -28,7 +28,6 @@ __all__ = ["Particles", "smc"]
 # moves Student's t by about s/2; and where particles hardly mix it is more, while those islands look best that met no
 # heavy particle (docs/benchmarks/calibration.md).
 WIDEST_ISLANDS = 0.25
-MOST_PILOTS = 512  # they make seven moves where particles make one, and grids and step sizes ask for no more
 
 
 @dataclass(frozen=True)
@@ -128,7 +127,7 @@ def smc(
     | `conditional_ess` | between temperatures |
     | `resample` | fraction of effective particles below which an island is resampled |
     | `waste_free` | length P of chains, see below; None for one move per particle |
-    | `pilots` | particles of the pilot; as many as on an island, but at most 512, where None |
+    | `pilots` | particles of the pilot; as many as on an island where None |
     | `generator` | the source of randomness; particles live on its device |
 
     Waste-free, `particles`/P particles are resampled at every temperature, whatever `resample` says, and make P - 1
@@ -152,7 +151,7 @@ def smc(
     _checked(particles, islands, waste_free)
     tallies = {"pilot": Tally(), "sampling": Tally()}
     counted, family = _Counting(path, tallies["pilot"]), mover or Hamiltonian()
-    x = pilot_walkers(path, pilots or min(particles, MOST_PILOTS), dtype, generator)
+    x = pilot_walkers(path, pilots or particles, dtype, generator)
     found = pilot(counted, x, family, generator=generator, conditional_ess=conditional_ess, precondition=precondition)
     times = found.times if steps is None else found.spaced(steps)
     counted = _Counting(path, tallies["sampling"])
