@@ -13,9 +13,9 @@ if TYPE_CHECKING:
     from nessampler.estimators import Bounds, Flag, FreeEnergy, bar, bounds, jarzynski
     from nessampler.fields import Evaluated, Fields
     from nessampler.kernels import Kernel, Walkers
+    from nessampler.methods.density.effort import DensityEffort
     from nessampler.methods.density.one_call import sample
     from nessampler.methods.density.result import Sampled
-    from nessampler.methods.density.sample import DensityEffort
     from nessampler.methods.difference import Difference, free_energy
     from nessampler.methods.effort import Effort
     from nessampler.methods.one_sided import Absolute, absolute_free_energy
@@ -59,7 +59,7 @@ export(
         "nessampler.kernels": ["Kernel", "Walkers"],
         "nessampler.methods.density.one_call": ["sample"],
         "nessampler.methods.density.result": ["Sampled"],
-        "nessampler.methods.density.sample": ["DensityEffort"],
+        "nessampler.methods.density.effort": ["DensityEffort"],
         "nessampler.methods.difference": ["Difference", "free_energy"],
         "nessampler.methods.effort": ["Effort"],
         "nessampler.methods.one_sided": ["Absolute", "absolute_free_energy"],

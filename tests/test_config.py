@@ -11,7 +11,7 @@ import pytest
 import tomli_w
 
 from nessampler.errors import InputError
-from nessampler.methods.density.sample import DensityEffort
+from nessampler.methods.density.effort import DensityEffort
 from nessampler.runs import catalogue
 from nessampler.runs.config import AnalyticState, DensityConfig, DifferenceConfig, MolecularState, load, resolve, write
 from nessampler.runs.config.density import GaussianBase, PilotBase, Sampling

@@ -13,8 +13,9 @@ from command_line import nessampler
 from nessampler.errors import InputError
 from nessampler.methods.density.again import rebuilt
 from nessampler.methods.density.dictionaries import default_dictionary
+from nessampler.methods.density.effort import DensityEffort
 from nessampler.methods.density.problem import DensityProblem
-from nessampler.methods.density.sample import DensityEffort, sample_density
+from nessampler.methods.density.sample import sample_density
 from nessampler.paths import LinearPath
 from nessampler.runs.again import reopen
 from nessampler.targets import AnharmonicWell, Gaussian

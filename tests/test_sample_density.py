@@ -14,11 +14,12 @@ from torch import Tensor
 from nessampler.errors import InputError
 from nessampler.estimators.log_z import log_z
 from nessampler.methods.density.dictionaries import curvature_fields, random_fourier
+from nessampler.methods.density.effort import DensityEffort
 from nessampler.methods.density.nets import train_nets
 from nessampler.methods.density.one_call import sample
 from nessampler.methods.density.problem import DensityProblem
 from nessampler.methods.density.result import Sampled
-from nessampler.methods.density.sample import DensityEffort, DensityMethod, sample_density
+from nessampler.methods.density.sample import DensityMethod, sample_density
 from nessampler.methods.density.smc import Particles
 from nessampler.methods.density.verdict import GRAVE
 from nessampler.paths import LinearPath

@@ -18,8 +18,9 @@ from typing import Any
 
 import numpy as np
 
+from nessampler.methods.density.effort import DensityEffort
 from nessampler.methods.density.result import Attempt
-from nessampler.methods.density.sample import DensityEffort, DensityMethod, sample_density
+from nessampler.methods.density.sample import DensityMethod, sample_density
 from nessampler.methods.density.smc import smc
 from nessampler.methods.density.tuning import Hamiltonian
 from nessampler.methods.ends import generator_for

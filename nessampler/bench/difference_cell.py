@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from nessampler.bench.peers import DIFFERENCE_PEERS
 from nessampler.bench.row import Row
 from nessampler.bench.torsions import torsion_metrics
 from nessampler.bench.trial import TRIAL_SEED, trial
@@ -62,6 +63,8 @@ def difference_row(config: DifferenceConfig, folder: Path, method: str, budget: 
     Raises:
         InputError: staged MBAR without a budget.
     """
+    if method in DIFFERENCE_PEERS:
+        return DIFFERENCE_PEERS[method](config, folder, budget)
     if method != "staged" and budget is not None:
         small = _scaled(_reseeded(config, TRIAL_SEED), TRIAL)
         where = out / "ends" / f"{config.name}-{method}-trial"

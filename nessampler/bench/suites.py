@@ -65,7 +65,7 @@ SUITES = {
             "amber-to-amoeba",
         ),
         ("plain", "map", "fields", "switching", "feat", "tfep", "auto", "staged"),
-        (),
+        ("openmmtools",),
         2_000_000,
     ),
 }

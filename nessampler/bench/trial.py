@@ -1,4 +1,4 @@
-"""What a short run finds out about cost, for all seeds of a system and a method."""
+"""What a short run finds out about cost, for all seeds of a system."""
 
 from __future__ import annotations
 

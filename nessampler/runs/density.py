@@ -6,8 +6,9 @@ import time
 from importlib.metadata import version
 from typing import Any
 
+from nessampler.methods.density.effort import DensityEffort
 from nessampler.methods.density.result import Sampled
-from nessampler.methods.density.sample import DensityEffort, sample_density
+from nessampler.methods.density.sample import sample_density
 from nessampler.runs.config import DensityConfig
 from nessampler.runs.density_problem import PreparedDensity, prepare_density
 from nessampler.runs.density_report import compose

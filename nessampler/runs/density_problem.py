@@ -15,9 +15,9 @@ from nessampler.errors import InputError
 from nessampler.kernels import DenseMass, SpectralMass
 from nessampler.methods.density.bases import Base, laplace, learned_base, pilot_base
 from nessampler.methods.density.dictionaries import default_dictionary
+from nessampler.methods.density.effort import check_kernel
 from nessampler.methods.density.modes import laplace_mixture
 from nessampler.methods.density.problem import DensityProblem
-from nessampler.methods.density.sample import check_kernel
 from nessampler.methods.ends import generator_for
 from nessampler.paths import AnnealingPath, LinearPath, MixturePath
 from nessampler.runs.config import DensityConfig

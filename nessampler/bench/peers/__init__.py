@@ -13,10 +13,10 @@ from nessampler.bench.peers.pocomc_preconditioned import pocomc_preconditioned
 from nessampler.bench.peers.whitened import Evidence, Whitened, measured
 from nessampler.bench.row import Row
 from nessampler.errors import InputError
-from nessampler.runs.config import DensityConfig
+from nessampler.runs.config import DensityConfig, DifferenceConfig
 from nessampler.targets import Counted
 
-__all__ = ["PEERS"]
+__all__ = ["DIFFERENCE_PEERS", "PEERS"]
 
 Peer = Callable[[Whitened, Counted, int | None, int], Evidence]
 
@@ -28,9 +28,19 @@ def _row(name: str, peer: Peer, config: DensityConfig, folder: Path, budget: int
         raise InputError(f"{name} is not installed ({error}): pip install 'nessampler[peers]'") from error
 
 
+def _openmmtools(config: DifferenceConfig, folder: Path, budget: int | None) -> Row:
+    try:
+        from nessampler.bench.peers.openmmtools_exchange import openmmtools_exchange
+    except ImportError as error:
+        raise InputError(f"openmmtools is not installed ({error}): pip install 'nessampler[alchemy]'") from error
+    return openmmtools_exchange(config, folder, budget)
+
+
 PEERS: dict[str, Callable[[DensityConfig, Path, int | None], Row]] = {
     "blackjax": partial(_row, "blackjax", blackjax_smc),
     "nuts": partial(_row, "nuts", blackjax_nuts),
     "dynesty": partial(_row, "dynesty", dynesty_nested),
     "pocomc": partial(_row, "pocomc", pocomc_preconditioned),
 }
+
+DIFFERENCE_PEERS: dict[str, Callable[[DifferenceConfig, Path, int | None], Row]] = {"openmmtools": _openmmtools}

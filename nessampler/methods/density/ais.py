@@ -84,6 +84,7 @@ def ais(
     precondition: Precondition | None = None,
     pilots: int = 500,
     conditional_ess: float = 0.8,
+    tuned: Pilot | None = None,
     dtype: torch.dtype = torch.float64,
 ) -> Annealing:
     r"""Anneal along a path with moves tuned on pilot walkers and then frozen.
@@ -101,6 +102,7 @@ def ais(
     | `precondition` | `diagonal` or `dense`: a mass from the pilot walkers at each time |
     | `pilots` | pilot walkers, which never enter the estimate |
     | `conditional_ess` | of the pilot's own steps |
+    | `tuned` | what a pilot of this path and mover found before, instead of another |
 
     Raises:
         InputError: both `steps` and `times`; a start that cannot be sampled; unadjusted steps none of which is stable.
@@ -119,7 +121,6 @@ def ais(
     """
     if steps is not None and times is not None:
         raise InputError("give `steps`, to be spaced on pilot walkers, or `times`: got both")
-    x = pilot_walkers(path, pilots, dtype, generator)
     chosen = mover or Hamiltonian()
     if isinstance(chosen, Unadjusted):
         mass = UnitMass() if chosen.variance is None else DiagonalMass(chosen.variance)
@@ -128,8 +129,14 @@ def ais(
         family = mala(mass=chosen.mass)
     else:
         family = chosen
-    found = pilot(
-        path, x, family, generator=generator, conditional_ess=conditional_ess, times=times, precondition=precondition
+    found = tuned or pilot(
+        path,
+        pilot_walkers(path, pilots, dtype, generator),
+        family,
+        generator=generator,
+        conditional_ess=conditional_ess,
+        times=times,
+        precondition=precondition,
     )
     grid = found.times if steps is None else found.spaced(steps)
     if isinstance(chosen, Underdamped):

@@ -19,10 +19,25 @@ from nessampler.methods.density.counted import CountedField, CountedPath
 from nessampler.methods.density.flow_error import FLOW_TOLERANCE, FlowError, fine_enough
 from nessampler.methods.density.tuning import Hamiltonian, Pilot, pilot
 
-__all__ = ["Solved", "least_squares"]
+__all__ = ["FewPilotsError", "Solved", "least_squares"]
 
 TUNING_WALKERS, FEWEST_TUNING_WALKERS = 256, 64
 TUNING_NUMBERS = 2**20  # coordinates of all tuning walkers together: large systems average over themselves
+
+
+class FewPilotsError(InputError):
+    """Too few pilot walkers for the fields of a drift; `needed` says how many would do.
+
+    >>> FewPilotsError(100, 40).needed
+    160
+    """
+
+    def __init__(self, pilots: int, fields: int) -> None:
+        self.needed = 4 * fields
+        super().__init__(
+            f"a drift needs at least four pilot walkers for each field: got {pilots} for {fields}; "
+            f"set pilot_walkers to {self.needed} or more, or choose a smaller dictionary"
+        )
 
 
 @dataclass(frozen=True)
@@ -45,6 +60,8 @@ def least_squares(
     pilot_steps: int = 40,
     steps: int = 60,
     tolerance: float = FLOW_TOLERANCE,
+    tuned: Pilot | None = None,
+    trial_walkers: int = TUNING_WALKERS,
     dtype: torch.dtype = torch.float64,
     generator: torch.Generator,
     device: torch.device | str = "cpu",
@@ -68,23 +85,24 @@ def least_squares(
         pilots, pilot_steps: walkers and intervals of the solution.
         steps: intervals of production.
         tolerance: of log Z.
+        tuned: what a pilot of this path and mover found before, instead of the first annealing.
+        trial_walkers: of the first annealing, and of the measurement of the flow's error; fewer on large systems.
         dtype, device: of walkers.
         generator: source of randomness.
         say, progress, report: told what happens, how far it is, and `r_squared` so far.
 
     Raises:
-        InputError: fewer pilots than four for each field.
+        FewPilotsError: fewer than four for each field.
     """
     affordable = max(FEWEST_TUNING_WALKERS, TUNING_NUMBERS // path.start.event_shape.numel())
-    few = min(TUNING_WALKERS, affordable, pilots)
-    tuning = pilot(path, _start(path, few, dtype, device, generator), mover, generator=generator, conditional_ess=0.7)
+    few = min(trial_walkers, affordable, pilots)
+    tuning = tuned or pilot(
+        path, _start(path, few, dtype, device, generator), mover, generator=generator, conditional_ess=0.7
+    )
     x = _start(path, pilots, dtype, device, generator)
     fields = dictionary(_both_ends(x, tuning.x), generator)
     if pilots < 4 * fields.size:
-        raise InputError(
-            f"a drift needs at least four pilot walkers for each field: got {pilots} for {fields.size}; "
-            f"set pilot_walkers to {4 * fields.size} or more, or choose a smaller dictionary"
-        )
+        raise FewPilotsError(pilots, fields.size)
     relax = HMC(path, tuning.step_sizes, mover.leapfrog_steps, mover.mass, mover.repeats)
 
     def tell(done: int, total: int, r_squared: float) -> None:

@@ -14,9 +14,10 @@ from nessampler.errors import InputError
 from nessampler.kernels import Mass, UnitMass
 from nessampler.methods.density.bases import pilot_base
 from nessampler.methods.density.dictionaries import default_dictionary
+from nessampler.methods.density.effort import DensityEffort
 from nessampler.methods.density.problem import DensityProblem
 from nessampler.methods.density.result import Sampled
-from nessampler.methods.density.sample import DensityEffort, sample_density
+from nessampler.methods.density.sample import sample_density
 from nessampler.methods.ends import generator_for
 from nessampler.methods.front_door import density_of
 from nessampler.paths import LinearPath
@@ -86,7 +87,7 @@ def sample(
             not batched, discrete, NaN, no gradient; a base without `sample` or `log_z`, or without the target's shape.
 
     Example:
-        >>> from nessampler.methods.density.sample import DensityEffort
+        >>> from nessampler.methods.density.effort import DensityEffort
         >>> effort = DensityEffort(walkers=400, pilot_walkers=200, pilot_steps=6, steps=8)
         >>> found = sample(lambda x: -0.5 * x.square().sum(-1), dim=2, method="ais", effort=effort)
         >>> abs(found.log_z.value - torch.log(torch.tensor(2 * torch.pi))) < 4 * found.log_z.std_error + 0.01

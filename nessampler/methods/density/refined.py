@@ -20,9 +20,11 @@ from nessampler.methods.density.nets import NetsProgress, train_nets
 from nessampler.networks.field import NetworkField
 from nessampler.objectives.pinn import PinnObjective
 
-__all__ = ["refined"]
+__all__ = ["TRAINING_MOVES", "refined"]
 
 ROLLOUT_WALKERS, BATCH_WALKERS, PILOTS = 256, 64, 512  # of as many base samples as there are, or a share of them
+# Of a training step, on average: rollouts of 32 steps every 10 of them, pilot runs every 100, see `train_nets`.
+TRAINING_MOVES = 32 * (ROLLOUT_WALKERS / 10 + PILOTS / 100)
 
 
 def refined(

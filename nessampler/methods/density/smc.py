@@ -16,7 +16,7 @@ from nessampler.errors import InputError
 from nessampler.estimators import Flag
 from nessampler.kernels import Kernel, Walkers
 from nessampler.methods.density.ais import pilot_walkers
-from nessampler.methods.density.tuning import Hamiltonian, Mover, Precondition, energies_at, pilot
+from nessampler.methods.density.tuning import Hamiltonian, Mover, Pilot, Precondition, energies_at, pilot
 from nessampler.paths import AnnealingPath, PathPoint
 from nessampler.simulate import FEWEST_ISLANDS, Ensemble, simulate
 from nessampler.targets import Tally, Target
@@ -28,6 +28,8 @@ __all__ = ["Particles", "smc"]
 # moves Student's t by about s/2; and where particles hardly mix it is more, while those islands look best that met no
 # heavy particle (docs/benchmarks/calibration.md).
 WIDEST_ISLANDS = 0.25
+FEWEST_PARTICLES = 32  # of an island, whatever the budget
+COARSE = 0.5  # conditional ESS of a pilot that is paid from a budget: its times are interpolated
 
 
 @dataclass(frozen=True)
@@ -108,6 +110,8 @@ def smc(
     resample: float = 0.5,
     waste_free: int | None = None,
     pilots: int | None = None,
+    budget: int | None = None,
+    tuned: Pilot | None = None,
     dtype: torch.dtype = torch.float64,
 ) -> Particles:
     r"""Reweight, resample, move: adapted on a pilot island, then frozen for independent islands.
@@ -128,6 +132,8 @@ def smc(
     | `resample` | fraction of effective particles below which an island is resampled |
     | `waste_free` | length P of chains, see below; None for one move per particle |
     | `pilots` | particles of the pilot; as many as on an island where None |
+    | `budget` | evaluations in all: as many particles as it holds, instead of `particles`, after a cheaper pilot |
+    | `tuned` | what a pilot of this path and mover found before, instead of another |
     | `generator` | the source of randomness; particles live on its device |
 
     Waste-free, `particles`/P particles are resampled at every temperature, whatever `resample` says, and make P - 1
@@ -151,9 +157,21 @@ def smc(
     _checked(particles, islands, waste_free)
     tallies = {"pilot": Tally(), "sampling": Tally()}
     counted, family = _Counting(path, tallies["pilot"]), mover or Hamiltonian()
-    x = pilot_walkers(path, pilots or particles, dtype, generator)
-    found = pilot(counted, x, family, generator=generator, conditional_ess=conditional_ess, precondition=precondition)
+    coarse = conditional_ess if budget is None else min(conditional_ess, COARSE)
+    found = tuned or pilot(
+        counted,
+        pilot_walkers(path, pilots or particles, dtype, generator),
+        family,
+        generator=generator,
+        conditional_ess=coarse,
+        precondition=precondition,
+    )
+    if steps is None and coarse < conditional_ess:
+        steps = math.ceil(found.lengths[-1] / math.sqrt(1 / conditional_ess - 1))
     times = found.times if steps is None else found.spaced(steps)
+    if budget is not None:
+        left = budget - tallies["pilot"].energy - tallies["pilot"].gradient
+        particles = max(FEWEST_PARTICLES, int(left / islands / (1 + (len(times) - 1) * family.evaluations)))
     counted = _Counting(path, tallies["sampling"])
     kernel = family.kernel(counted, found.step_sizes, found.masses)
     x = pilot_walkers(path, particles * islands, dtype, generator)

@@ -28,6 +28,7 @@ from nessampler.targets import Tally
 __all__ = ["Tempered", "tempering"]
 
 APART = 0.95  # standard deviation of the work from one replica to the next; then one swap in two is accepted
+COARSE = 0.5  # conditional ESS of a pilot that is paid from a budget: its times are interpolated
 BURN_IN = 0.25  # as many sweeps, in parts of the draws, are forgotten
 MOST_ENERGIES = 2_000_000  # of draws in all states, that pymbar is given
 FEWEST_DRAWS = 8  # of a copy
@@ -123,6 +124,7 @@ def tempering(
     steps: int | None = None,
     pilots: int = 500,
     conditional_ess: float = 0.8,
+    budget: int | None = None,
     dtype: torch.dtype = torch.float64,
     progress: Callable[[int, int], None] | None = None,
 ) -> Tempered:
@@ -145,6 +147,7 @@ def tempering(
     | `mover` | trajectories; `Hamiltonian()` by default |
     | `steps` | one fewer than there are replicas; None for so many that about half of all swaps are accepted |
     | `pilots`, `conditional_ess` | walkers of the pilot, and of its steps |
+    | `budget` | evaluations in all, the pilot's included: as many draws as it holds, instead of `draws` |
     | `generator` | the source of randomness; walkers live on its device |
     | `progress` | told sweeps done, and all |
 
@@ -172,8 +175,13 @@ def tempering(
     counted, family = CountedPath(path), mover or Hamiltonian()
     with torch.no_grad(), counted.stage("pilot"):
         x = pilot_walkers(path, pilots, dtype, generator)
-        found = pilot(counted, x, family, generator=generator, conditional_ess=conditional_ess)
+        coarse = conditional_ess if budget is None else min(conditional_ess, COARSE)
+        found = pilot(counted, x, family, generator=generator, conditional_ess=coarse)
     times = found.spaced(max(1, math.ceil(found.lengths[-1] / APART)) if steps is None else steps)
+    if budget is not None:
+        spent = counted.tallies["pilot"].energy + counted.tallies["pilot"].gradient
+        sweep = copies * (1 + (len(times) - 1) * family.evaluations)
+        draws = max(FEWEST_DRAWS, int((budget - spent) / sweep / (1 + BURN_IN)))
     ladder = _Ladder(counted, family, times, found.step_sizes, copies, dtype, generator)
     record, traffic, forgotten = _Record(draws), _Traffic(len(times), copies), math.ceil(BURN_IN * draws)
     with torch.no_grad(), counted.stage("sampling"):

@@ -92,6 +92,11 @@ class Mover(Protocol):
         """Whether a larger step may move walkers less although it is accepted as often."""
         ...
 
+    @property
+    def evaluations(self) -> int:
+        """Of the path, by one walker at one time."""
+        ...
+
     def kernel(
         self, path: AnnealingPath, step_size: float | Callable[[float], float], mass: Mass | Callable[[float], Mass]
     ) -> Kernel:
@@ -113,6 +118,11 @@ class Hamiltonian:
     def periodic(self) -> bool:
         """Trajectories of several steps may turn back."""
         return self.leapfrog_steps > 1
+
+    @property
+    def evaluations(self) -> int:
+        """Gradients of all trajectories; the last one's end is known to the next."""
+        return self.leapfrog_steps * self.repeats
 
     def kernel(
         self, path: AnnealingPath, step_size: float | Callable[[float], float], mass: Mass | Callable[[float], Mass]
@@ -143,6 +153,11 @@ class Walk:
     def periodic(self) -> bool:
         """Random walks never turn back."""
         return False
+
+    @property
+    def evaluations(self) -> int:
+        """An energy for each proposal."""
+        return self.repeats
 
     def kernel(
         self, path: Path, step_size: float | Callable[[float], float], mass: Mass | Callable[[float], Mass]

@@ -145,6 +145,7 @@ class Sampling(Table):
     nets_steps: Annotated[int, Field(ge=0)] = 1000
     training_walkers: Annotated[int, Field(ge=64)] = 2048
     flow_tolerance: PositiveFloat = 5e-4
+    budget: Annotated[int, Field(ge=1000)] | None = None
 
 
 class Numerics(Table):

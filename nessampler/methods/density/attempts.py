@@ -1,0 +1,426 @@
+"""One method at a time: its pilots, its walkers, its estimate, and what they cost."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from scipy.stats import t as student_t
+from torch import Tensor
+
+from nessampler.closed_form.dictionary import Dictionary
+from nessampler.closed_form.ridge_dictionary import RidgeDictionary
+from nessampler.errors import InputError
+from nessampler.estimators.log_z import LogZ, log_z, log_z_bounds
+from nessampler.methods.density.ais import Underdamped, ais, pilot_walkers
+from nessampler.methods.density.annealing import Annealing
+from nessampler.methods.density.budget import (
+    DEAREST,
+    PILOT_SHARE,
+    SCOUTS,
+    TRAINING_SHARE,
+    Scatter,
+    variance,
+    walkers_for,
+)
+from nessampler.methods.density.context import Context, told
+from nessampler.methods.density.counted import CountedField, CountedPath
+from nessampler.methods.density.effort import DensityEffort
+from nessampler.methods.density.end_checks import check_target_samples, check_walkers
+from nessampler.methods.density.lsq import FewPilotsError, Solved, least_squares
+from nessampler.methods.density.refined import TRAINING_MOVES, refined
+from nessampler.methods.density.result import Attempt, PathQuality
+from nessampler.methods.density.smc import Particles, smc
+from nessampler.methods.density.tempering import tempering
+from nessampler.methods.density.tuning import Pilot, pilot
+from nessampler.methods.density.two_sided import cross_checked
+from nessampler.simulate import FEWEST_ISLANDS
+from nessampler.targets import Tally
+
+__all__ = [
+    "ATTEMPTS",
+    "Scouted",
+    "attempt_ais",
+    "attempt_lsq",
+    "attempt_smc",
+    "carried",
+    "drift_effort",
+    "in_all",
+    "particles",
+    "plain_annealing",
+    "quality_of",
+    "scouted",
+    "solve",
+    "solve_within",
+    "tuned",
+]
+
+CURVED = 3  # gradients that fields along the path's own gradient ask for in addition, by a pilot walker at one time
+COARSE = 0.5  # conditional ESS of a pilot that is paid from a budget: its times are interpolated
+TRIAL = 128  # walkers that measure a flow's error, paid from a budget
+TUNING = 128  # walkers that find times and step sizes without a drift: they make seven moves at each time
+
+
+@dataclass(frozen=True)
+class Scouted:
+    """Plain annealing as its first walkers want it.
+
+    Attributes:
+        annealing: with as many steps as suit the budget.
+        walkers: that are left for it.
+        predicted: relative variance of Z.
+    """
+
+    annealing: Annealing
+    walkers: int
+    predicted: float
+
+
+def attempt_ais(context: Context, metrics: list[Mapping[str, Any]]) -> Attempt:
+    """Plain annealing."""
+    path, started, effort = CountedPath(context.problem.path), time.perf_counter(), context.effort
+    with path.stage("pilot"):
+        if context.budget is None:
+            annealing, walkers = plain_annealing(context, path, effort.steps), effort.walkers
+        else:
+            found = tuned(context, path)
+            found = scouted(context, path, found, context.budget.evaluations - in_all(path.tally))
+            annealing, walkers = found.annealing, found.walkers
+    seconds = {"pilot": time.perf_counter() - started}
+    return carried(context, annealing, path, None, PathQuality(), walkers, seconds)
+
+
+def scouted(context: Context, path: CountedPath, found: Pilot, left: float) -> Scouted:
+    """Steps and walkers of plain annealing for `left` evaluations, of which the first walkers take a few per cent."""
+    budget = context.budget
+    assert budget is not None
+    before, seen = path.tally.copy(), []
+    for steps in budget.scout_steps:
+        first = plain_annealing(context, path, steps, found)
+        scouts = first.draw(SCOUTS, generator=context.generator(f"{steps} steps"), device=context.device)
+        seen.append((steps, variance(scouts.log_weight)))
+    scatter = Scatter.through(*seen)
+    left -= in_all(path.tally - before)
+    most = budget.most_steps(left, budget.move)
+    steps = scatter.best_steps(most) if context.effort.kernel == "hmc" else min(most, _given(context.effort.steps))
+    annealing, walkers = plain_annealing(context, path, steps, found), walkers_for(left, 1 + steps * budget.move)
+    return Scouted(annealing, walkers, scatter.at(steps) / walkers)
+
+
+def attempt_lsq(
+    context: Context, metrics: list[Mapping[str, Any]], *, left: float | None = None, found: Pilot | None = None
+) -> Attempt:
+    """A drift in closed form, with what is left of a budget, and what an earlier pilot found."""
+    path, started = CountedPath(context.problem.path), time.perf_counter()
+    with path.stage("pilot"):
+        if found is None and context.budget is not None:
+            found = tuned(context, path)
+        solved = solve_within(context, path, drift_effort(context), found)
+        walkers = _affordable(context, path, solved.annealing, left)
+    seconds = {"pilot": time.perf_counter() - started}
+    return carried(context, solved.annealing, path, solved.field, quality_of(solved), walkers, seconds)
+
+
+def _attempt_nets(context: Context, metrics: list[Mapping[str, Any]]) -> Attempt:
+    path, started, effort = CountedPath(context.problem.path), time.perf_counter(), context.effort
+    training = effort.nets_steps
+    if context.budget is not None:
+        training = min(
+            training, int(TRAINING_SHARE * context.budget.evaluations / context.budget.move / TRAINING_MOVES)
+        )
+    with path.stage("pilot"):
+        found = None if context.budget is None else tuned(context, path)
+        solved = solve_within(context, path, drift_effort(context, 0.5 - TRAINING_SHARE), found)
+    pilot, started = time.perf_counter() - started, time.perf_counter()
+    with path.stage("training"):
+        annealing, field = refined(
+            solved,
+            path,
+            walkers=effort.training_walkers,
+            steps=training,
+            metrics=metrics,
+            checkpoint=context.checkpoint,
+            generator=context.generator("training"),
+            device=context.device,
+            progress=context.progress,
+            report=context.report,
+        )
+        walkers = _affordable(context, path, annealing, None)
+    seconds = {"pilot": pilot, "training": time.perf_counter() - started}
+    return carried(context, annealing, path, field, quality_of(solved), walkers, seconds)
+
+
+def drift_effort(context: Context, share: float = PILOT_SHARE) -> DensityEffort:
+    """Pilots and steps of a drift, cut to a budget where there is one; at most `share` of it for the pilots."""
+    effort, budget = context.effort, context.budget
+    if budget is None:
+        return effort
+    if _curved(context):
+        budget = replace(budget, move=budget.move + CURVED)
+    walkers, times = budget.drift_pilots(effort.pilot_walkers, effort.pilot_steps, share)
+    return replace(effort, pilot_walkers=walkers, pilot_steps=times, steps=budget.drift_steps(_given(effort.steps)))
+
+
+def solve_within(
+    context: Context,
+    path: CountedPath,
+    effort: DensityEffort,
+    found: Pilot | None = None,
+    *,
+    most: float = DEAREST,
+    trial_walkers: int = TRIAL,
+) -> Solved:
+    """`solve`; where a budget cut pilots below what the fields need, with as many as they need, up to `most` of it."""
+    try:
+        return solve(context, path, effort, found, trial_walkers)
+    except FewPilotsError as few:
+        budget = context.budget
+        if budget is None or few.needed * effort.pilot_steps * budget.move > most * budget.evaluations:
+            raise
+        return solve(context, path, replace(effort, pilot_walkers=few.needed), found, trial_walkers)
+
+
+def _affordable(context: Context, path: CountedPath, annealing: Annealing, left: float | None) -> int:
+    """Walkers that a budget holds after all that was spent; a few of them, then forgotten, tell what one costs."""
+    if context.budget is None:
+        return context.effort.walkers
+    before = path.tally.copy()
+    annealing.draw(SCOUTS, generator=context.generator("cost"), device=context.device)
+    each = in_all(path.tally - before) / SCOUTS
+    left = context.budget.evaluations if left is None else left
+    return walkers_for(left - sum(in_all(t) for t in path.tallies.values()), each)
+
+
+def particles(context: Context, budget: int | None, found: Pilot | None = None, purpose: str = "smc") -> Particles:
+    """Sequential Monte Carlo, of the sizes asked for or of a budget."""
+    return smc(
+        context.problem.path,
+        particles=context.effort.walkers // 8,
+        pilots=TUNING,
+        budget=budget,
+        tuned=found,
+        mover=context.mover,
+        steps=context.effort.steps if budget is None else None,
+        dtype=context.problem.dtype,
+        generator=context.generator(purpose),
+    )
+
+
+def attempt_smc(
+    context: Context, metrics: list[Mapping[str, Any]], *, left: int | None = None, pilot: Pilot | None = None
+) -> Attempt:
+    """Sequential Monte Carlo, with what is left of a budget, and what an earlier pilot found."""
+    started, effort = time.perf_counter(), context.effort
+    found = particles(context, effort.budget if left is None else left, pilot)
+    ensemble = found.ensemble
+    independent = log_z(ensemble.log_weight.cpu().numpy(), base=found.base_log_z, seed=context.seed)
+    estimate = independent
+    if independent.value is not None:
+        error, value = found.std_error, found.log_z
+        # The spread over eight islands is itself uncertain: Student's limits, not the normal's.
+        reach = float(student_t.ppf(0.975, len(ensemble.islands) - 1)) * error
+        estimate = replace(
+            independent,
+            value=value,
+            std_error=error,
+            ci95=(value - reach, value + reach),
+            flags=(*independent.flags, *found.flags),
+        )
+    evaluations = {
+        "target": {s: {"energy": t.energy, "gradient": t.gradient} for s, t in found.evaluations.items()},
+        "field": {},
+    }
+    return Attempt(
+        name="smc",
+        description=f"sequential Monte Carlo, {len(found.times) - 1} temperatures, HMC of {effort.leapfrog_steps} "
+        "leapfrogs",
+        log_z=estimate,
+        ensemble=ensemble,
+        reverse=None,
+        bounds=None,
+        annealing=None,
+        quality=PathQuality(found.times[1:], (), found.acceptance, found.step_size),
+        evaluations=evaluations,
+        seconds={"sampling": time.perf_counter() - started},
+    )
+
+
+def _attempt_pt(context: Context, metrics: list[Mapping[str, Any]]) -> Attempt:
+    started, effort = time.perf_counter(), context.effort
+    found = tempering(
+        context.problem.path,
+        draws=effort.walkers // FEWEST_ISLANDS,
+        pilots=TUNING,
+        budget=effort.budget,
+        mover=context.mover,
+        dtype=context.problem.dtype,
+        generator=context.generator("pt"),
+        progress=told(context.progress, "pt: sweeps"),
+    )
+    known = math.isfinite(found.log_z) and math.isfinite(found.std_error)
+    value, error, interval = (found.log_z, found.std_error, found.ci95) if known else (None, None, None)
+    trips = sum(found.round_trips)
+    return Attempt(
+        name="pt",
+        description=f"parallel tempering, {len(found.copies)} copies of {len(found.times)} replicas, HMC of "
+        f"{effort.leapfrog_steps} leapfrogs; {trips} round trips",
+        log_z=LogZ(value, error, interval, len(found.x), found.ess, found.ess_error, None, 0.0, found.flags),
+        ensemble=found.ensemble,
+        reverse=None,
+        bounds=None,
+        annealing=None,
+        quality=PathQuality(found.times[1:], (), found.acceptance, found.step_size),
+        evaluations={
+            "target": {s: {"energy": t.energy, "gradient": t.gradient} for s, t in found.evaluations.items()},
+            "field": {},
+        },
+        seconds={"sampling": time.perf_counter() - started},
+        diagnostics={"swap_acceptance": min(found.swaps), "round_trips": float(trips), "rhat": found.rhat},
+    )
+
+
+ATTEMPTS = {"ais": attempt_ais, "smc": attempt_smc, "pt": _attempt_pt, "lsq": attempt_lsq, "nets": _attempt_nets}
+
+
+def in_all(tally: Tally) -> int:
+    """Energies and gradients, one each."""
+    return tally.energy + tally.gradient
+
+
+def _counted_fields(context: Context, path: CountedPath) -> Callable[[Tensor, torch.Generator], Dictionary]:
+    """The problem's dictionary; fields along the path's own gradient ask the target, and that counts as a gradient."""
+
+    def make(x: Tensor, generator: torch.Generator) -> Dictionary:
+        fields = context.problem.dictionary(x, generator)
+        curvature = fields.curvature if isinstance(fields, RidgeDictionary) else None
+        if not isinstance(fields, RidgeDictionary) or curvature is None:
+            return fields
+
+        def counted(t: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+            path.tally.gradient += len(x)
+            return curvature(t, x)
+
+        return replace(fields, curvature=counted)
+
+    return make
+
+
+def _curved(context: Context) -> bool:
+    generator = context.generator("fields")
+    x = pilot_walkers(context.problem.path, TRIAL, context.problem.dtype, generator)
+    fields = context.problem.dictionary(x, generator)
+    return isinstance(fields, RidgeDictionary) and fields.curvature is not None
+
+
+def solve(
+    context: Context,
+    path: CountedPath,
+    effort: DensityEffort | None = None,
+    found: Pilot | None = None,
+    trial_walkers: int = TRIAL,
+) -> Solved:
+    """The drift in closed form, its pilots counted under the path's stage."""
+    effort = effort or context.effort
+    return least_squares(
+        path,
+        _counted_fields(context, path),
+        mover=context.mover,
+        pilots=effort.pilot_walkers,
+        pilot_steps=effort.pilot_steps,
+        steps=_given(effort.steps),
+        tolerance=effort.flow_tolerance,
+        tuned=found,
+        **({} if effort.budget is None else {"trial_walkers": trial_walkers}),
+        dtype=context.problem.dtype,
+        generator=context.generator("pilot"),
+        device=context.device,
+        say=context.say,
+        progress=context.progress,
+        report=context.report,
+    )
+
+
+def _given(steps: int | None) -> int:
+    if steps is None:
+        raise InputError(
+            "only Hamiltonian annealing and SMC find their own number of steps: got steps = None; give one"
+        )
+    return steps
+
+
+def tuned(context: Context, path: CountedPath) -> Pilot:
+    """Times and step sizes by walkers of plain annealing."""
+    generator = context.generator("ais pilot")
+    x = pilot_walkers(path, TUNING, context.problem.dtype, generator)
+    return pilot(path, x, context.mover, generator=generator, conditional_ess=COARSE)
+
+
+def plain_annealing(context: Context, path: CountedPath, steps: int | None, found: Pilot | None = None) -> Annealing:
+    """Without a drift, by the kernel that is asked for; tuned here unless it was before."""
+    options = {"dtype": context.problem.dtype, "generator": context.generator("ais pilot"), "pilots": TUNING}
+    if context.effort.kernel == "inertial":
+        gradients = _given(steps) * context.effort.leapfrog_steps
+        return ais(path, steps=gradients, mover=Underdamped(context.problem.mass), **options)
+    return ais(path, steps=steps, mover=context.mover, tuned=found, **options)
+
+
+def carried(
+    context: Context,
+    annealing: Annealing,
+    path: CountedPath,
+    field: CountedField | None,
+    quality: PathQuality,
+    walkers: int,
+    seconds: dict[str, float],
+    note: str = "",
+) -> Attempt:
+    """Walkers there, and back where samples of the target are known, with estimate, checks and bounds."""
+    problem, name = context.problem, annealing.name
+    options = {
+        "chunk_size": problem.chunk_size,
+        "progress": told(context.progress, f"{name}: walkers"),
+        "watch": lambda ess: context.report(ess=ess),
+    }
+    started = time.perf_counter()
+    with path.stage("sampling"):
+        ensemble = annealing.draw(
+            walkers, generator=context.generator(f"draw {name}"), device=context.device, **options
+        )
+    seconds = {**seconds, "sampling": time.perf_counter() - started}
+    forward = ensemble.log_weight.cpu().numpy()
+    estimate = log_z(forward, base=annealing.base_log_z, systematic=annealing.systematic, seed=context.seed)
+    with path.stage("checks"):
+        doubts = check_walkers(path, ensemble, seed=context.seed)
+    reverse, bounds = None, None
+    back = min(context.effort.reverse_walkers, walkers)
+    if problem.target_samples is not None and back:
+        started = time.perf_counter()
+        options["progress"] = told(context.progress, f"{name}: walkers back")
+        x = problem.target_samples(back, context.generator("target samples")).to(context.device)
+        with path.stage("checks"):
+            doubts += check_target_samples(path, x, seed=context.seed)
+        with path.stage("reverse"):
+            reverse = annealing.reverse(x, generator=context.generator(f"reverse {name}"), **options)
+        seconds["reverse"] = time.perf_counter() - started
+        bounds = log_z_bounds(forward, reverse.log_weight.cpu().numpy(), base=annealing.base_log_z)
+        estimate = cross_checked(estimate, ensemble, reverse, x, seed=context.seed)
+    estimate = replace(estimate, flags=(*estimate.flags, *doubts))
+    evaluations = {
+        "target": {s: {"energy": t.energy, "gradient": t.gradient} for s, t in path.tallies.items()},
+        "field": {} if field is None else dict(field.evaluations),
+    }
+    return Attempt(
+        name, annealing.description, estimate, ensemble, reverse, bounds, annealing, quality, evaluations, seconds, note
+    )
+
+
+def quality_of(solved: Solved) -> PathQuality:
+    """What the pilots of a drift saw."""
+    drift = solved.drift
+    return PathQuality(
+        drift.times, drift.r_squared, drift.acceptance, tuple(solved.tuning.step_sizes(t) for t in drift.times)
+    )

@@ -1,0 +1,51 @@
+"""What every attempt at a density needs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from nessampler.methods.density.budget import Budget
+from nessampler.methods.density.effort import DensityEffort
+from nessampler.methods.density.problem import DensityProblem
+from nessampler.methods.density.tuning import Hamiltonian
+from nessampler.methods.ends import generator_for
+
+__all__ = ["Context", "told"]
+
+
+@dataclass(frozen=True)
+class Context:
+    """What every attempt needs; see `sample_density`."""
+
+    problem: DensityProblem
+    effort: DensityEffort
+    seed: int
+    device: str
+    say: Callable[[str], None]
+    progress: Callable[[int, int, str], None]
+    report: Callable[..., None]
+    checkpoint: Path | None
+
+    @property
+    def mover(self) -> Hamiltonian:
+        """The Hamiltonian moves that every method shares."""
+        return Hamiltonian(self.effort.leapfrog_steps, mass=self.problem.mass, step_size=self.problem.step_size)
+
+    @property
+    def budget(self) -> Budget | None:
+        """What may be spent, where that is given."""
+        effort = self.effort
+        return None if effort.budget is None else Budget(effort.budget, self.mover.evaluations)
+
+    def generator(self, purpose: str) -> torch.Generator:
+        """A stream of its own for every purpose."""
+        return generator_for(self.seed, purpose, self.device)
+
+
+def told(progress: Callable[[int, int, str], None], what: str) -> Callable[[int, int], None]:
+    """Progress under a name."""
+    return lambda done, total: progress(done, total, what)
