@@ -188,7 +188,7 @@ def test_every_key_of_the_contract_is_there_and_every_null_has_its_flag(
 def test_a_run_finds_the_truth_within_its_errors_and_bounds(wells: tuple[Path, Ended]) -> None:
     result = read(wells[0])
     value, error = result["log_z"]["value"], result["log_z"]["std_error"]
-    assert error < 0.055
+    assert error < 0.05
     assert abs(value) < 4 * error
     assert result["z_score"] == pytest.approx(value / error)
     assert result["bounds"]["lower_limit"] < 0 < result["bounds"]["upper_limit"]

@@ -62,7 +62,7 @@ __all__ = [
 CURVED = 3  # gradients that fields along the path's own gradient ask for in addition, by a pilot walker at one time
 COARSE = 0.5  # conditional ESS of a pilot that is paid from a budget: its times are interpolated
 TRIAL = 128  # walkers that measure a flow's error, paid from a budget
-TUNING = 128  # walkers that find times and step sizes without a drift: they make seven moves at each time
+TUNING = 128  # walkers that find times and step sizes: they make seven moves at each time
 
 
 @dataclass(frozen=True)
@@ -200,9 +200,9 @@ def particles(context: Context, budget: int | None, found: Pilot | None = None, 
     return smc(
         context.problem.path,
         particles=context.effort.walkers // 8,
-        pilots=TUNING,
         budget=budget,
         tuned=found,
+        **_few_pilots(budget),
         mover=context.mover,
         steps=context.effort.steps if budget is None else None,
         dtype=context.problem.dtype,
@@ -254,8 +254,8 @@ def _attempt_pt(context: Context, metrics: list[Mapping[str, Any]]) -> Attempt:
     found = tempering(
         context.problem.path,
         draws=effort.walkers // FEWEST_ISLANDS,
-        pilots=TUNING,
         budget=effort.budget,
+        **_few_pilots(effort.budget),
         mover=context.mover,
         dtype=context.problem.dtype,
         generator=context.generator("pt"),
@@ -352,6 +352,10 @@ def _given(steps: int | None) -> int:
     return steps
 
 
+def _few_pilots(budget: int | None) -> dict[str, Any]:
+    return {} if budget is None else {"pilots": TUNING}
+
+
 def tuned(context: Context, path: CountedPath) -> Pilot:
     """Times and step sizes by walkers of plain annealing."""
     generator = context.generator("ais pilot")
@@ -361,7 +365,7 @@ def tuned(context: Context, path: CountedPath) -> Pilot:
 
 def plain_annealing(context: Context, path: CountedPath, steps: int | None, found: Pilot | None = None) -> Annealing:
     """Without a drift, by the kernel that is asked for; tuned here unless it was before."""
-    options = {"dtype": context.problem.dtype, "generator": context.generator("ais pilot"), "pilots": TUNING}
+    options = {"dtype": context.problem.dtype, "generator": context.generator("ais pilot")}
     if context.effort.kernel == "inertial":
         gradients = _given(steps) * context.effort.leapfrog_steps
         return ais(path, steps=gradients, mover=Underdamped(context.problem.mass), **options)

@@ -1,0 +1,121 @@
+"""A budget of evaluations: it is met, it is paid for what was compared, and sizes follow from pilots."""
+
+from __future__ import annotations
+
+import functools
+import math
+from dataclasses import replace
+from types import SimpleNamespace
+from unittest import mock
+
+import pytest
+from test_sample_density import WELL, Hand, problem
+
+from nessampler.bench.density_cell import _left
+from nessampler.errors import InputError
+from nessampler.methods.density.budget import FORMAL, Budget, Scatter
+from nessampler.methods.density.effort import DensityEffort
+from nessampler.methods.density.result import Sampled
+from nessampler.methods.density.sample import DensityMethod, sample_density
+from nessampler.paths import LinearPath
+from nessampler.targets import Tally
+
+BUDGET = 120_000
+WITHIN = DensityEffort(pilot_walkers=600, pilot_steps=12, steps=12, leapfrog_steps=3, reverse_walkers=0, budget=BUDGET)
+METHODS: tuple[DensityMethod, ...] = ("ais", "smc", "pt", "lsq", "auto")
+
+
+@functools.cache
+def run(method: DensityMethod, seed: int = 1, budget: int = BUDGET) -> tuple[Sampled, Hand]:
+    hand = Hand()
+    return sample_density(problem(hand), method=method, seed=seed, effort=replace(WITHIN, budget=budget)), hand
+
+
+def counted(found: Sampled) -> int:
+    """By the attempts themselves."""
+    return sum(
+        tally["energy"] + tally["gradient"]
+        for attempt in found.attempts
+        for stage, tally in attempt.evaluations["target"].items()
+        if stage != "reverse"
+    )
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_budget_is_met_and_every_evaluation_is_on_record(method):
+    found, hand = run(method)
+    assert 0.9 * BUDGET < counted(found) < 1.03 * BUDGET
+    # Those at t = 0 ask the target for the time derivative only where a method wants it: the record may count more.
+    assert counted(found) * 0.9 < hand.energies + hand.gradients <= counted(found)
+
+
+@pytest.mark.parametrize("method", [m for m in METHODS if m != "pt"])  # a larger one takes a minute
+def test_the_answer_is_right_and_a_larger_budget_sharpens_it(method):
+    errors = []
+    for budget in (BUDGET, 4 * BUDGET):
+        found, _ = run(method, budget=budget)
+        value, error = found.log_z.value, found.log_z.std_error
+        assert value is not None
+        assert error is not None
+        assert abs(value - WELL.log_z) < 4 * error < 0.3
+        errors.append(error)
+    assert errors[1] < 0.85 * errors[0]
+
+
+def test_the_same_seed_gives_the_same_bits():
+    again = sample_density(problem(), method="auto", seed=1, effort=WITHIN)
+    assert again.log_z == run("auto")[0].log_z
+    assert run("auto", seed=2)[0].log_z != again.log_z  # negative control
+
+
+def test_auto_compares_for_about_a_tenth_and_says_what_it_found():
+    found, _ = run("auto", budget=4 * BUDGET)
+    (attempt,) = found.attempts
+    alone, _ = run(attempt.name, budget=4 * BUDGET)
+    own = alone.attempt.evaluations["target"]["pilot"]
+    pilot = attempt.evaluations["target"]["pilot"]
+    compared = pilot["energy"] + pilot["gradient"] - own["energy"] - own["gradient"]
+    assert compared < 0.12 * 4 * BUDGET
+    assert attempt.note.startswith("chosen; variance × cost in the pilot:")
+    assert {"ais", "smc", "lsq"} - {attempt.name} <= set(attempt.note.replace(",", "").split())
+
+
+def test_auto_goes_on_where_a_drift_is_out_of_the_question():
+    with mock.patch("nessampler.methods.density.auto._tried", return_value=None):
+        found = sample_density(problem(), method="auto", seed=0, effort=WITHIN)
+    assert found.chosen in ("ais", "smc")
+    assert "lsq" not in found.attempt.note
+    assert 0.9 * BUDGET < counted(found) < 1.03 * BUDGET
+
+
+def test_steps_are_as_many_as_weights_can_forget():
+    falling = Scatter.through((10, 4.0), (40, 1.0))
+    assert (falling.floor, falling.slope) == pytest.approx((0.0, 40.0))
+    stuck = Scatter.through((10, 2.05), (40, 2.0))  # what is never forgotten
+    assert stuck.floor > 1.5
+    assert stuck.best_steps(10_000) < Scatter.through((10, 8.0), (40, 2.0)).best_steps(10_000)
+    assert Scatter(0.0, 1e9).at(1) < math.inf
+
+
+def test_steps_leave_enough_walkers():
+    budget = Budget(100_000, move=5)
+    assert budget.drift_steps(2200) * 5 * FORMAL < 100_000
+    assert budget.most_steps(50_000, 5) * 5 * FORMAL <= 50_000
+
+
+def test_a_base_dearer_than_the_budget_is_refused():
+    prepared = SimpleNamespace(evaluations=Tally(energy=100, gradient=60))
+    with pytest.raises(InputError, match=r"pays for the base first: this one costs 160 of 150 evaluations; give more"):
+        _left(prepared, 150)  # pyright: ignore[reportArgumentType]
+    assert _left(prepared, 200) == 40  # pyright: ignore[reportArgumentType]
+
+
+def test_without_a_budget_nothing_of_this_applies():
+    plain = replace(WITHIN, budget=None, walkers=300)
+    found = sample_density(problem(), method="ais", seed=1, effort=plain)
+    assert len(found.x) == 300
+    assert len(found.attempt.ensemble.times) == 13
+
+
+def test_path_of_the_test_problem_is_linear():  # counts above rely on it
+    assert isinstance(problem().path, LinearPath)
