@@ -32,7 +32,9 @@ from nessampler.targets import Counted, Target
 
 __all__ = ["difference_row"]
 
-TRIAL = 0.25  # of the preset's samples, in the run that measures what they cost
+TRIAL = 0.25  # of the preset's samples, in the first run that measures what they cost
+SMALLEST_TRIAL, LARGEST_TRIAL = 0.1, 1.0  # of the second
+SMALLEST = 0.05  # of a cell
 NODES, CHAINS, LEAPFROG, EQUILIBRATION = 9, 64, 10, 0.2  # of staged MBAR
 FEWEST_CHAINS, SHORTEST = 4, 50  # chains, and trajectories of each; fewer chains where a budget holds no more
 
@@ -53,8 +55,8 @@ class _Outcome:
 def difference_row(config: DifferenceConfig, folder: Path, method: str, budget: int | None, out: Path) -> Row:
     """End states and a rung for about `budget` evaluations, each state at its relative cost.
 
-    A first run on a quarter of the preset's samples, from another seed, finds what a sample costs with all that is made
-    of it, and is not counted. Staged MBAR spends the budget on its own states. Without a budget the sizes are those of
+    Two first runs, on a quarter of the preset's samples and on as many as that one lets expect, from another seed, find
+    what costs once and what each sample costs, and are not counted. Staged MBAR spends the budget on its own states. Without a budget the sizes are those of
     the preset.
 
     Args:
@@ -66,11 +68,9 @@ def difference_row(config: DifferenceConfig, folder: Path, method: str, budget: 
     if method in DIFFERENCE_PEERS:
         return DIFFERENCE_PEERS[method](config, folder, budget)
     if method != "staged" and budget is not None:
-        small = _scaled(_reseeded(config, TRIAL_SEED), TRIAL)
-        where = out / "ends" / f"{config.name}-{method}-trial"
         file = out / "trials" / f"{config.name}--{method}.json"
-        found = trial(file, lambda: {"cost": _climbed(small, folder, method, where).cost})
-        config = _scaled(config, TRIAL * budget / found["cost"])
+        costs = trial(file, lambda: _costs(config, folder, method, budget, out))
+        config = _scaled(config, _scale(costs, budget))
     started, busy = time.perf_counter(), time.process_time()
     where = out / "ends" / f"{config.name}-{method}-{config.run.seed}"
     found = _staged(config, folder, budget, where) if method == "staged" else _climbed(config, folder, method, where)
@@ -89,6 +89,31 @@ def difference_row(config: DifferenceConfig, folder: Path, method: str, budget: 
         flags=found.flags,
         verdict=found.verdict,
     )
+
+
+def _costs(config: DifferenceConfig, folder: Path, method: str, budget: int, out: Path) -> dict[str, float]:
+    """Of two sizes, as multiples of the preset's."""
+
+    def cost(scale: float) -> float:
+        where = out / "ends" / f"{config.name}-{method}-trial-{scale:.3g}"
+        return _climbed(_scaled(_reseeded(config, TRIAL_SEED), scale), folder, method, where).cost
+
+    few = cost(TRIAL)
+    larger = min(LARGEST_TRIAL, max(SMALLEST_TRIAL, TRIAL * budget / few))
+    return {"few": TRIAL, "cost_of_few": few, "many": larger, "cost_of_many": cost(larger)}
+
+
+def _scale(costs: Mapping[str, float], budget: int) -> float:
+    """At which a line through both costs meets the budget.
+
+    >>> _scale({"few": 0.25, "cost_of_few": 30.0, "many": 1.0, "cost_of_many": 60.0}, 100)  # 20 once, 40 by size
+    2.0
+    """
+    few, many = costs["few"], costs["many"]
+    each = (costs["cost_of_many"] - costs["cost_of_few"]) / (many - few) if many != few else 0.0
+    if not each > 0:  # another rung was taken, or both are of one size
+        return many * budget / costs["cost_of_many"]
+    return max(SMALLEST, few + (budget - costs["cost_of_few"]) / each)
 
 
 def _climbed(config: DifferenceConfig, folder: Path, method: str, where: Path) -> _Outcome:
