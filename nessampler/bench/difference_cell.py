@@ -56,8 +56,8 @@ def difference_row(config: DifferenceConfig, folder: Path, method: str, budget: 
     """End states and a rung for about `budget` evaluations, each state at its relative cost.
 
     Two first runs, on a quarter of the preset's samples and on as many as that one lets expect, from another seed, find
-    what costs once and what each sample costs, and are not counted. Staged MBAR spends the budget on its own states. Without a budget the sizes are those of
-    the preset.
+    what costs once and what each sample costs, and are not counted. Staged MBAR spends the budget on its own states.
+    Without a budget the sizes are those of the preset.
 
     Args:
         out: where end states of molecules are kept, and what first runs found.
