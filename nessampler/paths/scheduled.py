@@ -114,6 +114,8 @@ def _combined(weights: Sequence[Tensor], parts: Sequence, x: Tensor) -> tuple[Te
 
 
 def _times(weight: Tensor, value: Tensor) -> Tensor:
+    if bool((weight != 0).all()):
+        return weight * value
     return torch.where(weight != 0, weight * value, 0.0)  # a term without weight may be infinite
 
 

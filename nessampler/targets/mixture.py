@@ -13,6 +13,7 @@ from nessampler.errors import InputError
 
 __all__ = ["GaussianMixture", "gmm_40", "random_mixture"]
 
+NEGLIGIBLE = -200.0  # log of a share
 CHUNK = 2**16
 """Numbers per intermediate array: walkers are taken so many at a time that memory is bounded and caches are used."""
 
@@ -83,16 +84,15 @@ class GaussianMixture:
 
     def energy(self, x: Float[Tensor, "n d"]) -> Float[Tensor, " n"]:
         """U in kT."""
-        return torch.cat([-torch.logsumexp(logits, -1) for _, logits in self._chunks(x)]).to(x)
+        return torch.cat([-_shares(logits)[0] for _, logits in self._chunks(x)]).to(x)
 
     def energy_and_score(self, x: Float[Tensor, "n d"]) -> tuple[Float[Tensor, " n"], Float[Tensor, "n d"]]:
         """U and -∇U."""
         _, precision, pull, _ = self._parameters(x)
         energies, scores = [], []
         for y, logits in self._chunks(x):
-            log_p = torch.logsumexp(logits, -1, keepdim=True)
-            r = torch.exp(logits - log_p)
-            energies.append(-log_p[:, 0].to(x))
+            log_p, r = _shares(logits)
+            energies.append(-log_p.to(x))
             scores.append((r @ pull - y * (r @ precision)).to(x))
         return torch.cat(energies), torch.cat(scores)
 
@@ -102,7 +102,7 @@ class GaussianMixture:
         constant = pull.square().sum(-1) - precision.sum(-1)
         values = []
         for y, logits in self._chunks(x):
-            r = torch.softmax(logits, -1)
+            _, r = _shares(logits)
             score = r @ pull - y * (r @ precision)
             squares = constant - 2 * y @ (pull * precision).mT + y.square() @ precision.square().mT
             values.append((score.square().sum(-1) - (r * squares).sum(-1)).to(x))
@@ -128,6 +128,20 @@ class GaussianMixture:
         for part in x.split(max(1, CHUNK // max(self.means.shape))):
             y = part.double() - center
             yield y, offset + y @ pull.mT - 0.5 * y.square() @ precision.mT
+
+
+def _shares(logits: Tensor) -> tuple[Tensor, Tensor]:
+    """log Σ exp and softmax, over the last dimension.
+
+    Terms below e^-200 of the largest are taken as that, which no sum notices: exponentials that underflow take twenty
+    times as long as others, and far from all but one mode most of them would.
+    """
+    largest = logits.detach().amax(-1, keepdim=True)
+    below = logits - largest
+    parts = below.clamp(min=NEGLIGIBLE).exp() if below.requires_grad else below.clamp_(min=NEGLIGIBLE).exp_()
+    total = parts.sum(-1, keepdim=True)
+    log_sum = torch.where(largest == -torch.inf, largest, largest + total.log())  # where no component has density
+    return log_sum[..., 0], parts / total
 
 
 def gmm_40() -> GaussianMixture:

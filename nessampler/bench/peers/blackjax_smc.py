@@ -12,7 +12,7 @@ from nessampler.bench.peers.in_jax import configure, in_jax
 from nessampler.bench.peers.whitened import Evidence, Whitened
 from nessampler.targets import Counted
 
-__all__ = ["blackjax_smc"]
+__all__ = ["blackjax_smc", "island", "mover"]
 
 ISLANDS = 8  # independent runs, as many as ours: their spread is the error
 TRIAL, FEWEST = 128, 64  # particles
@@ -32,17 +32,18 @@ def blackjax_smc(problem: Whitened, counted: Counted, left: int | None, seed: in
     """
 
     configure()
+    move = mover(in_jax(problem))
     if left is None:
         particles = 1000
     else:
         before = counted.tally().copy()
-        _island(problem, TRIAL, seed + 10_000)
+        island(move, problem.dimension, TRIAL, seed + 10_000)
         spent = counted.tally() - before
         each = (spent.energy + spent.gradient) / TRIAL
         tally = counted.tally()
         tally.energy, tally.gradient = before.energy, before.gradient
         particles = max(FEWEST, int(left / ISLANDS / each))
-    islands = [_island(problem, particles, ISLANDS * seed + k) for k in range(ISLANDS)]
+    islands = [island(move, problem.dimension, particles, ISLANDS * seed + k) for k in range(ISLANDS)]
     found, draws = np.array([log_z for log_z, _ in islands]), np.concatenate([z for _, z in islands])
     share = np.exp(found - found.max())
     error = float(share.std(ddof=1) / share.mean() / math.sqrt(ISLANDS))
@@ -50,17 +51,17 @@ def blackjax_smc(problem: Whitened, counted: Counted, left: int | None, seed: in
     return Evidence(log_z, error, f"{ISLANDS} islands of {particles} particles", draws[None])
 
 
-def _island(problem: Whitened, particles: int, seed: int) -> tuple[float, np.ndarray]:
-    """log Z of one run, and its particles, selected by their last weights."""
+def mover(log_likelihood: Any) -> Any:
+    """One temperature of all particles, compiled: `(key, state, step size)` to state, increment of log Z, step size."""
     import blackjax
     import jax
     import jax.numpy as jnp
-    from blackjax.smc import adaptive_tempered, extend_params, tempered
+    from blackjax.smc import adaptive_tempered, extend_params
     from blackjax.smc.tuning.from_particles import particles_stds
 
     kernel = adaptive_tempered.build_kernel(
         lambda z: -0.5 * jnp.sum(z**2),
-        in_jax(problem),
+        log_likelihood,
         blackjax.hmc.build_kernel(),
         blackjax.hmc.init,
         blackjax.smc.resampling.systematic,
@@ -75,8 +76,18 @@ def _island(problem: Whitened, particles: int, seed: int) -> tuple[float, np.nda
         gain = 1.5 * (info.update_info.acceptance_rate.mean() - ACCEPTANCE)
         return state, info.log_likelihood_increment, step * jnp.exp(jnp.clip(gain, -0.7, 0.4))
 
+    return move
+
+
+def island(move: Any, dimension: int, particles: int, seed: int) -> tuple[float, np.ndarray]:
+    """log Z of one run, and its particles, selected by their last weights."""
+    import blackjax
+    import jax
+    import jax.numpy as jnp
+    from blackjax.smc import tempered
+
     key, first = jax.random.split(jax.random.key(seed))
-    state = tempered.init(jax.random.normal(first, (particles, problem.dimension)))
+    state = tempered.init(jax.random.normal(first, (particles, dimension)))
     log_z, step = 0.0, jnp.asarray(FIRST_STEP)
     for _ in range(LONGEST):
         key, now = jax.random.split(key)
