@@ -38,6 +38,7 @@ __all__ = ["auto"]
 
 SCOUT_ISLANDS = 0.025  # share of a budget for islands that only compare
 ONE_WAY = 1.5  # what weights that go both ways, and walkers that do not depend on one another, are worth
+MANY = 1e4  # times as bad, beyond which nobody wants digits
 PILOTS = 256  # walkers that compare methods, and are then forgotten
 SCOUT_SOLUTION = 0.03, 12  # share of a budget for a drift that only compares, and its times
 FLOW_WALKERS = 16  # that measure its flow's error, which a comparison does not need
@@ -185,4 +186,4 @@ def _variance(ensemble: Ensemble) -> float:
 
 
 def _ratio(value: float, best: float) -> str:
-    return f"{value / best:.3g}" if best > 0 else "many"
+    return f"{value / best:.3g}" if value < MANY * best else "many"

@@ -86,10 +86,10 @@ class Scatter:
 
     @classmethod
     def through(cls, few: tuple[int, float], many: tuple[int, float]) -> Scatter:
-        """Two variances, each with its number of steps; at least a tenth of the second is taken to fall."""
+        """Two variances, each with its number of steps; of the second at least a tenth is taken to fall, at most all."""
         (k, v), (n, w) = few, many
-        slope = max((v - w) / (1 / k - 1 / n), 0.1 * w * n)
-        return cls(max(0.0, w - slope / n), slope)
+        slope = min(max((v - w) / (1 / k - 1 / n), 0.1 * w * n), w * n)
+        return cls(w - slope / n, slope)
 
     def at(self, steps: int) -> float:
         """Relative variance of Z by one walker, $e^v - 1$: of log-weights that are normal."""
