@@ -149,6 +149,23 @@ def test_a_gaussian_mixture_in_many_dimensions_is_the_normalised_one_of_torch(mo
     torch.testing.assert_close(ours.energy(x), -theirs.log_prob(x), rtol=1e-12, atol=1e-9)
 
 
+def test_far_components_of_a_mixture_count_as_by_logsumexp_and_nowhere_is_nowhere():
+    """Shares below e^-200 are cut: energies and their derivatives do not notice, and infinity stays infinite."""
+    target, x = gmm_40(), 300 * torch.randn(200, 2, generator=seeded(3), dtype=torch.float64)
+    logits = -0.5 * ((x[:, None] - target.means) / target.scales).square().sum(-1)
+    assert float((logits - logits.amax(-1, keepdim=True)).min()) < -1000  # there is something to cut
+    constant = math.log(40) + float(target.scales[0].log().sum()) + math.log(2 * math.pi)
+    energy, score = target.energy_and_score(x)
+    torch.testing.assert_close(energy, constant - torch.logsumexp(logits, -1), rtol=1e-12, atol=0)
+    share = torch.softmax(logits, -1)[..., None]
+    torch.testing.assert_close(score, (share * (target.means - x[:, None])).sum(1) / target.scales[0] ** 2)
+    position = x[:3].clone().requires_grad_()
+    (slope,) = torch.autograd.grad(target.energy(position).sum(), position, create_graph=True)
+    torch.testing.assert_close(slope, -score[:3])
+    assert bool(torch.isfinite(torch.autograd.grad(slope.square().sum(), position)[0]).all())
+    assert target.energy(double([torch.inf, 0.0])).tolist() == [torch.inf]
+
+
 def test_a_student_mixture_integrates_to_one():
     line = StudentMixture(double([-3.0], [2.0]), 0.7, 2.5, double(0.3, 0.7))
     total, _ = integrate.quad(

@@ -86,7 +86,7 @@ class Scatter:
 
     @classmethod
     def through(cls, few: tuple[int, float], many: tuple[int, float]) -> Scatter:
-        """Two variances, each with its number of steps; of the second at least a tenth is taken to fall, at most all."""
+        """Two variances, each with its number of steps; of the second a tenth at least is taken to fall, at most it."""
         (k, v), (n, w) = few, many
         slope = min(max((v - w) / (1 / k - 1 / n), 0.1 * w * n), w * n)
         return cls(w - slope / n, slope)
