@@ -41,11 +41,6 @@ class Gaussian:
         """U in kT."""
         return 0.5 * ((x - self.mean) / self.scale).square().sum(-1)
 
-    def energy_and_score(self, x: Float[Tensor, "n d"]) -> tuple[Float[Tensor, " n"], Float[Tensor, "n d"]]:
-        r"""U and $-\nabla U$."""
-        z = (x - self.mean) / self.scale
-        return 0.5 * z.square().sum(-1), -z / self.scale
-
     def sample(self, n: int, *, generator: torch.Generator) -> Float[Tensor, "n d"]:
         """Independent draws, on the device of the generator."""
         like = {"dtype": self.mean.dtype, "device": generator.device}

@@ -175,7 +175,7 @@ def _exchanged(
     ]
     # Where the catalogue samples in torch, it is for generalized Born, which the CPU platform compiles.
     platform = openmm.Platform.getPlatformByName("CPU" if config.md.platform == "torch" else config.md.platform)
-    cache.global_context_cache.set_platform(platform, {"Threads": "1"} if platform.getName() == "CPU" else {})
+    own = {"platform": platform, "platform_properties": {"Threads": "1"} if platform.getName() == "CPU" else {}}
     np.random.seed(seed)  # noqa: NPY002  swaps of neighbours are drawn from it
     sampler = ReplicaExchangeSampler(
         mcmc_moves=_Langevin(
@@ -188,6 +188,8 @@ def _exchanged(
         replica_mixing_scheme="swap-neighbors",
         online_analysis_interval=None,
     )
+    sampler.energy_context_cache = cache.ContextCache(capacity=None, time_to_live=None, **own)
+    sampler.sampler_context_cache = cache.ContextCache(capacity=None, time_to_live=None, **own)
     with TemporaryDirectory() as where, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         reporter = MultiStateReporter(str(Path(where, "exchange.nc")), checkpoint_interval=sizes.iterations)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from datetime import date, time
 from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field, PositiveFloat, PositiveInt
+from pydantic import ConfigDict, Field, PositiveFloat, PositiveInt, model_validator
 
 from nessampler.runs.config.common import Problem, Run, Table
 from nessampler.runs.system_files import code_file
@@ -33,6 +34,14 @@ class TargetTable(Table):
     model_config = ConfigDict(extra="allow", frozen=True)
 
     name: str
+
+    @model_validator(mode="after")
+    def _no_dates(self) -> TargetTable:
+        """TOML has them, and no density takes one: written down they would come back as text."""
+        for key, value in self.parameters.items():
+            if isinstance(value, date | time):
+                raise ValueError(f"{key} must be a number, a text or a list, not a date: got {value}")
+        return self
 
     @property
     def parameters(self) -> dict[str, Any]:
