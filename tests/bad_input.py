@@ -298,7 +298,7 @@ FILES: dict[str, tuple[Callable[[Path], Arguments], str]] = {
     ),
     "parameter out of range": (setting("target.quartic=-1.0", "phi4-8"), "the action must have a floor"),
     "parameter missing": (setting("target.name=phi4", "funnel-10"), "`target.size` is required for phi4"),
-    "data a date": (setting("target.data=2000-01-01", "logistic"), "data must be a number, a text or a list, not a date"),
+    "data a date": (setting("target.data=2000-01-01", "logistic"), "must be a number, a text or a list, not a date"),
     "data missing": (setting("target.data=none.csv", "logistic"), "none.csv does not exist"),
     "data outside": (setting("target.data=../lgcp-1600/fpines.csv", "logistic"), "in the system's folder"),
     "free field for a mixture": (setting("base={kind='free-field'}", "gmm-40-linear"), "field base is for lattices"),
