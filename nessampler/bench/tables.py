@@ -151,7 +151,8 @@ def _sentences(found: Sequence[Summary], best: Mapping[str, Summary]) -> list[st
         line = f"{system}: {first.method} has the smallest error, ± {_number(first.validated)}"
         if second is not None and first.validated:
             ratio = (second.validated or 0.0) / first.validated
-            line += f"; {second.method} follows with {ratio:.2g} times it, or {ratio**2:.2g} times the evaluations"
+            evaluations = _factor(ratio**2)
+            line += f"; {second.method} follows with {_factor(ratio)} times it, or {evaluations} times the evaluations"
         auto = next((s for s in found if s.system == system and s.method == "auto"), None)
         if auto is not None and auto.validated is not None and first.validated:
             line += f"; auto took {', '.join(auto.chosen)}: {auto.validated / first.validated:.2g} times the best"
@@ -177,5 +178,9 @@ def _number(value: float | None) -> str:
     return "" if value is None else f"{value:.2g}"
 
 
+def _factor(value: float) -> str:
+    return f"{value:.2g}" if value < 100 else f"{float(f'{value:.2g}'):,.0f}"
+
+
 def _count(n: float) -> str:
-    return f"{n / 1e6:.2f} M" if n >= 1e6 else f"{n / 1e3:.0f} k"
+    return f"{n / 1e6:.2f} M" if n >= 0.995e6 else f"{n / 1e3:.0f} k"
