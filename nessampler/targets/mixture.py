@@ -133,7 +133,7 @@ class GaussianMixture:
 def _shares(logits: Tensor) -> tuple[Tensor, Tensor]:
     """log Σ exp and softmax, over the last dimension.
 
-    Terms below e^-200 of the largest are taken as that, which no sum notices: exponentials that underflow take twenty
+    Terms below e^-200 of the largest are taken as that, which no sum notices: exponentials that underflow take many
     times as long as others, and far from all but one mode most of them would.
     """
     largest = logits.detach().amax(-1, keepdim=True)

@@ -19,6 +19,7 @@ from nessampler.estimators.log_z import LogZ, log_z, log_z_bounds
 from nessampler.methods.density.ais import Underdamped, ais, pilot_walkers
 from nessampler.methods.density.annealing import Annealing
 from nessampler.methods.density.budget import (
+    COARSE,
     DEAREST,
     PILOT_SHARE,
     SCOUTS,
@@ -60,7 +61,6 @@ __all__ = [
 ]
 
 CURVED = 3  # gradients that fields along the path's own gradient ask for in addition, by a pilot walker at one time
-COARSE = 0.5  # conditional ESS of a pilot that is paid from a budget: its times are interpolated
 TRIAL = 128  # walkers that measure a flow's error, paid from a budget
 TUNING = 128  # walkers that find times and step sizes: they make seven moves at each time
 

@@ -58,7 +58,7 @@ def auto(context: Context, metrics: list[Mapping[str, Any]]) -> tuple[list[Attem
         try:
             solved = solve(context, path)
         except NoDriftError as error:
-            return [without_drift(context, metrics, path, str(error))], "ais"
+            return [_without_drift(context, metrics, path, str(error))], "ais"
         before = path.tally.copy()
         trial = solved.annealing.draw(PILOTS, generator=context.generator("compare lsq"), device=context.device)
         per_walker = in_all(path.tally - before) / PILOTS
@@ -151,7 +151,7 @@ def _tried(context: Context, path: CountedPath, found: Pilot) -> Callable[[float
     return merit
 
 
-def without_drift(context: Context, metrics: list[Mapping[str, Any]], path: CountedPath, why: str) -> Attempt:
+def _without_drift(context: Context, metrics: list[Mapping[str, Any]], path: CountedPath, why: str) -> Attempt:
     """Plain annealing, which pays for the drift that could not be used as well."""
     context.say(f"no drift: {why}")
     attempt, lost = attempt_ais(context, metrics), path.tallies["pilot"]

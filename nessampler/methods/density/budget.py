@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 __all__ = [
+    "COARSE",
     "DEAREST",
     "PILOT_SHARE",
     "SCOUTS",
@@ -25,7 +26,8 @@ DEAREST = 0.7  # where fields need more pilots than that share holds
 TRAINING_SHARE = 0.3  # and for the training of a network
 FEWEST = 256  # walkers, whatever the budget
 FORMAL = 1024  # walkers that steps leave a budget at least: fewer say little of their own error
-CALM = 0.25
+CALM = 0.25  # variance that steps of plain annealing leave of what they can forget
+COARSE = 0.5  # conditional ESS of a pilot that is paid from a budget: its times are interpolated
 FEWEST_PILOT_STEPS = 12
 
 

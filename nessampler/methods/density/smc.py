@@ -16,6 +16,7 @@ from nessampler.errors import InputError
 from nessampler.estimators import Flag
 from nessampler.kernels import Kernel, Walkers
 from nessampler.methods.density.ais import pilot_walkers
+from nessampler.methods.density.budget import COARSE
 from nessampler.methods.density.tuning import Hamiltonian, Mover, Pilot, Precondition, energies_at, pilot
 from nessampler.paths import AnnealingPath, PathPoint
 from nessampler.simulate import FEWEST_ISLANDS, Ensemble, simulate
@@ -29,7 +30,6 @@ __all__ = ["Particles", "smc"]
 # heavy particle (docs/benchmarks/calibration.md).
 WIDEST_ISLANDS = 0.25
 FEWEST_PARTICLES = 32  # of an island, whatever the budget
-COARSE = 0.5  # conditional ESS of a pilot that is paid from a budget: its times are interpolated
 
 
 @dataclass(frozen=True)

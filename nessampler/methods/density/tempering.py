@@ -18,6 +18,7 @@ from nessampler.estimators import Flag, FreeEnergy, r_hat, statistical_inefficie
 from nessampler.estimators.multistate import mbar
 from nessampler.kernels.hmc import trajectory
 from nessampler.methods.density.ais import pilot_walkers
+from nessampler.methods.density.budget import COARSE
 from nessampler.methods.density.chains import effective_part, slow_observables
 from nessampler.methods.density.counted import CountedPath
 from nessampler.methods.density.tuning import Hamiltonian, StepSizes, pilot
@@ -28,7 +29,6 @@ from nessampler.targets import Tally
 __all__ = ["Tempered", "tempering"]
 
 APART = 0.95  # standard deviation of the work from one replica to the next; then one swap in two is accepted
-COARSE = 0.5  # conditional ESS of a pilot that is paid from a budget: its times are interpolated
 BURN_IN = 0.25  # as many sweeps, in parts of the draws, are forgotten
 MOST_ENERGIES = 2_000_000  # of draws in all states, that pymbar is given
 FEWEST_DRAWS = 8  # of a copy
