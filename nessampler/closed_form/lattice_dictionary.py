@@ -142,7 +142,7 @@ class LatticeDictionary:
         bare, smeared = _split(masses)
         out = x.new_empty(len(x), len(masses), *self.shape)
         out[:, bare] = x.unsqueeze(1)
-        if not smeared:  # an FFT of no fields is an error
+        if len(responses[smeared]) == 0:  # an FFT of no fields is an error
             return out
         modes = torch.fft.rfftn(x, dim=self._axes).unsqueeze(1) * responses[smeared].to(x)
         out[:, smeared] = torch.fft.irfftn(modes, s=self.shape, dim=self._axes)
@@ -151,7 +151,7 @@ class LatticeDictionary:
     def _smoothed(self, fields: Tensor) -> Tensor:
         """Every outer response to its own field, summed."""
         bare, smeared = _split(self.outer)
-        if not smeared:
+        if len(self._kernel[smeared]) == 0:
             return fields.sum(1)
         modes = (torch.fft.rfftn(fields[:, smeared], dim=self._axes) * self._kernel[smeared].to(fields)).sum(1)
         return fields[:, bare].sum(1) + torch.fft.irfftn(modes, s=self.shape, dim=self._axes)
@@ -164,10 +164,13 @@ class LatticeDictionary:
         return max(1, BLOCK // (math.prod(self.shape) * max(1, self.weights.shape[1])))
 
 
-def _split(masses: Sequence[float]) -> tuple[list[int], list[int]]:
-    """Which responses leave a field as it is, and which do not."""
+def _split(masses: Sequence[float]) -> tuple[list[int] | slice, list[int] | slice]:
+    """Which responses leave a field as it is, and which do not; slices, which copy nothing, where either come first."""
     bare = [k for k, m in enumerate(masses) if math.isinf(m)]
-    return bare, [k for k in range(len(masses)) if k not in bare]
+    smeared = [k for k in range(len(masses)) if k not in bare]
+    if bare + smeared == list(range(len(masses))):
+        return slice(len(bare)), slice(len(bare), None)
+    return bare, smeared
 
 
 def _responses(momenta: Tensor, masses: Sequence[float]) -> Tensor:

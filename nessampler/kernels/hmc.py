@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,6 +16,9 @@ from nessampler.kernels.protocol import Walkers
 from nessampler.paths import AnnealingPath, PathPoint
 
 __all__ = ["HMC", "trajectory"]
+
+# Numbers per block of walkers, few enough for a trajectory to stay in a core's cache; it changes no random number.
+BLOCK = 2**17
 
 
 @dataclass(frozen=True)
@@ -115,7 +118,29 @@ def trajectory(
         Where walkers are, the path there, and the probabilities with which proposals were accepted.
     """
     noise = torch.randn(x.shape, generator=generator, dtype=x.dtype, device=x.device)
+    uniform = torch.rand(len(x), generator=generator, dtype=torch.float64, device=x.device)
     h = step_size if isinstance(step_size, float | int) else step_size.to(x).view(-1, *[1] * (x.ndim - 1))
+    given = (t, x, point, noise, uniform, h)
+    few = max(1, BLOCK // x[0].numel()) if len(x) and x.device.type == "cpu" else max(1, len(x))
+    moved = [
+        _moved(path, mass, leapfrog_steps, *(_taken(v, slice(k, k + few)) for v in given))
+        for k in range(0, max(1, len(x)), few)
+    ]
+    return _joined(moved) if len(moved) > 1 else moved[0]
+
+
+def _moved(
+    path: AnnealingPath,
+    mass: Mass,
+    leapfrog_steps: int,
+    t: Tensor,
+    x: Tensor,
+    point: PathPoint,
+    noise: Tensor,
+    uniform: Tensor,
+    h: float | Tensor,
+) -> tuple[Tensor, PathPoint, Tensor]:
+    """The trajectory, once all that is random about it has been drawn."""
     p = mass.momentum(noise)
     start = point.energy.to(torch.float64) + _kinetic(noise, noise)
     y, p = x, p + 0.5 * h * point.score
@@ -128,10 +153,26 @@ def trajectory(
     gain = start - proposed.energy.to(torch.float64) - _kinetic(p, mass.velocity(p))
     # A proposal without density, or one that diverged, is refused; NaN at the walker itself stays an error.
     gain = torch.where(gain.isnan() & ~start.isnan(), -torch.inf, gain)
-    uniform = torch.rand(len(x), generator=generator, dtype=torch.float64, device=x.device)
     accept = uniform.log() < gain
     chosen = PathPoint(*(_where(accept, new, old) for new, old in zip(proposed, point, strict=True)))
     return _where(accept, y, x), chosen, gain.clamp(max=0.0).exp().to(point.energy)
+
+
+def _taken(value: Any, rows: slice) -> Any:
+    """These walkers' part of a tensor, or of tuples of tensors."""
+    if isinstance(value, tuple):
+        parts = [_taken(v, rows) for v in value]
+        return type(value)(*parts) if hasattr(value, "_fields") else tuple(parts)
+    return value[rows] if isinstance(value, Tensor) else value
+
+
+def _joined(pieces: Sequence[Any]) -> Any:
+    """Tensors of all pieces one after another, in the tuples that the pieces are."""
+    first = pieces[0]
+    if isinstance(first, Tensor):
+        return torch.cat(list(pieces))
+    parts = [_joined(some) for some in zip(*pieces, strict=True)]
+    return type(first)(*parts) if hasattr(first, "_fields") else tuple(parts)
 
 
 def _walkers(x: Tensor, t: float, point: PathPoint, acceptance: Tensor | None = None) -> Walkers:

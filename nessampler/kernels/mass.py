@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -93,8 +94,11 @@ class DenseMass:
 
     def velocity(self, momentum: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:
         r"""$L L^T p$."""
-        factor = self.cholesky.to(momentum)
-        return momentum @ factor @ factor.T
+        return momentum @ self._covariance.to(momentum)
+
+    @cached_property
+    def _covariance(self) -> Tensor:
+        return self.cholesky @ self.cholesky.T
 
 
 @dataclass(frozen=True)

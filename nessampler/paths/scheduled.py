@@ -109,8 +109,10 @@ def _combined(weights: Sequence[Tensor], parts: Sequence, x: Tensor) -> tuple[Te
         raise InputError("a path's schedule must give weight to a term at every time: all weights are zero")
     energy = sum_of(_times(w, p[0]) for w, p in present)
     score = sum_of(_times(w.to(x).view(-1, *[1] * (x.ndim - 1)), p[1]) for w, p in present)
-    outside = (energy == torch.inf).view(-1, *[1] * (x.ndim - 1))
-    return energy, torch.where(outside, 0.0, score)
+    outside = energy == torch.inf
+    if bool(outside.any()):
+        score = torch.where(outside.view(-1, *[1] * (x.ndim - 1)), 0.0, score)
+    return energy, score
 
 
 def _times(weight: Tensor, value: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from datetime import date, time
 from typing import Annotated, Any, Literal
 
@@ -28,6 +29,15 @@ __all__ = [
 Numbers = float | list[float]
 
 
+def leaves(value: Any) -> Iterator[Any]:
+    """What lists and tables hold in the end."""
+    if isinstance(value, list | dict):
+        for inner in value.values() if isinstance(value, dict) else value:
+            yield from leaves(inner)
+    else:
+        yield value
+
+
 class TargetTable(Table):
     """A density by name; all other keys are parameters of its constructor, see `density_targets`."""
 
@@ -39,8 +49,9 @@ class TargetTable(Table):
     def _no_dates(self) -> TargetTable:
         """TOML has them, and no density takes one: written down they would come back as text."""
         for key, value in self.parameters.items():
-            if isinstance(value, date | time):
-                raise ValueError(f"{key} must be a number, a text or a list, not a date: got {value}")
+            found = next((leaf for leaf in leaves(value) if isinstance(leaf, date | time)), None)
+            if found is not None:
+                raise ValueError(f"{key} must be a number, a text or a list of these, not a date: got {found}")
         return self
 
     @property
