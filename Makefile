@@ -27,9 +27,10 @@ lint: $(STAMP)
 types: $(STAMP)
 	$(BIN)/pyright
 
-# A file's tests share fixtures that are dear to make, so a file stays with one worker.
+# A file's tests share fixtures that are dear to make, so a file stays with one worker. Workers fill the cores: threads of
+# the runs that they start would only wait for one another.
 unit: $(STAMP)
-	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile
 
 test-slow: $(STAMP)
 	$(BIN)/python -m pytest -m slow

@@ -85,6 +85,7 @@ def test_the_weakened_path_has_the_ends_that_it_joins() -> None:
     torch.testing.assert_close(slopes, point.time_derivative)
 
 
+@pytest.mark.slow  # the main job, in test_cli, takes the same way
 def test_a_run_of_the_peptide_goes_through(tmp_path: Path) -> None:
     ended = nessampler("run", "tetraalanine-solvation", "--preset", "smoke", "--out", str(tmp_path / "run"))
     assert ended.code in (0, 3), ended.err

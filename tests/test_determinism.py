@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
 from interruption import PROBLEMS, without_seconds
 
 # All three problems in one process: importing takes longer than any of them.
@@ -42,6 +43,7 @@ def results(here: Path, threads: int) -> dict[str, Any]:
     return {name: without_seconds(json.loads((folder / name / "result.json").read_text())) for name in PROBLEMS}
 
 
+@pytest.mark.slow  # six runs
 def test_one_seed_with_one_thread_and_with_two(tmp_path: Path) -> None:
     one, two = (results(tmp_path, threads) for threads in (1, 2))
     for name in ("difference", "molecule"):

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from interruption import PROBLEMS, Moment, Whole, killed_and_resumed, moments, run_to_the_end, started
 
-FEW = {"difference": 4, "density": 2, "molecule": 1}
+FEW = {"difference": 2, "density": 2, "molecule": 1}
 
 
 @pytest.fixture(scope="module")

@@ -66,12 +66,7 @@ class ScheduledPath:
         self, t: Float[Tensor, " n"], x: Float[Tensor, " n *event"], known: PathPoint | None = None
     ) -> PathPoint:
         r"""$U_t$, $-\nabla U_t$ and $\partial_t U_t = \sum_i \dot c_i V_i$; with `known`, without a single call."""
-        with torch.enable_grad():
-            time = t.detach().requires_grad_()
-            schedule = self.schedule(time)
-            # Walkers have times of their own: the gradient of a column's sum is the derivative walker by walker.
-            rates = [_derivative(column, time) for column in schedule.unbind(-1)]
-        weights = schedule.detach().unbind(-1)
+        weights, rates = self._weights_and_rates(t)
         parts = known.parts if known is not None else tuple(energy_and_score(term, x) for term in self.terms)
         energy, score = _combined(weights, parts, x)
         derivative = sum_of(_times(rate, part[0]) for rate, part in zip(rates, parts, strict=True))
@@ -79,6 +74,14 @@ class ScheduledPath:
 
     def _weights(self, t: Tensor) -> tuple[Tensor, ...]:
         return self.schedule(t).unbind(-1)
+
+    def _weights_and_rates(self, t: Tensor) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+        with torch.enable_grad():
+            time = t.detach().requires_grad_()
+            schedule = self.schedule(time)
+            # Walkers have times of their own: the gradient of a column's sum is the derivative walker by walker.
+            rates = tuple(_derivative(column, time) for column in schedule.unbind(-1))
+        return schedule.detach().unbind(-1), rates
 
 
 class LinearPath(ScheduledPath):
@@ -93,6 +96,12 @@ class LinearPath(ScheduledPath):
 
     def __init__(self, start: Target, end: Target) -> None:
         super().__init__((start, end), lambda t: torch.stack([1 - t, t], -1), start, end)
+
+    def _weights_and_rates(self, t: Tensor) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+        # Known, and autograd is most of the cost of a cheap target.
+        t = t.detach()
+        one = torch.ones_like(t)
+        return (1 - t, t), (-one, one)
 
 
 def sum_of(values: Iterable[Tensor]) -> Tensor:
