@@ -10,6 +10,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from nessampler._cast import Cast
+
 __all__ = ["DenseMass", "DiagonalMass", "Mass", "SpectralMass", "UnitMass"]
 
 
@@ -90,15 +92,19 @@ class DenseMass:
 
     def momentum(self, noise: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:
         r"""$L^{-T} \xi$."""
-        return torch.linalg.solve_triangular(self.cholesky.to(noise).T, noise.T, upper=True).T
+        return torch.linalg.solve_triangular(self._factor.like(noise).T, noise.T, upper=True).T
 
     def velocity(self, momentum: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]:
         r"""$L L^T p$."""
-        return momentum @ self._covariance.to(momentum)
+        return momentum @ self._covariance.like(momentum)
 
     @cached_property
-    def _covariance(self) -> Tensor:
-        return self.cholesky @ self.cholesky.T
+    def _factor(self) -> Cast:
+        return Cast(self.cholesky)
+
+    @cached_property
+    def _covariance(self) -> Cast:
+        return Cast(self.cholesky @ self.cholesky.T)
 
 
 @dataclass(frozen=True)

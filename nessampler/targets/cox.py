@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from nessampler._cast import Cast
 from nessampler.errors import InputError
 
 __all__ = ["GaussianField", "LogGaussianCox", "bin_counts", "load_points"]
@@ -46,7 +47,7 @@ class GaussianField:
         self.precision = torch.cholesky_inverse(factor)
         self.normaliser = float(factor.diagonal().log().sum()) + 0.5 * len(factor) * math.log(2 * math.pi)
         self.event_shape = torch.Size([len(factor)])
-        self._cast: dict[tuple[torch.dtype, torch.device], Tensor] = {}
+        self._precision = Cast(self.precision)
 
     def energy(self, x: Float[Tensor, "n d"]) -> Float[Tensor, " n"]:
         """U in kT."""
@@ -60,20 +61,13 @@ class GaussianField:
     def in_double(self, x: Float[Tensor, "n d"]) -> tuple[Float[Tensor, " n"], Float[Tensor, "n d"]]:
         """U in float64, to be added to other terms before it is rounded, and -∇U in the dtype of x."""
         deviation = x - self.mean
-        pull = deviation @ self._precision_like(x)
+        pull = deviation @ self._precision.like(x)
         return 0.5 * (deviation * pull).sum(-1, dtype=torch.float64) + self.normaliser, -pull
 
     def sample(self, n: int, *, generator: torch.Generator) -> Float[Tensor, "n d"]:
         """Independent draws."""
         noise = torch.randn(n, *self.event_shape, generator=generator, dtype=torch.float64)
         return self.mean + noise @ self.factor.T
-
-    def _precision_like(self, x: Tensor) -> Tensor:
-        # A cast of the whole matrix would cost as much as its product with a small batch.
-        key = x.dtype, x.device
-        if key not in self._cast:
-            self._cast[key] = self.precision.to(x)
-        return self._cast[key]
 
 
 class LogGaussianCox:

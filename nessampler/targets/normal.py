@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from nessampler._cast import Cast
 from nessampler.errors import InputError
 
 __all__ = ["Normal"]
@@ -49,7 +50,7 @@ class Normal:
                 "use more samples than coordinates, or shrink it towards its diagonal"
             )
         self.mean, self.cholesky, self.event_shape = mean.double(), factor, mean.shape
-        self._precision = torch.cholesky_inverse(factor)
+        self._precision = Cast(torch.cholesky_inverse(factor))
         self._normaliser = float(factor.diagonal().log().sum()) + 0.5 * d * math.log(2 * math.pi)
 
     @property
@@ -64,13 +65,13 @@ class Normal:
     def energy_and_score(self, x: Float[Tensor, " n *event"]) -> tuple[Float[Tensor, " n"], Float[Tensor, " n *event"]]:
         """U and -∇U: one product with the precision."""
         deviation = (x - self.mean.to(x)).flatten(1)
-        pull = deviation @ self._precision.to(x)
+        pull = deviation @ self._precision.like(x)
         energy = 0.5 * (deviation * pull).sum(1, dtype=torch.float64) + self._normaliser
         return energy.to(x), -pull.view_as(x)
 
     def laplacian(self, x: Float[Tensor, " n *event"]) -> Float[Tensor, " n"]:
         """The trace of the precision, the same everywhere."""
-        return torch.full((len(x),), float(self._precision.trace()), dtype=x.dtype, device=x.device)
+        return torch.full((len(x),), float(self._precision.tensor.trace()), dtype=x.dtype, device=x.device)
 
     def sample(self, n: int, *, generator: torch.Generator) -> Float[Tensor, " n *event"]:
         """Independent draws, in float64."""
