@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from command_line import nessampler
+from soft_cluster import soft_cluster
 
 from nessampler.errors import InputError
 from nessampler.methods.density.again import rebuilt
@@ -19,6 +20,7 @@ from nessampler.methods.density.sample import sample_density
 from nessampler.paths import LinearPath
 from nessampler.runs.again import reopen
 from nessampler.targets import AnharmonicWell, Gaussian
+from nessampler.targets.lennard_jones import LennardJonesCluster
 from nessampler.targets.phi4 import FreeField, Phi4
 
 EFFORT = DensityEffort(walkers=300, pilot_walkers=500, pilot_steps=5, steps=6, reverse_walkers=0, nets_steps=20)
@@ -35,7 +37,12 @@ def lattice() -> DensityProblem:
     return DensityProblem(path, lambda x, g: default_dictionary(path)(x, g))
 
 
-@pytest.mark.parametrize("make", [well, lattice])
+def cluster() -> DensityProblem:
+    path = LinearPath(LennardJonesCluster(3, strength=0.0), soft_cluster(3))
+    return DensityProblem(path, lambda x, g: default_dictionary(path)(x, g))
+
+
+@pytest.mark.parametrize("make", [well, lattice, cluster])
 @pytest.mark.parametrize("method", ["ais", "lsq", "nets"])
 def test_a_transport_survives_as_tensors(make, method):
     first = sample_density(make(), method=method, effort=EFFORT).attempt.annealing

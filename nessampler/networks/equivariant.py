@@ -7,7 +7,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from nessampler.errors import InputError
+from nessampler.kernels.flow import VelocityField
 from nessampler.networks.drift import time_features
+from nessampler.networks.field import at_each_time
 from nessampler.networks.mlp import _linear, _zero_linear
 
 __all__ = ["ClusterNetwork"]
@@ -22,13 +24,14 @@ class ClusterNetwork(nn.Module):
 
     It commutes with rotations, reflections and permutations, is blind to translations and moves no centre of mass.
     $c_m$ and g are a perceptron of the features of time, zero at the start; $\rho_m$ are trained as well. Pairs see
-    nothing of third atoms.
+    nothing of third atoms. To that a `base` may be added, such as a `LeastSquaresDrift` of pair fields.
 
     | symbol | argument | |
     |---|---|---|
     | $N$ | `atoms` | two or more |
     | $\rho_m$ | `reach`, `radial` | `radial` centres, initially equidistant from 0 to `reach`; w is their spacing |
     | | `width`, `frequencies` | of the perceptron of time |
+    | | `base` | a velocity field with divergence, which is not trained; None: zero |
     | | `generator` | of the initial weights |
 
     Walkers are `(n, atoms, 3)`; parameters are float32, arithmetic on positions is in the dtype of x.
@@ -60,6 +63,7 @@ class ClusterNetwork(nn.Module):
         radial: int = 16,
         width: int = 32,
         frequencies: int = 3,
+        base: VelocityField | None = None,
         generator: torch.Generator,
     ) -> None:
         super().__init__()
@@ -69,6 +73,7 @@ class ClusterNetwork(nn.Module):
                 f"{radial} and {reach}"
             )
         self.frequencies, self.spacing, self.evaluations = frequencies, reach / (radial - 1), 0
+        self.base = base
         self.register_buffer("pairs", torch.triu_indices(atoms, atoms, offset=1))
         self.centers = nn.Parameter(torch.linspace(0, reach, radial))
         self.body = nn.Sequential(_linear(2 * frequencies + 1, width, generator), nn.SiLU())
@@ -82,6 +87,14 @@ class ClusterNetwork(nn.Module):
         self, t: Float[Tensor, " n"], x: Float[Tensor, "n atoms 3"]
     ) -> tuple[Float[Tensor, "n atoms 3"], Float[Tensor, " n"]]:
         """Also the exact divergence, float64, from the same pairs."""
+        velocity, divergence = self._learned(t, x)
+        if self.base is None:
+            return velocity, divergence
+        with torch.no_grad():
+            base, known = at_each_time(self.base, t, x)
+        return velocity + base.to(x), divergence + known
+
+    def _learned(self, t: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
         self.evaluations += len(x)
         coefficients = self.head(self.body(time_features(t.to(self.centers), self.frequencies))).to(x)
         breathing = coefficients[:, -1:, None]

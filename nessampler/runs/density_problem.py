@@ -14,7 +14,7 @@ from torch import Tensor
 from nessampler.errors import InputError
 from nessampler.kernels import DenseMass, SpectralMass
 from nessampler.methods.density.bases import Base, laplace, learned_base, pilot_base
-from nessampler.methods.density.dictionaries import default_dictionary
+from nessampler.methods.density.dictionaries import default_dictionary, in_space
 from nessampler.methods.density.effort import check_kernel
 from nessampler.methods.density.modes import laplace_mixture
 from nessampler.methods.density.problem import DensityProblem
@@ -64,9 +64,11 @@ def check_density(config: DensityConfig, folder: Path) -> Target:
         raise InputError(
             f"a {base.kind.capitalize()} base is for vectors: got {config.target.name}; use the pilot base"
         )
-    if config.run.method == "lsq" and len(target.event_shape) != 1 and not isinstance(target, Phi4):
+    fields_known = len(target.event_shape) == 1 or isinstance(target, Phi4) or in_space(target.event_shape)
+    if config.run.method in ("lsq", "nets") and not fields_known:
         raise InputError(
-            f"method lsq is for vectors and lattices: got {config.target.name}; choose ais, smc, pt or nets"
+            f"method {config.run.method} is for vectors, lattices and points in space: got {config.target.name}, "
+            f"shape {tuple(target.event_shape)}; choose ais, smc or pt"
         )
     if config.path.kind == "mixture":
         _mixture_path(config, target)

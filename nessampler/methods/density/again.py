@@ -46,11 +46,16 @@ def drift_state(drift: LeastSquaresDrift, flow: Flow, systematic: float, pilots:
 def network_for(drift: LeastSquaresDrift, x: Tensor, generator: torch.Generator) -> torch.nn.Module:
     """The network that starts as a drift: everything of it trainable on a lattice, a residual elsewhere."""
     from nessampler.closed_form.lattice_dictionary import LatticeDictionary
+    from nessampler.closed_form.pair_dictionary import PairDictionary
     from nessampler.networks.drift import DriftNetwork
+    from nessampler.networks.equivariant import ClusterNetwork
     from nessampler.networks.lattice import LatticeNetwork
 
     if isinstance(drift.dictionary, LatticeDictionary):
         return LatticeNetwork.from_drift(drift).to(x.device)
+    if isinstance(drift.dictionary, PairDictionary):
+        network = ClusterNetwork(x.shape[1], reach=drift.dictionary.reach, base=drift, generator=generator)
+        return network.to(x.device, x.dtype)
     scale = x.std(0).clamp(min=1e-12)
     network = DriftNetwork(center=x.mean(0), scale=scale, base=drift, generator=generator)
     return network.to(x.device, x.dtype)
@@ -98,7 +103,8 @@ def _tensors(dictionary: Dictionary) -> dict[str, Tensor]:
     if not is_dataclass(dictionary):
         return {}  # a user's own class: nothing is saved, and `rebuilt` says so
     found = {f.name: getattr(dictionary, f.name) for f in fields(dictionary) if f.init}  # pyright: ignore[reportArgumentType]
-    return {key: value for key, value in found.items() if isinstance(value, Tensor)}
+    numbers = {key: torch.tensor(v, dtype=torch.float64) for key, v in found.items() if isinstance(v, float)}
+    return {**{key: value for key, value in found.items() if isinstance(value, Tensor)}, **numbers}
 
 
 def _with(dictionary: Dictionary, saved: Mapping[str, Tensor]) -> Dictionary:
@@ -108,4 +114,5 @@ def _with(dictionary: Dictionary, saved: Mapping[str, Tensor]) -> Dictionary:
             f"a saved drift belongs to one kind of dictionary: it has {sorted(saved)}, this problem's has "
             f"{sorted(expected)}; open it with the version that made it"
         )
-    return replace(dictionary, **saved)  # pyright: ignore[reportArgumentType]
+    numbers = {key: float(v) for key, v in saved.items() if isinstance(getattr(dictionary, key), float)}
+    return replace(dictionary, **{**saved, **numbers})  # pyright: ignore[reportArgumentType]

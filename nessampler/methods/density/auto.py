@@ -27,6 +27,7 @@ from nessampler.methods.density.attempts import (
 from nessampler.methods.density.budget import SCOUTS, Scatter, variance, walkers_for
 from nessampler.methods.density.context import Context
 from nessampler.methods.density.counted import CountedPath
+from nessampler.methods.density.dictionaries import NoFieldsError
 from nessampler.methods.density.flow_error import NoDriftError
 from nessampler.methods.density.lsq import FewPilotsError, Solved
 from nessampler.methods.density.result import Attempt, PathQuality
@@ -57,7 +58,7 @@ def auto(context: Context, metrics: list[Mapping[str, Any]]) -> tuple[list[Attem
     with path.stage("pilot"):
         try:
             solved = solve(context, path)
-        except NoDriftError as error:
+        except (NoDriftError, NoFieldsError) as error:
             return [_without_drift(context, metrics, path, str(error))], "ais"
         before = path.tally.copy()
         trial = solved.annealing.draw(PILOTS, generator=context.generator("compare lsq"), device=context.device)
@@ -130,14 +131,14 @@ def _tried(context: Context, path: CountedPath, found: Pilot) -> Callable[[float
     """What a drift of few pilots lets expect of one with all; None where a drift is out of the question."""
     budget, (share, times) = context.budget, SCOUT_SOLUTION
     assert budget is not None
-    full = drift_effort(context)
-    walkers, times = budget.drift_pilots(full.pilot_walkers, min(times, full.pilot_steps), share)
-    assert full.steps is not None
-    steps = min(full.steps, budget.scout_steps[1])
-    few = replace(full, pilot_walkers=max(walkers, 64), pilot_steps=times, steps=steps, flow_tolerance=math.inf)
     try:
+        full = drift_effort(context)
+        walkers, times = budget.drift_pilots(full.pilot_walkers, min(times, full.pilot_steps), share)
+        assert full.steps is not None
+        steps = min(full.steps, budget.scout_steps[1])
+        few = replace(full, pilot_walkers=max(walkers, 64), pilot_steps=times, steps=steps, flow_tolerance=math.inf)
         solved = solve_within(context, path, few, found, most=DEAREST_SOLUTION, trial_walkers=FLOW_WALKERS)
-    except (NoDriftError, FewPilotsError) as error:
+    except (NoDriftError, NoFieldsError, FewPilotsError) as error:
         context.say(f"no drift: {error}")
         return None
     scouts = solved.annealing.draw(SCOUTS, generator=context.generator("compare lsq"), device=context.device)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import torch
@@ -12,6 +12,7 @@ from torch import Tensor
 
 from nessampler.closed_form.dictionary import Dictionary
 from nessampler.closed_form.lattice_dictionary import LatticeDictionary
+from nessampler.closed_form.pair_dictionary import PairDictionary
 from nessampler.closed_form.ridge_dictionary import RidgeDictionary
 from nessampler.closed_form.shared_dictionary import SharedDictionary
 from nessampler.errors import InputError
@@ -20,13 +21,21 @@ from nessampler.targets.normal import Normal
 from nessampler.targets.phi4 import FreeField
 
 __all__ = [
+    "NoFieldsError",
     "coordinate_sines",
     "curvature_fields",
     "default_dictionary",
+    "in_space",
     "lattice_sines",
+    "pair_fields",
     "random_fourier",
     "shared_sines",
 ]
+
+
+class NoFieldsError(InputError):
+    """Walkers of a shape that no dictionary is for."""
+
 
 Affine = Literal["isotropic", "diagonal", "full"]
 Factory = Callable[[Tensor, torch.Generator], Dictionary]
@@ -36,20 +45,32 @@ def default_dictionary(path: AnnealingPath) -> Factory:
     """A factory of fields for walkers of this path: by the shape of a walker, and by what the path knows.
 
     Raises:
-        InputError: walkers that are neither vectors nor periodic lattices.
+        NoFieldsError: walkers that are neither vectors, periodic lattices nor points in space.
     """
     if isinstance(path.start, FreeField):
         return lattice_sines()
-    if len(path.start.event_shape) != 1:
-        raise InputError(
-            f"a drift in closed form needs fields for walkers of shape {tuple(path.start.event_shape)}: pass a "
-            "dictionary, or use method='ais', 'smc', 'pt' or 'nets'"
+    shape = tuple(path.start.event_shape)
+    if in_space(shape):
+        return pair_fields()
+    if len(shape) != 1:
+        raise NoFieldsError(
+            f"a drift in closed form needs fields for walkers of shape {shape}: pass a dictionary, or use method='ais',"
+            " 'smc' or 'pt'"
         )
     if hasattr(path, "laplacian"):
         return curvature_fields(path)
     if isinstance(path.start, Normal) and path.start.event_shape[0] > MANY:
         return shared_sines(path.start.covariance)
     return random_fourier() if path.start.event_shape[0] <= 3 else coordinate_sines()
+
+
+def in_space(shape: Sequence[int]) -> bool:
+    """Whether walkers are points in space, `(atoms, 3)`.
+
+    >>> in_space((13, 3)), in_space((8, 8)), in_space((1, 3))
+    (True, False, False)
+    """
+    return len(shape) == 2 and shape[0] > 1 and shape[1] == 3
 
 
 def lattice_sines(
@@ -78,6 +99,15 @@ def lattice_sines(
         phases = math.pi * torch.rand(features, generator=generator, dtype=torch.float64, device=generator.device).cpu()
         weights[:, -1], phases[-1] = 0.0, math.pi / 2
         return LatticeDictionary(shape, inner, outer, weights, phases)
+
+    return make
+
+
+def pair_fields(splines: int = 24) -> Factory:
+    """Along the lines between points, functions of their distance up to the largest among the walkers."""
+
+    def make(x: Tensor, generator: torch.Generator) -> PairDictionary:
+        return PairDictionary(float(torch.cdist(x, x).max()), splines)
 
     return make
 
