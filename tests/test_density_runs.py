@@ -81,6 +81,7 @@ WHY_NULL = {  # which flags explain a null under which key
     "z_score": {"no_reference", "no_z_score"},
     "pareto_k": {"no_pareto_k"},
     "reverse": {"no_reverse"},
+    "reverse_error": {"no_reverse"},
     "bounds": {"no_bounds", "no_bound", "no_bound_limit", "no_weighted_bound"},
     "quality": {"no_quality"},
 }
@@ -176,7 +177,7 @@ def test_every_key_of_the_contract_is_there_and_every_null_has_its_flag(
         for attempt in result["attempts"]:
             assert attempt.keys() >= ATTEMPT
             assert attempt["log_z"].keys() >= {"value", "std_error", "ci95"}
-            assert attempt["ess"].keys() == {"forward", "forward_error", "reverse"}
+            assert attempt["ess"].keys() == {"forward", "forward_error", "reverse", "reverse_error"}
         chosen = next(a for a in result["attempts"] if a["chosen"])
         assert all(result[key] == chosen[key] for key in ("log_z", "ess", "bounds", "quality", "pareto_k"))
         assert all(flag.keys() == {"code", "message"} for flag in result["flags"])

@@ -28,6 +28,9 @@ from nessampler.runs import catalogue
 from nessampler.runs.config import DensityConfig, load, resolve
 from nessampler.runs.density_problem import PreparedDensity, prepare_density
 
+COLUMNS = ("system", "seed", "method", "walkers", "ESS", "back", "log Z", "z", "bounds", "gradients", "fields", "seconds",
+           "CPU", "flags")  # fmt: skip
+
 
 def cell(name: str, seed: int, method: DensityMethod, settings: list[str]) -> dict[str, Any]:
     """One system and one seed; `auto` reports plain annealing too, and then SMC runs for as many gradients."""
@@ -71,7 +74,8 @@ def _row(attempt: Attempt, config: DensityConfig, chosen: bool) -> dict[str, Any
         "systematic": z.systematic,
         "ess": z.ess,
         "ess_error": z.ess_error,
-        "reverse_ess": None if attempt.reverse is None else attempt.reverse.ess,
+        "reverse_ess": attempt.reverse_ess and attempt.reverse_ess[0],
+        "reverse_ess_error": attempt.reverse_ess and attempt.reverse_ess[1],
         "bounds": None if bounds is None else [bounds.lower, bounds.upper],
         "gradients": sum(spent[s]["gradient"] + spent[s]["energy"] for s in counted),
         "fields": sum(n for s, n in attempt.evaluations["field"].items() if s != "reverse"),
@@ -110,6 +114,7 @@ def _smc(
         "ess": None,
         "ess_error": None,
         "reverse_ess": None,
+        "reverse_ess_error": None,
         "bounds": None,
         "gradients": sum(t.gradient + t.energy for t in found.evaluations.values()),
         "fields": 0,
@@ -119,24 +124,23 @@ def _smc(
 
 
 def table(cells: list[dict[str, Any]]) -> str:
-    """Markdown, a line per system, seed and method."""
-    lines = [
-        "| system | seed | method | walkers | ESS | back | log Z | z | gradients | fields | seconds | CPU | flags |",
-        "|---|---|---|---|---|---|---|---|---|---|---|---|---|",
-    ]
+    """Markdown, a line per system, seed and method; † where base or path were told about the target."""
+    lines = [f"| {' | '.join(COLUMNS)} |", "|---" * len(COLUMNS) + "|"]
     for found in sorted(cells, key=lambda c: (c["system"], c["seed"])):
         known = load(catalogue.find(found["system"])).get("reference")
-        share = _share(found)
+        share, system = _share(found), found["system"] + (" †" if found["knowledge"] else "")
         for row in found["rows"]:
             ess = "" if row["ess"] is None else f"{row['ess']:.3f} ± {row['ess_error']:.3f}"
             back = "" if row["reverse_ess"] is None else f"{row['reverse_ess']:.3f}"
+            back += f" ± {row['reverse_ess_error']:.3f}" if row.get("reverse_ess_error") is not None else ""
+            bounds = "" if row["bounds"] is None else "{:.3f} to {:.3f}".format(*row["bounds"])
             value = "none" if row["log_z"] is None else f"{row['log_z']:.4f} ± {row['std_error']:.4f}"
             name = f"**{row['method']}**" if row["chosen"] else row["method"]
             extra = found["base"] if row["chosen"] else {"gradients": 0, "seconds": 0}
             seconds = row["seconds"] + extra["seconds"]
             lines.append(
-                f"| {found['system']} | {found['seed']} | {name} | {row['walkers']} | {ess} | {back} | {value} | "
-                f"{_z(row, known)} | {_millions(row['gradients'] + extra['gradients'])} | "
+                f"| {system} | {found['seed']} | {name} | {row['walkers']} | {ess} | {back} | {value} | "
+                f"{_z(row, known)} | {bounds} | {_millions(row['gradients'] + extra['gradients'])} | "
                 f"{_millions(row['fields'])} | {seconds:.0f} | {'' if share is None else round(share * seconds)} | "
                 f"{', '.join(row['flags'])} |"
             )

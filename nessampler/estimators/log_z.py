@@ -12,7 +12,7 @@ from nessampler.estimators.exponential_average import jarzynski
 from nessampler.estimators.free_energy import Z95, Flag
 from nessampler.estimators.second_law import Bounds, bounds
 
-__all__ = ["LogZ", "log_z", "log_z_bounds"]
+__all__ = ["LogZ", "ess_error", "log_z", "log_z_bounds"]
 
 BOOTSTRAPS = 200
 NO_TAIL = 0.9  # effective fraction above which Pareto k is no reason for doubt
@@ -81,7 +81,7 @@ def log_z(log_weight: Float[np.ndarray, " n"], *, base: float, systematic: float
     if estimate.ess[0] > NO_TAIL:
         # The tail of weights that are nearly equal is shaped by the few that are not, however little these weigh.
         estimate = replace(estimate, flags=tuple(f for f in estimate.flags if f.code != "heavy_tail"))
-    error = _ess_error(np.asarray(log_weight, dtype=np.float64), seed)
+    error = ess_error(np.asarray(log_weight, dtype=np.float64), seed)
     shared = (len(log_weight), estimate.ess[0], error, estimate.pareto_k, systematic, estimate.flags)
     if estimate.delta_f is None or estimate.std_error is None:
         return LogZ(None, None, None, *shared)
@@ -125,8 +125,12 @@ def log_z_bounds(
     )
 
 
-def _ess_error(log_weight: Float[np.ndarray, " n"], seed: int) -> float:
-    """Poisson bootstrap of Kish's fraction: sums over walkers with random multiplicities."""
+def ess_error(log_weight: Float[np.ndarray, " n"], seed: int = 0) -> float:
+    """Standard error of Kish's fraction by a Poisson bootstrap: sums over walkers with random multiplicities.
+
+    >>> round(ess_error(np.random.default_rng(0).normal(size=1000)), 2)
+    0.03
+    """
     largest = log_weight.max()
     if largest == -np.inf:
         return 0.0  # every weight vanishes

@@ -44,7 +44,7 @@ def to_dict(
 
 
 def _attempt(attempt: Attempt, chosen: str) -> dict[str, Any]:
-    estimate = attempt.log_z
+    estimate, reverse = attempt.log_z, attempt.reverse_ess
     return {
         "name": attempt.name,
         "description": attempt.description,
@@ -54,7 +54,8 @@ def _attempt(attempt: Attempt, chosen: str) -> dict[str, Any]:
         "ess": {
             "forward": estimate.ess,
             "forward_error": estimate.ess_error,
-            "reverse": None if attempt.reverse is None else attempt.reverse.ess,
+            "reverse": None if reverse is None else reverse[0],
+            "reverse_error": None if reverse is None else reverse[1],
         },
         "pareto_k": estimate.pareto_k,
         "bounds": None if attempt.bounds is None else plain.bounds(attempt.bounds),

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from nessampler.errors import InputError
 from nessampler.estimators import Bounds, Flag
-from nessampler.estimators.log_z import LogZ
+from nessampler.estimators.log_z import LogZ, ess_error
 from nessampler.methods.arviz_export import CHAINS, samples_data
 from nessampler.methods.density.annealing import Annealing
 from nessampler.methods.tables import attempts_frame, flag_lines, html
@@ -76,6 +76,13 @@ class Attempt:
     seconds: Mapping[str, float]
     note: str = ""
     diagnostics: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def reverse_ess(self) -> tuple[float, float] | None:
+        """Effective fraction of the walkers carried back, and its bootstrap error."""
+        if self.reverse is None:
+            return None
+        return self.reverse.ess, ess_error(self.reverse.log_weight.cpu().numpy())
 
 
 @dataclass(frozen=True, repr=False)
