@@ -28,8 +28,8 @@ from nessampler.runs import catalogue
 from nessampler.runs.config import DensityConfig, load, resolve
 from nessampler.runs.density_problem import PreparedDensity, prepare_density
 
-COLUMNS = ("system", "seed", "method", "walkers", "ESS", "back", "log Z", "z", "bounds", "gradients", "fields", "seconds",
-           "CPU", "flags")  # fmt: skip
+COLUMNS = ("system", "seed", "method", "walkers", "ESS", "back", "log Z", "z", "bounds", "gradients", "fields",
+           "seconds", "CPU", "flags")  # fmt: skip
 
 
 def cell(name: str, seed: int, method: DensityMethod, settings: list[str]) -> dict[str, Any]:

@@ -23,6 +23,7 @@ from nessampler.objectives.pinn import PinnObjective
 __all__ = ["TRAINING_MOVES", "refined"]
 
 ROLLOUT_WALKERS, BATCH_WALKERS, PILOTS = 256, 64, 512  # of as many base samples as there are, or a share of them
+PATIENCE = 10  # pilot runs, one every 100 steps, without a better ESS: training ends
 # Of a training step, on average: rollouts of 32 steps every 10 of them, pilot runs every 100, see `train_nets`.
 TRAINING_MOVES = 32 * (ROLLOUT_WALKERS / 10 + PILOTS / 100)
 
@@ -68,6 +69,7 @@ def refined(
             pilots=min(PILOTS, walkers // 4),
             curriculum=0.0,
             first_time=1.0,
+            patience=PATIENCE,
             checkpoint=checkpoint,
             progress=tell,
             generator=generator,
@@ -78,7 +80,7 @@ def refined(
     trained = replace(flow, field=field)
     error = flow_error(trained, relax, path, annealing.times, x[:TUNING_WALKERS], generator=generator)
     description = (
-        f"network from the closed-form drift, {steps} training steps, " + annealing.description.split(", ")[-1]
+        f"network from the closed-form drift, {done.steps[-1]} training steps, " + annealing.description.split(", ")[-1]
     )
     state = {f"nets.{name}": value for name, value in network.state_dict().items()}
     return (
