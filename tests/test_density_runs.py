@@ -19,11 +19,12 @@ from command_line import Ended, nessampler
 from rich.cells import cell_len
 from rich.console import Console
 from safetensors.torch import load_file
+from torch.distributions import Independent, StudentT
 
 import nessampler as ns
 from nessampler.errors import InputError
 from nessampler.kernels import DenseMass, SpectralMass
-from nessampler.methods.density.bases import fitted_normal, fitted_spectrum, laplace, pilot_base
+from nessampler.methods.density.bases import check_proper, fitted_normal, fitted_spectrum, laplace, pilot_base
 from nessampler.methods.density.effort import DensityEffort
 from nessampler.paths import MixturePath
 from nessampler.runs import catalogue
@@ -32,6 +33,7 @@ from nessampler.runs.density_problem import check_density, prepare_density
 from nessampler.runs.density_targets import TARGETS, build_target
 from nessampler.runs.summary import render
 from nessampler.targets import Gaussian
+from nessampler.targets.callable import as_target
 from nessampler.targets.normal import Normal
 from nessampler.targets.phi4 import FreeField, Phi4
 
@@ -439,6 +441,28 @@ def test_an_improper_density_is_found_by_the_pilot() -> None:
 
     with pytest.raises(InputError, match="not to be normalisable"):
         pilot_base(Slope(), generator=seeded(6))
+
+
+@pytest.mark.parametrize("given", [False, True])
+@pytest.mark.parametrize("log_density", [lambda x: 0 * x.sum(-1), lambda x: -x[:, 1]])
+def test_an_improper_density_is_found_whoever_gives_the_base(log_density, given: bool) -> None:
+    base = Gaussian(torch.zeros(2), torch.ones(2)) if given else None
+    with pytest.raises(InputError, match="not to be normalisable; check that its energy grows in every direction"):
+        ns.sample(log_density, dim=2, method="ais", base=base, effort=BRIEF)
+
+
+@pytest.mark.parametrize("scale", [None, 1.0, 10.0])
+def test_a_density_that_is_flat_along_one_line_is_not_trusted(scale: float | None) -> None:
+    """The other directions keep steps short: chains wander and do not run away."""
+    base = None if scale is None else Gaussian(torch.zeros(2), torch.full((2,), scale))
+    found = ns.sample(lambda x: -0.5 * x[:, 0].square(), dim=2, method="ais", base=base, effort=BRIEF)
+    assert found.verdict.level == "not trusted"
+
+
+def test_heavy_tails_are_no_improper_density() -> None:
+    for freedom in (1.0, 2.0):
+        cauchy = StudentT(torch.full((2,), freedom, dtype=torch.float64))
+        check_proper(as_target(Independent(cauchy, 1)), Gaussian(torch.zeros(2), torch.ones(2)), generator=seeded(7))
 
 
 # --- one call ----------------------------------------------------------------------------------------------------

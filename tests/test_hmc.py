@@ -27,7 +27,7 @@ from nessampler.kernels import (
 )
 from nessampler.paths import DifferentiablePath, LinearPath
 from nessampler.simulate import simulate
-from nessampler.targets import Counted, Gaussian
+from nessampler.targets import AnharmonicWell, Counted, Gaussian
 from nessampler.targets.phi4 import FreeField, Phi4, lattice_momenta
 
 
@@ -408,3 +408,36 @@ def test_parts_of_a_composition_do_not_mistake_each_others_evaluations_for_their
         for run, truth in ((forward, exact), (back, -exact)):
             assert run.log_z_error < 0.03
             assert abs(run.log_z_ratio - truth) < 4 * run.log_z_error
+
+
+class Holed:
+    """A normal whose gradient, not its energy, is NaN in a strip that chains meet."""
+
+    event_shape = torch.Size([2])
+
+    def energy(self, x: torch.Tensor) -> torch.Tensor:
+        return 0.5 * x.square().sum(1)
+
+    def energy_and_score(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return self.energy(x), torch.where((x[:, :1] - 0.8).abs() < 0.1, torch.nan, -x)
+
+
+def test_a_gradient_that_is_nan_where_the_energy_is_finite_is_named() -> None:
+    normal = Gaussian(torch.zeros(2), torch.ones(2))
+    kernel = HMC(LinearPath(normal, Holed()), 0.3)
+    x = torch.randn(200, 2, generator=torch.Generator().manual_seed(0))
+    x = x[(x[:, 0] - 0.8).abs() > 0.1]
+    walkers = kernel.start(0.5, x)
+    with pytest.raises(InputError, match=r"at \(0\.\d+, .*\) and t = 0\.5 the energy is .* and the gradient NaN"):
+        kernel.step(0.5, 0.5, walkers, generator=torch.Generator().manual_seed(1))
+
+
+def test_a_trajectory_that_diverges_is_refused_as_before() -> None:
+    steep = AnharmonicWell([0.0], stiffness=[1.0], quartic=[50.0], skew=[0.0], coupling=0.0)
+    kernel = HMC(LinearPath(Gaussian(torch.zeros(1), torch.ones(1)), steep), 3.0, leapfrog_steps=40)
+    walkers = kernel.start(1.0, torch.randn(50, 1, generator=torch.Generator().manual_seed(2), dtype=torch.float64))
+    moved, _ = kernel.step(1.0, 1.0, walkers, generator=torch.Generator().manual_seed(3))
+    assert walkers.energy is not None
+    assert torch.equal(moved.x, walkers.x)
+    assert moved.acceptance is not None
+    assert float(moved.acceptance.max()) == 0

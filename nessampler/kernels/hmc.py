@@ -152,10 +152,36 @@ def _moved(
     p = p + 0.5 * h * proposed.score
     gain = start - proposed.energy.to(torch.float64) - _kinetic(p, mass.velocity(p))
     # A proposal without density, or one that diverged, is refused; NaN at the walker itself stays an error.
-    gain = torch.where(gain.isnan() & ~start.isnan(), -torch.inf, gain)
+    lost = gain.isnan() & ~start.isnan()
+    if bool(lost.any()):
+        rows = lost.nonzero()[:, 0]
+        step = h[rows] if isinstance(h, Tensor) else h
+        _no_hole(path, mass, leapfrog_steps, t[rows], x[rows], point.score[rows], noise[rows], step)
+    gain = torch.where(lost, -torch.inf, gain)
     accept = uniform.log() < gain
     chosen = PathPoint(*(_where(accept, new, old) for new, old in zip(proposed, point, strict=True)))
     return _where(accept, y, x), chosen, gain.clamp(max=0.0).exp().to(point.energy)
+
+
+def _no_hole(
+    path: AnnealingPath, mass: Mass, leapfrog_steps: int, t: Tensor, x: Tensor, score: Tensor, noise: Tensor, h: Any
+) -> None:
+    """Trajectories that ended in NaN once more: they diverged, or passed where a finite energy has no gradient."""
+    p = mass.momentum(noise) + 0.5 * h * score
+    for _ in range(leapfrog_steps):
+        x = x + h * mass.velocity(p)
+        energy, score = path.energy_and_score(t, x)
+        fine = torch.isfinite(x).flatten(1).all(1) & torch.isfinite(energy)
+        hole = (fine & score.isnan().flatten(1).any(1)).nonzero()
+        if len(hole):
+            k = int(hole[0])
+            place = ", ".join(f"{v:.4g}" for v in x[k].flatten()[:4].tolist()) + (", …" if x[k].numel() > 4 else "")
+            raise InputError(
+                f"a density must have a gradient wherever its energy is finite: at ({place}) and t = {float(t[k]):.3g} "
+                f"the energy is {float(energy[k]):.4g} and the gradient NaN; a root, norm or logarithm at its edge is "
+                "the usual reason: keep its argument positive, also in the branch that torch.where drops"
+            )
+        p = p + h * score
 
 
 def _taken(value: Any, rows: slice) -> Any:

@@ -28,6 +28,7 @@ __all__ = [
     "Base",
     "LearnedFrom",
     "Round",
+    "check_proper",
     "fitted_normal",
     "fitted_spectrum",
     "hessian_by_autograd",
@@ -41,6 +42,7 @@ __all__ = [
 NEWTON_STEPS = 100
 SMALLEST_FRACTION = 1e-6
 TARGET_ACCEPTANCE = 0.7
+PROPER_CHAINS, PROPER_STEPS = 8, 60  # steps that nothing holds grow by half each: beyond 1e8 after about 50
 LARGEST_DENSE = 128  # coordinates of a mass with correlations
 TRIAL_WALKERS, TRIAL_STEPS = 1024, 8  # of the annealing that judges a base
 FEWEST_LOST = 0.005  # of the scouts, below which they are the tail of a tail
@@ -191,10 +193,20 @@ def run_chains(
     found = torch.cat(seen)
     if not bool(torch.isfinite(found).all()) or float(found.abs().max()) > 1e8:
         raise InputError(
-            "pilot chains left the numbers: the density seems not to be normalisable; check that its energy grows "
-            "in every direction, or give a base"
+            "chains left the numbers: the density seems not to be normalisable; check that its energy grows in every "
+            "direction, or restrict it"
         )
     return found
+
+
+def check_proper(target: Target, base: Target, *, generator: torch.Generator) -> None:
+    """Short chains from draws of a base, whose lengths grow for as long as nothing holds the chains.
+
+    Raises:
+        InputError: chains that leave the numbers, as under an improper density.
+    """
+    x = base.sample(PROPER_CHAINS, generator=generator).to(torch.float64)  # pyright: ignore[reportAttributeAccessIssue]
+    run_chains(target, x, PROPER_STEPS, generator=generator)
 
 
 def fitted_normal(x: Float[Tensor, " n *event"], inflation: float = 1.0) -> Base:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from nessampler.errors import InputError
 from nessampler.kernels import Mass, UnitMass
-from nessampler.methods.density.bases import pilot_base
+from nessampler.methods.density.bases import check_proper, pilot_base
 from nessampler.methods.density.dictionaries import default_dictionary
 from nessampler.methods.density.effort import DensityEffort
 from nessampler.methods.density.problem import DensityProblem
@@ -84,7 +84,8 @@ def sample(
 
     Raises:
         InputError: a density that cannot work, found by name at a few points before any work starts: the wrong shape,
-            not batched, discrete, NaN, no gradient; a base without `sample` or `log_z`, or without the target's shape.
+            not batched, discrete, NaN, no gradient, not normalisable; a base without `sample` or `log_z`, or without
+            the target's shape.
 
     Example:
         >>> from nessampler.methods.density.effort import DensityEffort
@@ -105,6 +106,7 @@ def sample(
     else:
         _check_base(base)
         check_target(target, base.sample(PROBES, generator=generator_for(seed, "probes")).to(dtype))  # pyright: ignore[reportAttributeAccessIssue]
+        check_proper(target, base, generator=generator_for(seed, "proper"))
     path = LinearPath(base, target)
     own = getattr(target, "sample", None)
     if target_samples is None and own is not None:
