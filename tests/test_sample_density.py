@@ -170,6 +170,21 @@ def test_production_takes_one_gradient_per_leapfrog_and_none_besides(method: Den
         assert per_step in (2, 4, 8, 16)  # one evaluation per stage of the rule chosen
 
 
+@pytest.mark.parametrize("method", ["ais", "lsq"])
+def test_no_more_walkers_than_a_chunk_are_ever_held_at_the_target(method: DensityMethod) -> None:
+    class Widest(Hand):
+        rows = 0
+
+        def energy_and_score(self, x: Tensor) -> tuple[Tensor, Tensor]:
+            self.rows = max(self.rows, len(x))
+            return super().energy_and_score(x)
+
+    for walkers in (3000, 6000):
+        hand, few = Widest(), replace(EFFORT, walkers=walkers, pilot_walkers=260, steps=3, reverse_walkers=walkers)
+        sample_density(replace(problem(hand), chunk_size=1500), method=method, seed=0, effort=few)
+        assert hand.rows == 1500  # checks afterwards take a thousand
+
+
 def test_fields_along_the_gradient_count_as_gradients_too() -> None:
     target = GaussianMixture(torch.tensor([[-1.0, 0.0], [1.0, 0.5]]).double(), torch.ones(2).double())
     path = CurvedPath(Normal(torch.zeros(2), 2 * torch.eye(2)), target)
