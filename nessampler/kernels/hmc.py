@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,6 +12,7 @@ from torch import Tensor
 
 from nessampler.errors import InputError
 from nessampler.kernels.mass import Mass, UnitMass
+from nessampler.kernels.nested import chosen, joined, mapped
 from nessampler.kernels.protocol import Walkers
 from nessampler.paths import AnnealingPath, PathPoint
 
@@ -123,10 +124,10 @@ def trajectory(
     given = (t, x, point, noise, uniform, h)
     few = max(1, BLOCK // x[0].numel()) if len(x) and x.device.type == "cpu" else max(1, len(x))
     moved = [
-        _moved(path, mass, leapfrog_steps, *(_taken(v, slice(k, k + few)) for v in given))
+        _moved(path, mass, leapfrog_steps, *mapped(lambda v, rows=slice(k, k + few): v[rows], given))
         for k in range(0, max(1, len(x)), few)
     ]
-    return _joined(moved) if len(moved) > 1 else moved[0]
+    return joined(*moved) if len(moved) > 1 else moved[0]
 
 
 def _moved(
@@ -159,8 +160,8 @@ def _moved(
         _no_hole(path, mass, leapfrog_steps, t[rows], x[rows], point.score[rows], noise[rows], step)
     gain = torch.where(lost, -torch.inf, gain)
     accept = uniform.log() < gain
-    chosen = PathPoint(*(_where(accept, new, old) for new, old in zip(proposed, point, strict=True)))
-    return _where(accept, y, x), chosen, gain.clamp(max=0.0).exp().to(point.energy)
+    y, point = chosen(accept, (y, proposed), (x, point))
+    return y, point, gain.clamp(max=0.0).exp().to(point.energy)
 
 
 def _no_hole(
@@ -184,35 +185,12 @@ def _no_hole(
         p = p + h * score
 
 
-def _taken(value: Any, rows: slice) -> Any:
-    """These walkers' part of a tensor, or of tuples of tensors."""
-    if isinstance(value, tuple):
-        parts = [_taken(v, rows) for v in value]
-        return type(value)(*parts) if hasattr(value, "_fields") else tuple(parts)
-    return value[rows] if isinstance(value, Tensor) else value
-
-
-def _joined(pieces: Sequence[Any]) -> Any:
-    """Tensors of all pieces one after another, in the tuples that the pieces are."""
-    first = pieces[0]
-    if isinstance(first, Tensor):
-        return torch.cat(list(pieces))
-    parts = [_joined(some) for some in zip(*pieces, strict=True)]
-    return type(first)(*parts) if hasattr(first, "_fields") else tuple(parts)
-
-
 def _walkers(x: Tensor, t: float, point: PathPoint, acceptance: Tensor | None = None) -> Walkers:
     return Walkers(x, t, point, point.energy, acceptance)
 
 
 def _kinetic(p: Tensor, velocity: Tensor) -> Tensor:
     return 0.5 * (p * velocity).flatten(1).sum(1, dtype=torch.float64)
-
-
-def _where(accept: Tensor, new: Any, old: Any) -> Any:
-    if isinstance(new, tuple):
-        return tuple(_where(accept, a, b) for a, b in zip(new, old, strict=True))
-    return torch.where(accept.view(-1, *[1] * (new.ndim - 1)), new, old)
 
 
 def _full(t: float, x: Tensor) -> Tensor:

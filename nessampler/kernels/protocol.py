@@ -9,6 +9,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from nessampler.kernels.nested import mapped
+
 __all__ = ["Kernel", "Walkers"]
 
 
@@ -42,10 +44,7 @@ class Walkers:
         """The selected walkers, repeats allowed."""
 
         def select(value: Any) -> Any:
-            if isinstance(value, tuple):
-                selected = [select(v) for v in value]
-                return type(value)(*selected) if hasattr(value, "_fields") else tuple(selected)
-            return value[index] if isinstance(value, Tensor) else value
+            return mapped(lambda v: v[index], value)
 
         return replace(
             self,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -17,6 +16,7 @@ from nessampler.errors import InputError
 from nessampler.estimators import Flag, FreeEnergy, r_hat, statistical_inefficiency
 from nessampler.estimators.multistate import mbar
 from nessampler.kernels.hmc import trajectory
+from nessampler.kernels.nested import chosen, joined, mapped
 from nessampler.methods.density.ais import pilot_walkers
 from nessampler.methods.density.budget import COARSE
 from nessampler.methods.density.chains import effective_part, slow_observables
@@ -226,13 +226,13 @@ class _Ladder:
             rows = slice(k * self.copies, (k + 1) * self.copies)
             x, point = states[-1]
             states.append(self._moved(rows, x, self.path.evaluate(self._t[rows], x, point))[:2])
-        self.x, self.point = _map(_cat, *states)
+        self.x, self.point = joined(*states)
 
     def move(self) -> Float[Tensor, " replicas"]:
         """The base is drawn anew, the others make a trajectory; mean acceptances of these, time by time."""
         rest = slice(self.copies, None)
-        x, point, rate = self._moved(rest, self.x[rest], _map(lambda v: v[rest], self.point))
-        self.x, self.point = _map(_cat, self._drawn(), (x, point))
+        x, point, rate = self._moved(rest, self.x[rest], mapped(lambda v: v[rest], self.point))
+        self.x, self.point = joined(self._drawn(), (x, point))
         return rate.to(torch.float64).view(-1, self.copies).mean(1).cpu()
 
     def swap(self, parity: int) -> tuple[Float[Tensor, " pairs"], Tensor]:
@@ -251,7 +251,7 @@ class _Ladder:
         partner = torch.where(taken.flatten(), partner, rows.flatten())
         moved = partner != rows.flatten()
         # What a walker's path is at its partner's time is known already.
-        self.point = _map(lambda new, old: _where(moved, new[partner], old), there, self.point)
+        self.point = chosen(moved, mapped(lambda v: v[partner], there), self.point)
         self.x = self.x[partner]
         rates = torch.full((n - 1,), torch.nan, dtype=torch.float64)
         rates[low] = gain.clamp(max=0).exp().mean(1).cpu()
@@ -387,19 +387,3 @@ def _result(ladder: _Ladder, record: _Record, traffic: _Traffic, evaluations: Ma
 
 def _multistate(u: Float[np.ndarray, "states replicas copies draws"]) -> FreeEnergy:
     return mbar(u.reshape(len(u), -1), [u.shape[2] * u.shape[3]] * len(u))
-
-
-def _map(function: Callable[..., Tensor], first: Any, *others: Any) -> Any:
-    """The same of every tensor of nested tuples."""
-    if not isinstance(first, tuple):
-        return function(first, *others)
-    found = [_map(function, *values) for values in zip(first, *others, strict=True)]
-    return type(first)(*found) if hasattr(first, "_fields") else tuple(found)
-
-
-def _cat(*values: Tensor) -> Tensor:
-    return torch.cat(values)
-
-
-def _where(chosen: Tensor, new: Tensor, old: Tensor) -> Tensor:
-    return torch.where(chosen.view(-1, *[1] * (new.ndim - 1)), new, old)
