@@ -342,7 +342,7 @@ def test_what_a_density_may_spend_is_what_the_recipe_takes() -> None:
         (["base.kind=gausian"], "`base.kind` must be one of 'gaussian', 'free-field'.*got 'gausian'"),
         (["base.sclae=1.0"], r"unknown key `base.sclae`; did you mean `scale`\?"),
         (["base={kind = 'free-field', mass_squared = -1.0}"], "`base.mass_squared`.*greater than 0"),
-        (["path.kind=curved"], "`path.kind`.*'linear' or 'mixture'"),
+        (["path.kind=curved"], "`path.kind`.*'linear', 'mixture' or 'couplings'"),
         (["numerics.dtype=float16"], "numerics.dtype.*'float32' or 'float64'"),
         (["ladder.switching_steps=3"], 'unknown key `ladder`, which belongs to kind = "difference"'),
         (["reference={value = 1.0, std_error = -0.1, source = 'x'}"], "reference.std_error"),

@@ -26,7 +26,8 @@ from nessampler.errors import InputError
 from nessampler.kernels import DenseMass, SpectralMass
 from nessampler.methods.density.bases import check_proper, fitted_normal, fitted_spectrum, laplace, pilot_base
 from nessampler.methods.density.effort import DensityEffort
-from nessampler.paths import MixturePath
+from nessampler.methods.density.sample import sample_density
+from nessampler.paths import LinearPath, MixturePath
 from nessampler.runs import catalogue
 from nessampler.runs.config import DensityConfig, load, resolve
 from nessampler.runs.density_problem import check_density, prepare_density
@@ -320,6 +321,21 @@ def test_tables_of_the_file_become_base_path_and_mass() -> None:
     posterior = prepare_density(of("logistic"), catalogue.root() / "logistic")
     assert isinstance(posterior.problem.mass, DenseMass)
     assert posterior.evaluations.gradient > 0
+
+
+def test_couplings_one_by_one_lead_to_the_same_log_z() -> None:
+    effort = DensityEffort(walkers=1500, pilot_walkers=800, pilot_steps=8, steps=10, reverse_walkers=0)
+    both = []
+    for kind in ("linear", "couplings"):
+        problem = prepare_density(config(LATTICE, f"path.kind={kind}"), Path()).problem
+        assert isinstance(problem.path, LinearPath) == (kind == "linear")
+        both.append(sample_density(problem, method="lsq", seed=1, effort=effort).log_z)
+    one, other = both
+    assert one.value is not None
+    assert other.value is not None
+    assert one.std_error is not None
+    assert other.std_error is not None
+    assert abs(one.value - other.value) < 4 * math.hypot(one.std_error, other.std_error) < 0.05
 
 
 def test_every_target_can_be_named_and_its_parameters_reach_it() -> None:

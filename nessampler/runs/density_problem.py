@@ -19,7 +19,7 @@ from nessampler.methods.density.effort import check_kernel
 from nessampler.methods.density.modes import laplace_mixture
 from nessampler.methods.density.problem import DensityProblem
 from nessampler.methods.ends import generator_for
-from nessampler.paths import AnnealingPath, LinearPath, MixturePath
+from nessampler.paths import AnnealingPath, LinearPath, MixturePath, coupling_path
 from nessampler.runs.config import DensityConfig
 from nessampler.runs.config.density import (
     FreeFieldBase,
@@ -70,8 +70,7 @@ def check_density(config: DensityConfig, folder: Path) -> Target:
             f"method {config.run.method} is for vectors, lattices and points in space: got {config.target.name}, "
             f"shape {tuple(target.event_shape)}; choose ais, smc or pt"
         )
-    if config.path.kind == "mixture":
-        _mixture_path(config, target)
+    _path(config, None, target)
     if isinstance(base, GaussianBase | MixtureBase):
         _stated_base(base, target, config.target.name)
     return target
@@ -85,7 +84,8 @@ def prepare_density(
     target = check_density(config, folder)
     counted = Counted(target)
     base = _base(config, target, counted, say)
-    path: AnnealingPath = _mixture_path(config, target) if config.path.kind == "mixture" else _linear(base, target)
+    path = _path(config, base, target)
+    assert path is not None
     draws = getattr(target, "sample", None)
     problem = DensityProblem(
         path=path,
@@ -195,8 +195,18 @@ def _target_means(target: Target, name: str) -> Tensor:
     return target.means  # pyright: ignore[reportAttributeAccessIssue]
 
 
-def _linear(base: Base, target: Target) -> LinearPath:
-    return LinearPath(base.target, target)
+def _path(config: DensityConfig, base: Base | None, target: Target) -> AnnealingPath | None:
+    """From the base to the target; before there is a base, what can be wrong all the same."""
+    if config.path.kind == "mixture":
+        return _mixture_path(config, target)
+    if config.path.kind == "couplings":
+        if not isinstance(config.base, FreeFieldBase) or not isinstance(target, Phi4):
+            raise InputError(
+                f"a path of couplings is for lattices from a free field: got {config.target.name} from a "
+                f"{config.base.kind} base; use the linear path"
+            )
+        return coupling_path(target, start_mass_squared=config.base.mass_squared)
+    return None if base is None else LinearPath(base.target, target)
 
 
 def _mixture_path(config: DensityConfig, target: Target) -> MixturePath:

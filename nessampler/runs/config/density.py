@@ -146,9 +146,9 @@ Base = Annotated[
 
 
 class PathTable(Table):
-    """Energies mixed linearly, or the parameters of a mixture moved."""
+    """Energies mixed linearly, the parameters of a mixture moved, or the couplings of a lattice action: λ, then m²."""
 
-    kind: Literal["linear", "mixture"] = "linear"
+    kind: Literal["linear", "mixture", "couplings"] = "linear"
 
 
 class Sampling(Table):
