@@ -20,6 +20,7 @@ __all__ = ["HMC", "trajectory"]
 
 # Numbers per block of walkers, few enough for a trajectory to stay in a core's cache; it changes no random number.
 BLOCK = 2**17
+REFUSED = 100.0  # kT
 
 
 @dataclass(frozen=True)
@@ -157,7 +158,7 @@ def _moved(
     if bool(lost.any()):
         rows = lost.nonzero()[:, 0]
         step = h[rows] if isinstance(h, Tensor) else h
-        _no_hole(path, mass, leapfrog_steps, t[rows], x[rows], point.score[rows], noise[rows], step)
+        _no_hole(path, mass, leapfrog_steps, t[rows], x[rows], point.score[rows], noise[rows], step, start[rows])
     gain = torch.where(lost, -torch.inf, gain)
     accept = uniform.log() < gain
     y, point = chosen(accept, (y, proposed), (x, point))
@@ -165,14 +166,25 @@ def _moved(
 
 
 def _no_hole(
-    path: AnnealingPath, mass: Mass, leapfrog_steps: int, t: Tensor, x: Tensor, score: Tensor, noise: Tensor, h: Any
+    path: AnnealingPath,
+    mass: Mass,
+    leapfrog_steps: int,
+    t: Tensor,
+    x: Tensor,
+    score: Tensor,
+    noise: Tensor,
+    h: Any,
+    start: Tensor,
 ) -> None:
-    """Trajectories that ended in NaN once more: they diverged, or passed where a finite energy has no gradient."""
+    """Trajectories that ended in NaN once more: they diverged, or passed where a finite energy has no gradient.
+
+    A place that is REFUSED kT above where a trajectory started is part of a divergence: it would be refused anyway.
+    """
     p = mass.momentum(noise) + 0.5 * h * score
     for _ in range(leapfrog_steps):
         x = x + h * mass.velocity(p)
         energy, score = path.energy_and_score(t, x)
-        fine = torch.isfinite(x).flatten(1).all(1) & torch.isfinite(energy)
+        fine = torch.isfinite(x).flatten(1).all(1) & (energy < start + REFUSED)
         hole = (fine & score.isnan().flatten(1).any(1)).nonzero()
         if len(hole):
             k = int(hole[0])
