@@ -441,3 +441,19 @@ def test_a_trajectory_that_diverges_is_refused_as_before() -> None:
     assert torch.equal(moved.x, walkers.x)
     assert moved.acceptance is not None
     assert float(moved.acceptance.max()) == 0
+
+
+@pytest.mark.parametrize("step_size", [0.1, lambda t: 0.2 - 0.1 * t])
+def test_blocks_of_walkers_change_no_number(step_size, monkeypatch: pytest.MonkeyPatch) -> None:
+    field = FreeField.massive(4, mass_squared=1.0)
+    kernel = HMC(LinearPath(field, Phi4(4, quartic=0.8)), step_size, mass=SpectralMass(field.precision))
+    walkers = kernel.start(0.0, field.sample(10, generator=torch.Generator().manual_seed(4)))
+    found = []
+    for block in (2**17, 3 * 16):  # all at once; three at a time, and one left over
+        monkeypatch.setattr("nessampler.kernels.hmc.BLOCK", block)
+        found.append(kernel.step(0.0, 0.5, walkers, generator=torch.Generator().manual_seed(5)))
+    (one, ratio), (other, again) = found
+    assert one.acceptance is not None
+    assert other.acceptance is not None
+    for a, b in ((one.x, other.x), (ratio, again), (one.acceptance, other.acceptance), (one.energy, other.energy)):
+        torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-12)

@@ -1,7 +1,7 @@
 r"""Reference values of log Z for posteriors without one in closed form, by routes that share no estimator.
 
     python systems/logistic/reference.py logistic --routes bridge two-sided smc
-    python systems/logistic/reference.py lgcp-1600 --routes two-sided smc --walkers 512 --steps 400 --chain-steps 4000
+    python systems/logistic/reference.py lgcp-1600 --routes smc --particles 16384 --islands 16 --conditional-ess 0.97
 
 1. `bridge`: BAR between a normal with the mean and covariance of one half of long HMC chains, and the other half.
    No path and no annealing. For a few dozen coordinates.
