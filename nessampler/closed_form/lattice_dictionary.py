@@ -16,8 +16,9 @@ from nessampler.targets.phi4 import lattice_momenta, mode_multiplicity
 
 __all__ = ["LatticeDictionary"]
 
-# Floats per block of work: few enough for a block of features to stay in a core's cache.
+# Floats per block of work: few enough for a block of features to stay in a core's cache; many enough to fill a GPU.
 BLOCK = 2**18
+BLOCK_ELSEWHERE = 2**27
 
 
 @dataclass(frozen=True)
@@ -93,7 +94,7 @@ class LatticeDictionary:
 
     def stein(self, t: float, x: Float[Tensor, " n *event"], point: PathPoint) -> Float[Tensor, "n p"]:
         r"""$\nabla\cdot\varphi_i + \varphi_i\cdot s_t$ with the score $s_t = -\nabla U_t$, float64."""
-        block = self._block()
+        block = self._block(x)
         return torch.cat([self._stein(a, s) for a, s in zip(x.split(block), point.score.split(block), strict=True)])
 
     def velocity(
@@ -101,7 +102,7 @@ class LatticeDictionary:
     ) -> tuple[Float[Tensor, " n *event"], Float[Tensor, " n"]]:
         r"""$b = \sum_i \theta_i \varphi_i$ and $\nabla\cdot b$."""
         theta = coefficients.to(x.device, torch.float64).reshape(self._contact.shape)
-        pieces = [self._velocity(block, theta) for block in x.split(self._block())]
+        pieces = [self._velocity(block, theta) for block in x.split(self._block(x))]
         return torch.cat([v for v, _ in pieces]), torch.cat([d for _, d in pieces])
 
     def fields(self, x: Float[Tensor, " n *event"]) -> Float[Tensor, "n p *event"]:
@@ -112,7 +113,7 @@ class LatticeDictionary:
 
     def spread(self, x: Float[Tensor, " n *event"]) -> Float[Tensor, " inner"]:
         """Standard deviation of every smeared field over sites and walkers, to scale `weights` by."""
-        blocks = [self._filtered(block, self.inner, self._smear).to(torch.float64) for block in x.split(self._block())]
+        blocks = [self._filtered(block, self.inner, self._smear).to(torch.float64) for block in x.split(self._block(x))]
         square = torch.stack([b.square().mean(tuple(range(2, b.ndim))).sum(0) for b in blocks]).sum(0)
         return (square / len(x)).sqrt().cpu()
 
@@ -160,8 +161,9 @@ class LatticeDictionary:
     def _axes(self) -> tuple[int, ...]:
         return tuple(range(-len(self.shape), 0))
 
-    def _block(self) -> int:
-        return max(1, BLOCK // (math.prod(self.shape) * max(1, self.weights.shape[1])))
+    def _block(self, x: Tensor) -> int:
+        floats = BLOCK if x.device.type == "cpu" else BLOCK_ELSEWHERE
+        return max(1, floats // (math.prod(self.shape) * max(1, self.weights.shape[1])))
 
 
 def _split(masses: Sequence[float]) -> tuple[list[int] | slice, list[int] | slice]:

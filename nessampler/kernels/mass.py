@@ -128,11 +128,19 @@ class SpectralMass:
 
     def momentum(self, noise: Float[Tensor, " n *event"]) -> Float[Tensor, " n *event"]:
         """Noise with the square root of the spectrum."""
-        return filtered(noise, self.precision.sqrt())
+        return filtered(noise, self._root.like(noise))
 
     def velocity(self, momentum: Float[Tensor, " n *event"]) -> Float[Tensor, " n *event"]:
         """Momentum divided by the spectrum."""
-        return filtered(momentum, 1 / self.precision)
+        return filtered(momentum, self._inverse.like(momentum))
+
+    @cached_property
+    def _root(self) -> Cast:
+        return Cast(self.precision.sqrt())
+
+    @cached_property
+    def _inverse(self) -> Cast:
+        return Cast(1 / self.precision)
 
 
 def filtered(x: Float[Tensor, " n *event"], response: Float[Tensor, " *modes"]) -> Float[Tensor, " n *event"]:

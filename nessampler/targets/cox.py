@@ -66,8 +66,8 @@ class GaussianField:
 
     def sample(self, n: int, *, generator: torch.Generator) -> Float[Tensor, "n d"]:
         """Independent draws."""
-        noise = torch.randn(n, *self.event_shape, generator=generator, dtype=torch.float64)
-        return self.mean + noise @ self.factor.T
+        noise = torch.randn(n, *self.event_shape, generator=generator, dtype=torch.float64, device=generator.device)
+        return self.mean + noise @ self.factor.to(noise).T
 
 
 class LogGaussianCox:

@@ -1,6 +1,7 @@
 r"""Reference values of log Z for the lattice φ⁴ systems, by routes that share action and moves but no estimator.
 
     python systems/phi4-16/reference.py --size 16 --quartic 0.8 --seed 0
+    python systems/phi4-16/reference.py --size 64 --quartic 0.9 --device cuda --chains 4096 --pilots 8192
 
 1. Thermodynamic integration, $\log Z = \log Z_0 - \int_0^1 \langle \partial_t U_t \rangle_t\, dt$ with Gauss-Legendre
    nodes of two orders. At every node long HMC chains average $\partial_t U - a$, where
@@ -9,7 +10,8 @@ r"""Reference values of log Z for the lattice φ⁴ systems, by routes that shar
 2. Annealing without a drift, from the free field to the target and back from long HMC chains, and BAR of the works.
 3. The same with the drift in closed form (`--drifted`): sharp, but it shares its drift with the runs it would judge.
 
-For lattices of up to four sites a side log Z is also computed by the transfer matrix, on a grid of field values.
+For two-dimensional lattices of up to four sites a side log Z is also computed by the transfer matrix, on a grid of
+field values. With `--device cuda` fields, masses, momenta and sums live on the GPU: there 512 chains are few.
 """
 
 from __future__ import annotations
@@ -55,28 +57,31 @@ class CouplingPath:
     """
 
     def __init__(self, end: Phi4) -> None:
-        self.start: Target = FreeField.massive(end.size, mass_squared=BASE_MASS_SQUARED)
+        massive = {"mass_squared": BASE_MASS_SQUARED, "dimensions": end.dimensions}
+        self.start: Target = FreeField.massive(end.size, **massive)
         self.end: Target = end
-        self._size, self._quartic, self._mass_squared = end.size, end.quartic, end.mass_squared
+        self._free = Phi4(end.size, quartic=0.0, **massive)
+        self._quartic, self._mass = end.quartic, end.mass_squared - BASE_MASS_SQUARED
 
     def energy(self, t: Tensor, x: Tensor) -> Tensor:
-        """$U_t$; all walkers at one time."""
-        return self._action(t).energy(x)
+        """$U_t$."""
+        return self._free.energy(x) + t.double() * self._rate(x.square())
 
     def energy_and_score(self, t: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
         r"""$U_t$ and $-\nabla U_t$."""
-        return self._action(t).energy_and_score(x)
+        point = self.evaluate(t, x)
+        return point.energy, point.score
 
     def evaluate(self, t: Tensor, x: Tensor, known: PathPoint | None = None) -> PathPoint:
-        r"""With $\partial_t U = \sum_x (m^2 - M^2) \varphi^2 + \lambda \varphi^4$."""
+        r"""With $\partial_t U = \sum_x (m^2 - M^2) \varphi^2 + \lambda \varphi^4$; nothing leaves the device."""
         square = x.square()
-        rate = square * (self._mass_squared - BASE_MASS_SQUARED + self._quartic * square)
-        return PathPoint(*self.energy_and_score(t, x), rate.flatten(1).sum(1, dtype=torch.float64))
+        rate = self._rate(square)
+        energy, score = self._free.energy_and_score(x)
+        pull = x * (2 * self._mass + 4 * self._quartic * square)
+        return PathPoint(energy + t.double() * rate, score - t.view(-1, *[1] * (x.ndim - 1)) * pull, rate)
 
-    def _action(self, t: Tensor) -> Phi4:
-        now = float(t[0])
-        mass_squared = (1 - now) * BASE_MASS_SQUARED + now * self._mass_squared
-        return Phi4(self._size, quartic=now * self._quartic, mass_squared=mass_squared)
+    def _rate(self, square: Tensor) -> Tensor:
+        return (square * (self._mass + self._quartic * square)).flatten(1).sum(1, dtype=torch.float64)
 
 
 @dataclass(frozen=True)
@@ -100,16 +105,21 @@ class Node:
         return point.time_derivative - divergence - power, point.time_derivative
 
 
-def spectral_mass(size: int) -> SpectralMass:
+def spectral_mass(args: argparse.Namespace) -> SpectralMass:
     """Fourier acceleration, before the field's own spectrum is seen."""
-    return SpectralMass(2 * (lattice_momenta(size, 2) + 0.3))
+    return SpectralMass(2 * (lattice_momenta(args.size, args.dimensions) + 0.3))
+
+
+def seeded(args: argparse.Namespace, seed: int) -> torch.Generator:
+    """A source of random numbers where the fields are."""
+    return torch.Generator(device=args.device).manual_seed(seed)
 
 
 def pilot_nodes(path: CountedPath, times: Sequence[float], args: argparse.Namespace) -> Iterator[Node]:
     """Chains of their own, annealed from the free field through all times: step sizes, fields and what they leave."""
-    generator = torch.Generator().manual_seed(args.seed)
-    x, h, mass = path.start.sample(args.pilots, generator=generator).to(DTYPE), 0.5, spectral_mass(args.size)  # pyright: ignore
-    weights = torch.full((args.pilots,), 1 / args.pilots, dtype=torch.float64)
+    generator = seeded(args, args.seed)
+    x, h, mass = path.start.sample(args.pilots, generator=generator).to(DTYPE), 0.5, spectral_mass(args)  # pyright: ignore
+    weights = torch.full((args.pilots,), 1 / args.pilots, dtype=torch.float64, device=x.device)
     for t in times:
         walkers = HMC(path, h, LEAPFROGS, mass).start(t, x)
         for k in range(args.pilot_sweeps):
@@ -176,34 +186,34 @@ def mean_and_error(values: np.ndarray) -> tuple[float, float]:
 
 def integrate(path: CountedPath, nodes: Sequence[Node], weights: np.ndarray, args: argparse.Namespace, seed: int):
     """Fresh chains, annealed through the nodes; measurements where quadrature weight and residual are large."""
-    generator = torch.Generator().manual_seed(seed)
+    generator = seeded(args, seed)
     importance = weights * np.array([node.spread for node in nodes])
     counts = np.maximum(8, np.rint(args.sweeps * importance / importance.sum() / 2) * 2).astype(int)
     x = path.start.sample(args.chains, generator=generator).to(DTYPE)  # pyright: ignore
-    sums = np.zeros((2, 2, len(nodes), args.chains))
+    means = np.zeros((2, 2, len(nodes), args.chains))
     for i, (node, count) in enumerate(zip(nodes, counts, strict=True)):
         t = node.time
         kernel = HMC(path, node.step_size, LEAPFROGS, node.mass, repeats=2)
-        signs = torch.randint(0, 2, (len(x), 1, 1), generator=generator).to(x) * 2 - 1
-        walkers = kernel.start(t, x * signs)
+        walkers = kernel.start(t, _flip(x, generator))
         for _ in range(args.burn_in):
             walkers, _ = kernel.step(t, t, walkers, generator=generator)
+        sums = torch.zeros(2, 2, args.chains, dtype=torch.float64, device=x.device)  # fetched once, for a GPU
         for k in range(count):
             walkers, _ = kernel.step(t, t, walkers, generator=generator)
-            for j, values in enumerate(node.residual(walkers)):
-                sums[j, 2 * k // count, i] += values.numpy() / (count / 2)
+            sums[:, 2 * k // count] += torch.stack(node.residual(walkers))
+        means[:, :, i] = (sums / (count / 2)).cpu().numpy()
         x = walkers.x
-    return Integral(sums[0], sums[1], weights, np.array([node.time for node in nodes])), int(counts.sum()), x
+    return Integral(means[0], means[1], weights, np.array([node.time for node in nodes])), int(counts.sum()), x
 
 
 def thermodynamic_integration(target: Phi4, args: argparse.Namespace) -> tuple[float, float]:
     """Route 1: both orders, and their average."""
-    clock, path = time.process_time(), CountedPath(CouplingPath(target))
+    clock, path = Clock(args.device), CountedPath(CouplingPath(target))
     rules = [np.polynomial.legendre.leggauss(order) for order in args.orders]
     grids = [(0.5 * (nodes + 1), 0.5 * weights) for nodes, weights in rules]
     with path.stage("pilot"):
         every = {node.time: node for node in pilot_nodes(path, sorted({t for g, _ in grids for t in g.tolist()}), args)}
-    say(f"pilot {time.process_time() - clock:.0f} s; R² " + " ".join(f"{n.r_squared:.4f}" for n in every.values()))
+    say(f"pilot {clock}; R² " + " ".join(f"{n.r_squared:.4f}" for n in every.values()))
     base, found = path.start.log_z, []  # pyright: ignore
     for k, (order, (times, weights)) in enumerate(zip(args.orders, grids, strict=True)):
         nodes = [every[t] for t in times.tolist()]
@@ -225,7 +235,7 @@ def thermodynamic_integration(target: Phi4, args: argparse.Namespace) -> tuple[f
     (a, error_a), (b, error_b) = found
     value, error = pooled(found)
     say(f"TI: log Z = {value:.5f} ± {error:.5f}, orders differ by {(a - b) / math.hypot(error_a, error_b):+.2f} "
-        f"standard errors; gradients {gradients(path)}, {time.process_time() - clock:.0f} core-seconds")  # fmt: skip
+        f"standard errors; gradients {gradients(path)}, {clock}")  # fmt: skip
     return value, error
 
 
@@ -237,18 +247,19 @@ def pooled(estimates: Sequence[tuple[float, float]]) -> tuple[float, float]:
 
 def two_sided(target: Phi4, args: argparse.Namespace, *, drifted: bool) -> tuple[float, float]:
     """Routes 2 and 3: works out and back, and BAR."""
-    clock = time.process_time()
-    base = FreeField.massive(target.size, mass_squared=BASE_MASS_SQUARED)
-    path, generator = CountedPath(LinearPath(base, target)), torch.Generator().manual_seed(args.seed + 100)
-    mover = Hamiltonian(LEAPFROGS, mass=spectral_mass(target.size))
+    clock = Clock(args.device)
+    base = FreeField.massive(target.size, mass_squared=BASE_MASS_SQUARED, dimensions=target.dimensions)
+    path, generator = CountedPath(LinearPath(base, target)), seeded(args, args.seed + 100)
+    mover = Hamiltonian(LEAPFROGS, mass=spectral_mass(args))
     with path.stage("pilot"):
         annealing = (_with_drift if drifted else _without)(path, mover, args, generator)
     walkers = args.drifted_walkers if drifted else args.walkers
-    forward = annealing.draw(walkers, generator=generator, chunk_size=256)
+    options = {"generator": generator, "chunk_size": args.chunk_size}
+    forward = annealing.draw(walkers, device=args.device, **options)
     short = CountedPath(CouplingPath(target))
     starts = base.sample(walkers, generator=generator).to(DTYPE)
     chains = long_chains(short, starts, mover, steps=args.chain_steps, symmetry=_flip, generator=generator)
-    reverse = annealing.reverse(chains.x, generator=generator, chunk_size=256)
+    reverse = annealing.reverse(chains.x, **options)
     found = bar(forward, reverse)
     assert found.delta_f is not None
     assert found.std_error is not None
@@ -257,7 +268,7 @@ def two_sided(target: Phi4, args: argparse.Namespace, *, drifted: bool) -> tuple
         f"{forward.ess:.3f} and {reverse.ess:.3f}, overlap {found.overlap}")  # fmt: skip
     say(f"  {annealing.description}; {walkers} + {walkers} walkers; {chains.origin}")
     say(f"  flags {[flag.code for flag in found.flags]}")
-    say(f"  gradients {gradients(path)}, chains {gradients(short)}, {time.process_time() - clock:.0f} core-seconds")
+    say(f"  gradients {gradients(path)}, chains {gradients(short)}, {clock}")
     return value, error
 
 
@@ -281,7 +292,8 @@ def _with_drift(
 
 
 def _flip(x: Tensor, generator: torch.Generator) -> Tensor:
-    return x * (torch.randint(0, 2, (len(x), 1, 1), generator=generator).to(x) * 2 - 1)
+    sign = torch.randint(0, 2, (len(x), *[1] * (x.ndim - 1)), generator=generator, device=x.device)
+    return x * (sign * 2 - 1).to(x)
 
 
 def transfer_matrix(target: Phi4, points: int, reach: float = 2.4) -> float:
@@ -319,6 +331,17 @@ def gradients(path: CountedPath) -> str:
     return ", ".join(f"{name} {tally.gradient / 1e6:.1f} M" for name, tally in path.tallies.items())
 
 
+class Clock:
+    """Time since it was made: of the core that works, or of the wall where another device does."""
+
+    def __init__(self, device: str) -> None:
+        self._now, self._unit = (time.process_time, "core-seconds") if device == "cpu" else (time.perf_counter, "s")
+        self._start = self._now()
+
+    def __str__(self) -> str:
+        return f"{self._now() - self._start:.0f} {self._unit}"
+
+
 def say(line: str) -> None:
     """At once, for long runs."""
     print(line, flush=True)
@@ -329,6 +352,9 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--size", type=int, default=16)
     parser.add_argument("--quartic", type=float, default=0.8)
+    parser.add_argument("--mass-squared", type=float, default=-1.0)
+    parser.add_argument("--dimensions", type=int, default=2)
+    parser.add_argument("--device", default="cpu", help="cpu or cuda")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--routes", nargs="+", default=["ti", "two-sided"], help="ti, two-sided, drifted, exact")
     parser.add_argument("--orders", type=int, nargs=2, default=(10, 14), help="of the two Gauss-Legendre rules")
@@ -341,6 +367,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--inner", type=float, nargs="+", default=(math.inf, 1.0, 0.3, 0.1), help="masses of smearings")
     parser.add_argument("--walkers", type=int, default=4096, help="each way, without a drift")
     parser.add_argument("--steps", type=int, default=300, help="of annealing without a drift")
+    parser.add_argument("--chunk-size", type=int, default=256, help="walkers annealed at once")
     parser.add_argument("--chain-steps", type=int, default=1500, help="trajectories of chains for the way back")
     parser.add_argument("--points", type=int, default=20, help="of the transfer matrix")
     parser.add_argument("--drifted-walkers", type=int, default=4096, help="each way, with the drift")
@@ -352,8 +379,11 @@ def arguments() -> argparse.Namespace:
 def main() -> None:
     """Every route asked for, and how far apart they are."""
     args = arguments()
-    target = Phi4(args.size, quartic=args.quartic)
-    say(f"phi4, L = {args.size}, λ = {args.quartic}, seed {args.seed}")
+    target = Phi4(args.size, quartic=args.quartic, mass_squared=args.mass_squared, dimensions=args.dimensions)
+    say(
+        f"phi4, D = {args.dimensions}, L = {args.size}, m² = {args.mass_squared:g}, λ = {args.quartic}, "
+        f"seed {args.seed}, {args.device}"
+    )
     found: dict[str, tuple[float, float]] = {}
     if "exact" in args.routes:
         for points in (args.points - 2, args.points):
