@@ -139,12 +139,19 @@ class FreeField:
     $$U(\varphi) = \tfrac12 \sum_{x,y} \varphi_x K(x - y)\, \varphi_y, \qquad
       \log Z = \tfrac12 \sum_k \log \frac{2\pi}{\tilde K(k)}$$
 
+    With a magnetisation c it is two of them in equal shares, about $\varphi = c$ and $\varphi = -c$, for actions that
+    are ordered: a path from there crosses no transition, and no walls are left between domains. With $V = L^D$ sites
+    and the mean M of the field this adds to U, and log Z stays:
+
+    $$\tfrac12 V \tilde K(0)\, c^2 - \log\cosh\big(V \tilde K(0)\, c\, M\big)$$
+
     Args:
         precision: $\tilde K(k) = \tilde K(-k) > 0$ over the modes of `torch.fft.rfftn`, float64.
         size: sites a side.
+        magnetisation: c, finite.
 
     Raises:
-        InputError: a spectrum of the wrong shape, not positive, or not even in k.
+        InputError: a spectrum of the wrong shape, not positive, or not even in k; a magnetisation that is not finite.
 
     Example:
         >>> field = FreeField.massive(4, mass_squared=1.0)
@@ -152,7 +159,7 @@ class FreeField:
         (16.0, -2.858)
     """
 
-    def __init__(self, precision: Float[Tensor, " *modes"], size: int) -> None:
+    def __init__(self, precision: Float[Tensor, " *modes"], size: int, *, magnetisation: float = 0.0) -> None:
         shape = (*[size] * (precision.ndim - 1), size // 2 + 1)
         if tuple(precision.shape) != shape or not bool((precision > 0).all()):
             raise InputError(
@@ -166,28 +173,51 @@ class FreeField:
             raise InputError(
                 "the spectrum of a real field must be even, the same at k and -k: it is not; average it over both"
             )
-        self.precision, self.size = precision.to(torch.float64), size
+        if not math.isfinite(magnetisation):
+            raise InputError(f"the magnetisation of a field is a finite number: got {magnetisation}; 0 for none")
+        self.precision, self.size, self.magnetisation = precision.to(torch.float64), size, float(magnetisation)
         self.event_shape = torch.Size([size] * precision.ndim)
         self.log_z = float(0.5 * (mode_multiplicity(self.event_shape) * torch.log(2 * math.pi / self.precision)).sum())
 
     @classmethod
-    def massive(cls, size: int, *, mass_squared: float, dimensions: int = 2) -> FreeField:
+    def massive(cls, size: int, *, mass_squared: float, dimensions: int = 2, magnetisation: float = 0.0) -> FreeField:
         r"""The φ⁴ action with $\lambda = 0$: $\tilde K = 2 (\hat k^2 + m^2)$."""
-        return cls(2 * (lattice_momenta(size, dimensions) + mass_squared), size)
+        return cls(2 * (lattice_momenta(size, dimensions) + mass_squared), size, magnetisation=magnetisation)
 
     def energy(self, x: Float[Tensor, " n *event"]) -> Float[Tensor, " n"]:
         """U in kT, float64."""
         return self.energy_and_score(x)[0]
 
     def energy_and_score(self, x: Float[Tensor, " n *event"]) -> tuple[Float[Tensor, " n"], Float[Tensor, " n *event"]]:
-        r"""$U$ and $-K\varphi$, one pair of FFTs."""
+        r"""$U$ and $-\nabla U$, one pair of FFTs."""
         score = -self._filtered(x, self.precision)
-        return -0.5 * (x * score).flatten(1).sum(1, dtype=torch.float64), score
+        energy = -0.5 * (x * score).flatten(1).sum(1, dtype=torch.float64)
+        if self.magnetisation == 0:
+            return energy, score
+        wells, pull = self.wells(x)
+        return energy + wells, score + pull.to(x).view(-1, *[1] * (x.ndim - 1))
+
+    def wells(self, x: Float[Tensor, " n *event"]) -> tuple[Float[Tensor, " n"], Float[Tensor, " n"]]:
+        r"""What the magnetisation adds to U, and to $-\partial U/\partial\varphi_x$ at any site; float64."""
+        pull = self._stiffness * self.magnetisation
+        a = pull * x.flatten(1).sum(1, dtype=torch.float64)
+        log_cosh = a.abs() + torch.log1p(torch.exp(-2 * a.abs())) - math.log(2)
+        return 0.5 * x[0].numel() * pull * self.magnetisation - log_cosh, pull * torch.tanh(a)
 
     def sample(self, n: int, *, generator: torch.Generator) -> Float[Tensor, " n *event"]:
         """Independent draws, float64."""
-        noise = torch.randn(n, *self.event_shape, generator=generator, dtype=torch.float64, device=generator.device)
-        return self._filtered(noise, self.precision.rsqrt())
+        options = {"generator": generator, "device": generator.device}
+        noise = torch.randn(n, *self.event_shape, dtype=torch.float64, **options)
+        x = self._filtered(noise, self.precision.rsqrt())
+        if self.magnetisation == 0:
+            return x
+        sign = 2 * torch.randint(2, (n, *[1] * len(self.event_shape)), **options) - 1
+        return x + self.magnetisation * sign
+
+    @property
+    def _stiffness(self) -> float:
+        r"""$\tilde K(0)$."""
+        return float(self.precision.flatten()[0])
 
     def _filtered(self, x: Tensor, response: Tensor) -> Tensor:
         axes = tuple(range(1, x.ndim))

@@ -33,7 +33,7 @@ from nessampler.estimators import bar
 from nessampler.kernels import HMC, Mass, SpectralMass, Walkers
 from nessampler.methods.density.ais import ais
 from nessampler.methods.density.annealing import Annealing
-from nessampler.methods.density.chains import long_chains
+from nessampler.methods.density.chains import folded, long_chains
 from nessampler.methods.density.counted import CountedPath
 from nessampler.methods.density.dictionaries import lattice_sines
 from nessampler.methods.density.lsq import least_squares
@@ -53,19 +53,19 @@ DTYPE = torch.float32  # of fields; energies are summed in float64
 class CouplingPath:
     r"""The linear path as what it is on the lattice: $m^2(t) = (1 - t) M^2 + t m^2$ and $\lambda(t) = t \lambda$.
 
-    One stencil instead of a stencil and two FFTs, and code that `LinearPath` does not share.
+    One stencil instead of a stencil and two FFTs, and code that `LinearPath` does not share. From a base with a
+    magnetisation what keeps it ordered fades with $1 - t$.
     """
 
-    def __init__(self, end: Phi4) -> None:
-        massive = {"mass_squared": BASE_MASS_SQUARED, "dimensions": end.dimensions}
-        self.start: Target = FreeField.massive(end.size, **massive)
+    def __init__(self, start: FreeField, end: Phi4) -> None:
+        self.start = start
         self.end: Target = end
-        self._free = Phi4(end.size, quartic=0.0, **massive)
+        self._free = Phi4(end.size, quartic=0.0, mass_squared=BASE_MASS_SQUARED, dimensions=end.dimensions)
         self._quartic, self._mass = end.quartic, end.mass_squared - BASE_MASS_SQUARED
 
     def energy(self, t: Tensor, x: Tensor) -> Tensor:
         """$U_t$."""
-        return self._free.energy(x) + t.double() * self._rate(x.square())
+        return self.evaluate(t, x).energy
 
     def energy_and_score(self, t: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
         r"""$U_t$ and $-\nabla U_t$."""
@@ -74,14 +74,15 @@ class CouplingPath:
 
     def evaluate(self, t: Tensor, x: Tensor, known: PathPoint | None = None) -> PathPoint:
         r"""With $\partial_t U = \sum_x (m^2 - M^2) \varphi^2 + \lambda \varphi^4$; nothing leaves the device."""
-        square = x.square()
-        rate = self._rate(square)
+        square, now = x.square(), t.double()
+        rate = (square * (self._mass + self._quartic * square)).flatten(1).sum(1, dtype=torch.float64)
         energy, score = self._free.energy_and_score(x)
-        pull = x * (2 * self._mass + 4 * self._quartic * square)
-        return PathPoint(energy + t.double() * rate, score - t.view(-1, *[1] * (x.ndim - 1)) * pull, rate)
-
-    def _rate(self, square: Tensor) -> Tensor:
-        return (square * (self._mass + self._quartic * square)).flatten(1).sum(1, dtype=torch.float64)
+        score = score - t.view(-1, *[1] * (x.ndim - 1)) * x * (2 * self._mass + 4 * self._quartic * square)
+        if self.start.magnetisation:
+            wells, pull = self.start.wells(x)
+            rate, energy = rate - wells, energy + wells
+            score = score + ((1 - now) * pull).to(x).view(-1, *[1] * (x.ndim - 1))
+        return PathPoint(energy + now * rate, score, rate)
 
 
 @dataclass(frozen=True)
@@ -110,6 +111,12 @@ def spectral_mass(args: argparse.Namespace) -> SpectralMass:
     return SpectralMass(2 * (lattice_momenta(args.size, args.dimensions) + 0.3))
 
 
+def base_of(target: Phi4, args: argparse.Namespace) -> FreeField:
+    """The free field of mass squared 1, about one magnetisation or two."""
+    options = {"dimensions": target.dimensions, "magnetisation": args.magnetisation}
+    return FreeField.massive(target.size, mass_squared=BASE_MASS_SQUARED, **options)
+
+
 def seeded(args: argparse.Namespace, seed: int) -> torch.Generator:
     """A source of random numbers where the fields are."""
     return torch.Generator(device=args.device).manual_seed(seed)
@@ -127,7 +134,7 @@ def pilot_nodes(path: CountedPath, times: Sequence[float], args: argparse.Namesp
             assert walkers.acceptance is not None
             h *= math.exp(float(walkers.acceptance.mean()) - ACCEPTANCE)
             if k == args.pilot_sweeps // 2:  # the other half tunes the step to it
-                mass = spectral(walkers.x, weights)
+                mass = spectral(folded(walkers.x), weights)
         point, x = walkers.cached, walkers.x
         assert isinstance(point, PathPoint)
         fields = lattice_sines(args.features, inner=tuple(args.inner))(x, generator)
@@ -208,7 +215,7 @@ def integrate(path: CountedPath, nodes: Sequence[Node], weights: np.ndarray, arg
 
 def thermodynamic_integration(target: Phi4, args: argparse.Namespace) -> tuple[float, float]:
     """Route 1: both orders, and their average."""
-    clock, path = Clock(args.device), CountedPath(CouplingPath(target))
+    clock, path = Clock(args.device), CountedPath(CouplingPath(base_of(target, args), target))
     rules = [np.polynomial.legendre.leggauss(order) for order in args.orders]
     grids = [(0.5 * (nodes + 1), 0.5 * weights) for nodes, weights in rules]
     with path.stage("pilot"):
@@ -248,7 +255,7 @@ def pooled(estimates: Sequence[tuple[float, float]]) -> tuple[float, float]:
 def two_sided(target: Phi4, args: argparse.Namespace, *, drifted: bool) -> tuple[float, float]:
     """Routes 2 and 3: works out and back, and BAR."""
     clock = Clock(args.device)
-    base = FreeField.massive(target.size, mass_squared=BASE_MASS_SQUARED, dimensions=target.dimensions)
+    base = base_of(target, args)
     path, generator = CountedPath(LinearPath(base, target)), seeded(args, args.seed + 100)
     mover = Hamiltonian(LEAPFROGS, mass=spectral_mass(args))
     with path.stage("pilot"):
@@ -256,7 +263,7 @@ def two_sided(target: Phi4, args: argparse.Namespace, *, drifted: bool) -> tuple
     walkers = args.drifted_walkers if drifted else args.walkers
     options = {"generator": generator, "chunk_size": args.chunk_size}
     forward = annealing.draw(walkers, device=args.device, **options)
-    short = CountedPath(CouplingPath(target))
+    short = CountedPath(CouplingPath(base, target))
     starts = base.sample(walkers, generator=generator).to(DTYPE)
     chains = long_chains(short, starts, mover, steps=args.chain_steps, symmetry=_flip, generator=generator)
     reverse = annealing.reverse(chains.x, **options)
@@ -288,6 +295,7 @@ def _with_drift(
         steps=args.drifted_steps,
         dtype=DTYPE,
         generator=generator,
+        device=args.device,
     ).annealing
 
 
@@ -354,6 +362,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--quartic", type=float, default=0.8)
     parser.add_argument("--mass-squared", type=float, default=-1.0)
     parser.add_argument("--dimensions", type=int, default=2)
+    parser.add_argument("--magnetisation", type=float, default=0.0, help="of the base, for targets that are ordered")
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--routes", nargs="+", default=["ti", "two-sided"], help="ti, two-sided, drifted, exact")
