@@ -311,6 +311,11 @@ FILES: dict[str, tuple[Callable[[Path], Arguments], str]] = {
         given("phi4-8", "--set", "path.kind=couplings", "--set", "base={kind='pilot'}"),
         "got phi4 from a pilot base; use the linear path",
     ),
+    "path of couplings from a magnetised field": (
+        given("phi4-8-ordered", "--set", "path.kind=couplings"),
+        "starts from a field about zero: got `base.magnetisation` = 0.66",
+    ),
+    "magnetisation below zero": (setting("base.magnetisation=-0.5", "phi4-8-ordered"), "greater than or equal to 0"),
     "mixture path from elsewhere": (setting("base={kind='pilot'}", "gmm-40"), "from a Gaussian about the origin"),
     "scales that are too few": (setting("base.scale=[1.0,2.0,3.0]", "gmm-40-linear"), "one number or 2 of them: got 3"),
     "scale that is negative": (setting("base.scale=-1.0", "gmm-40-linear"), "positive scales"),

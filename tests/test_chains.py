@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import pytest
@@ -10,7 +11,7 @@ from torch import Tensor
 
 from nessampler.errors import InputError
 from nessampler.kernels import SpectralMass
-from nessampler.methods.density.chains import WORST_RHAT, Chains, long_chains
+from nessampler.methods.density.chains import WORST_RHAT, Chains, folded, long_chains
 from nessampler.methods.density.tuning import Hamiltonian, spectral
 from nessampler.paths import LinearPath
 from nessampler.targets.phi4 import FreeField, lattice_momenta
@@ -86,3 +87,16 @@ def test_chains_too_few_or_too_short_to_compare_are_refused() -> None:
         long_chains(path, x[:1], Hamiltonian(), steps=10, generator=seeded(0))
     with pytest.raises(InputError, match="got 2 of 7"):
         long_chains(path, x, Hamiltonian(), steps=7, generator=seeded(0))
+
+
+def test_a_mass_of_an_ordered_lattice_is_that_of_one_well() -> None:
+    generator = torch.Generator().manual_seed(0)
+    about_zero, about_two = (FreeField.massive(6, mass_squared=1.0, magnetisation=c) for c in (0.0, 2.0))
+    equal = torch.full((4000,), 1 / 4000, dtype=torch.float64)
+    plain, wells = (field.sample(4000, generator=generator) for field in (about_zero, about_two))
+    torch.testing.assert_close(folded(plain), plain, rtol=0, atol=0)  # one well: as it is
+    exact = float(about_two.precision[0, 0])
+    error = exact * math.sqrt(2 / 4000)
+    assert error < 0.05 * exact
+    assert abs(float(spectral(folded(wells), equal).precision[0, 0]) - exact) < 4 * error
+    assert abs(float(spectral(wells, equal).precision[0, 0]) - exact) > 4 * error

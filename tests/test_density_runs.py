@@ -291,7 +291,8 @@ def test_every_density_of_the_catalogue_is_valid_in_every_preset(name: str) -> N
 def test_the_catalogue_has_the_promised_densities() -> None:
     assert set(DENSITIES) >= {
         "gmm-40", "gmm-40-linear", "gmm-50d", "gmm-200d", "gmm-200d-linear", "phi4-8", "phi4-16", "phi4-20", "phi4-32",
-        "phi4-64", "funnel-10", "many-well-32", "student-50d", "logistic", "lgcp-1600",
+        "phi4-64", "phi4-8-ordered", "phi4-16-ordered", "phi4-20-ordered", "phi4-32-ordered", "phi4-3d-8",
+        "funnel-10", "many-well-32", "student-50d", "logistic", "lgcp-1600",
     }  # fmt: skip
 
 
@@ -301,6 +302,8 @@ def test_knowledge_of_the_modes_is_owned_up_to_even_where_the_file_is_silent() -
         assert prepare_density(of(name), here / name).problem.knowledge == "the modes"
     for name in ("gmm-40-linear", "phi4-8", "logistic"):
         assert prepare_density(of(name), here / name).problem.knowledge == ""
+    for name in ("phi4-8-ordered", "phi4-32-ordered"):
+        assert prepare_density(of(name), here / name).problem.knowledge == "the magnetisation"
     told = config(WELLS, "base={kind='mixture', scale=1.0}")
     assert told.knowledge == ""
     assert prepare_density(told, Path()).problem.knowledge == "the modes"

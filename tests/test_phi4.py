@@ -104,6 +104,49 @@ def test_log_z_of_the_free_field_is_that_of_its_dense_precision(size: int, dimen
     assert field.log_z == pytest.approx(0.5 * (len(matrix) * math.log(2 * math.pi) - float(log_det)), abs=1e-10)
 
 
+@pytest.mark.parametrize(("size", "dimensions"), [(5, 1), (4, 2), (3, 3)])
+def test_a_magnetised_field_is_half_of_each_of_two(size: int, dimensions: int) -> None:
+    c, options = 0.4, {"mass_squared": 0.3, "dimensions": dimensions}
+    both, single = FreeField.massive(size, magnetisation=c, **options), FreeField.massive(size, **options)
+    x = fields(3, size, dimensions)
+    apart = torch.stack([-single.energy(x - c), -single.energy(x + c)]).logsumexp(0) - math.log(2)
+    torch.testing.assert_close(both.energy(x), -apart, rtol=1e-12, atol=1e-12)
+    y = x.clone().requires_grad_()
+    (gradient,) = torch.autograd.grad(both.energy(y).sum(), y)
+    torch.testing.assert_close(both.energy_and_score(x)[1], -gradient, rtol=1e-12, atol=1e-12)
+    assert both.log_z == single.log_z
+    assert torch.isfinite(both.energy(100 * x.abs())).all()  # the cosh of a magnetised lattice overflows
+
+
+def test_the_partition_function_of_a_magnetised_field_is_that_of_the_field() -> None:
+    grid = torch.linspace(-9, 9, 1201, dtype=torch.float64)
+    x = torch.cartesian_prod(grid, grid)
+    field = FreeField.massive(2, mass_squared=0.7, dimensions=1, magnetisation=1.1)
+    log_z = torch.logsumexp(-field.energy(x), 0) + 2 * (grid[1] - grid[0]).log()
+    assert field.log_z == pytest.approx(float(log_z), abs=1e-8)
+
+
+def test_samples_of_a_magnetised_field_have_both_signs_and_its_moments() -> None:
+    n, c, v = 20000, 0.4, 16
+    field = FreeField.massive(4, mass_squared=0.3, magnetisation=c)
+    m = Phi4.magnetisation(field.sample(n, generator=seeded(4)))
+    spread = 1 / (v * float(field.precision[0, 0]))
+
+    def score(expected: float) -> float:
+        error = float(m.square().std()) / math.sqrt(n)
+        assert error < 0.003
+        return abs(float(m.square().mean()) - expected) / error
+
+    assert score(c**2 + spread) < 4
+    assert score(spread) > 4  # as if there were no magnetisation
+    assert abs(float((m > 0).double().mean()) - 0.5) < 4 * 0.5 / math.sqrt(n)
+
+
+def test_a_magnetisation_is_finite() -> None:
+    with pytest.raises(InputError, match="finite number: got nan"):
+        FreeField.massive(4, mass_squared=0.3, magnetisation=math.nan)
+
+
 @pytest.mark.parametrize(("size", "dimensions"), [(3, 1), (4, 1), (3, 2), (4, 2), (3, 3), (4, 3)])
 def test_every_mode_is_counted_once(size: int, dimensions: int) -> None:
     counts = mode_multiplicity([size] * dimensions)

@@ -39,6 +39,7 @@ from nessampler.targets.phi4 import FreeField, Phi4, lattice_momenta
 __all__ = ["PreparedDensity", "check_density", "prepare_density"]
 
 MODES = "the modes"
+MAGNETISATION = "the magnetisation"
 ACCELERATION = 0.3  # mass squared of momenta on the lattice: near criticality long waves are softer than the base
 
 
@@ -110,7 +111,12 @@ def _base(config: DensityConfig, target: Target, counted: Counted, say: Callable
         return Base(prior, DenseMass(prior.factor)) if hasattr(prior, "factor") else Base(prior)
     if isinstance(base, FreeFieldBase):
         assert isinstance(target, Phi4)
-        field = FreeField.massive(target.size, mass_squared=base.mass_squared, dimensions=target.dimensions)
+        field = FreeField.massive(
+            target.size,
+            mass_squared=base.mass_squared,
+            dimensions=target.dimensions,
+            magnetisation=base.magnetisation,
+        )
         precision = 2 * (lattice_momenta(target.size, target.dimensions) + ACCELERATION)
         return Base(field, SpectralMass(precision))
     if isinstance(base, LearnedBase):
@@ -205,6 +211,11 @@ def _path(config: DensityConfig, base: Base | None, target: Target) -> Annealing
                 f"a path of couplings is for lattices from a free field: got {config.target.name} from a "
                 f"{config.base.kind} base; use the linear path"
             )
+        if config.base.magnetisation:
+            raise InputError(
+                f"a path of couplings starts from a field about zero: got `base.magnetisation` = "
+                f"{config.base.magnetisation:g}; leave it out, or use the linear path"
+            )
         return coupling_path(target, start_mass_squared=config.base.mass_squared)
     return None if base is None else LinearPath(base.target, target)
 
@@ -223,8 +234,11 @@ def _mixture_path(config: DensityConfig, target: Target) -> MixturePath:
 
 def _knowledge(config: DensityConfig) -> str:
     """What base or path were told, whether or not the file owns up to it."""
-    told = config.path.kind == "mixture" or isinstance(config.base, MixtureBase)
-    return config.knowledge or (MODES if told else "")
+    if config.knowledge:
+        return config.knowledge
+    if isinstance(config.base, FreeFieldBase) and config.base.magnetisation:
+        return MAGNETISATION
+    return MODES if config.path.kind == "mixture" or isinstance(config.base, MixtureBase) else ""
 
 
 def _sign_flips(x: Tensor, generator: torch.Generator) -> Tensor:

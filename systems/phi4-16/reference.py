@@ -279,6 +279,25 @@ def two_sided(target: Phi4, args: argparse.Namespace, *, drifted: bool) -> tuple
     return value, error
 
 
+def phase(target: Phi4, args: argparse.Namespace) -> None:
+    """Long chains of the target itself: order parameter, cumulant and susceptibility."""
+    base, generator = base_of(target, args), seeded(args, args.seed + 200)
+    starts, mover = (
+        base.sample(args.chains, generator=generator).to(DTYPE),
+        Hamiltonian(LEAPFROGS, mass=spectral_mass(args)),
+    )
+    options = {"steps": args.chain_steps, "symmetry": _flip, "generator": generator}
+    chains = long_chains(CouplingPath(base, target), starts, mover, **options)
+    m = target.magnetisation(chains.x).cpu().numpy()
+    square, fourth = m**2, m**4
+    a, b = square.mean(), fourth.mean()
+    # By the delta method: chains are independent.
+    influence = (2 * b * (square - a) / a - (fourth - b)) / (3 * a**2)
+    binder, order = 1 - b / (3 * a**2), mean_and_error(np.abs(m))
+    say(f"phase: <|M|> {order[0]:.4f} ± {order[1]:.4f}, Binder {binder:.4f} ± {mean_and_error(influence)[1]:.4f}, "
+        f"L^D <M²> {square.mean() * target.event_shape.numel():.2f}; {chains.origin}")  # fmt: skip
+
+
 def _without(path: CountedPath, mover: Hamiltonian, args: argparse.Namespace, generator: torch.Generator) -> Annealing:
     return ais(path, steps=args.steps, mover=mover, pilots=256, dtype=DTYPE, generator=generator)
 
@@ -365,7 +384,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--magnetisation", type=float, default=0.0, help="of the base, for targets that are ordered")
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--routes", nargs="+", default=["ti", "two-sided"], help="ti, two-sided, drifted, exact")
+    parser.add_argument("--routes", nargs="+", default=["ti", "two-sided"], help="ti, two-sided, drifted, exact, phase")
     parser.add_argument("--orders", type=int, nargs=2, default=(10, 14), help="of the two Gauss-Legendre rules")
     parser.add_argument("--chains", type=int, default=512)
     parser.add_argument("--sweeps", type=int, default=1000, help="measurements of each chain, shared by the nodes")
@@ -394,6 +413,8 @@ def main() -> None:
         f"seed {args.seed}, {args.device}"
     )
     found: dict[str, tuple[float, float]] = {}
+    if "phase" in args.routes:
+        phase(target, args)
     if "exact" in args.routes:
         for points in (args.points - 2, args.points):
             found["exact"] = (transfer_matrix(target, points), 0.0)

@@ -82,8 +82,8 @@ def lattice_sines(
 ) -> Callable[[Tensor, torch.Generator], LatticeDictionary]:
     """Sines of random sums of smeared fields; each term of a sum has unit variance over the walkers, on average.
 
-    The widths are those of walkers of *both* ends: scaled to the base alone, sines miss the long waves of an ordered
-    or near-critical target, and the held-out R² at t = 1 falls from .96 to .82 at L = 16, λ = 0.8. Directions of the
+    The widths are those of walkers of *both* ends: scaled to the base alone, sines miss the long waves of a
+    near-critical target, and the held-out R² at t = 1 falls from .96 to .82 at L = 16, λ = 0.8. Directions of the
     sums are orthogonal in blocks, which leaves less to chance than independent ones.
 
     Where the action is not `even` in φ the sines get random phases, and the last of them is a constant.
