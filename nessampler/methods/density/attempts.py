@@ -21,6 +21,7 @@ from nessampler.methods.density.annealing import Annealing
 from nessampler.methods.density.budget import (
     COARSE,
     DEAREST,
+    FINE,
     PILOT_SHARE,
     SCOUTS,
     TRAINING_SHARE,
@@ -62,6 +63,9 @@ __all__ = [
 
 CURVED = 3  # gradients that fields along the path's own gradient ask for in addition, by a pilot walker at one time
 TRIAL = 128  # walkers that measure a flow's error, paid from a budget
+CURVED_TRIAL = (
+    64  # where the fields they follow ask the target as well: four evaluations and more for every one of a move
+)
 TUNING = 128  # walkers that find times and step sizes: they make seven moves at each time
 
 
@@ -172,7 +176,7 @@ def solve_within(
     found: Pilot | None = None,
     *,
     most: float = DEAREST,
-    trial_walkers: int = TRIAL,
+    trial_walkers: int | None = None,
 ) -> Solved:
     """`solve`; where a budget cut pilots below what the fields need, with as many as they need, up to `most` of it."""
     try:
@@ -195,7 +199,13 @@ def _affordable(context: Context, path: CountedPath, annealing: Annealing, left:
     return walkers_for(left - sum(in_all(t) for t in path.tallies.values()), each)
 
 
-def particles(context: Context, budget: int | None, found: Pilot | None = None, purpose: str = "smc") -> Particles:
+def particles(
+    context: Context,
+    budget: int | None,
+    found: Pilot | None = None,
+    purpose: str = "smc",
+    conditional_ess: float = FINE,
+) -> Particles:
     """Sequential Monte Carlo, of the sizes asked for or of a budget."""
     return smc(
         context.problem.path,
@@ -205,6 +215,7 @@ def particles(context: Context, budget: int | None, found: Pilot | None = None, 
         **_few_pilots(budget),
         mover=context.mover,
         steps=context.effort.steps if budget is None else None,
+        conditional_ess=conditional_ess,
         dtype=context.problem.dtype,
         generator=context.generator(purpose),
     )
@@ -321,7 +332,7 @@ def solve(
     path: CountedPath,
     effort: DensityEffort | None = None,
     found: Pilot | None = None,
-    trial_walkers: int = TRIAL,
+    trial_walkers: int | None = None,
 ) -> Solved:
     """The drift in closed form, its pilots counted under the path's stage."""
     effort = effort or context.effort
@@ -334,7 +345,7 @@ def solve(
         steps=_given(effort.steps),
         tolerance=effort.flow_tolerance,
         tuned=found,
-        **({} if effort.budget is None else {"trial_walkers": trial_walkers}),
+        **({} if effort.budget is None else {"trial_walkers": trial_walkers or _trial(context)}),
         dtype=context.problem.dtype,
         generator=context.generator("pilot"),
         device=context.device,
@@ -342,6 +353,10 @@ def solve(
         progress=context.progress,
         report=context.report,
     )
+
+
+def _trial(context: Context) -> int:
+    return CURVED_TRIAL if _curved(context) else TRIAL
 
 
 def _given(steps: int | None) -> int:

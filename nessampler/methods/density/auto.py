@@ -24,7 +24,7 @@ from nessampler.methods.density.attempts import (
     solve_within,
     tuned,
 )
-from nessampler.methods.density.budget import SCOUTS, Scatter, variance, walkers_for
+from nessampler.methods.density.budget import COARSE, SCOUTS, Scatter, variance, walkers_for
 from nessampler.methods.density.context import Context
 from nessampler.methods.density.counted import CountedPath
 from nessampler.methods.density.dictionaries import NoFieldsError
@@ -42,8 +42,9 @@ ONE_WAY = 1.5  # what weights that go both ways, and walkers that do not depend 
 MANY = 1e4  # times as bad, beyond which nobody wants digits
 PILOTS = 256  # walkers that compare methods, and are then forgotten
 SCOUT_SOLUTION = 0.03, 12  # share of a budget for a drift that only compares, and its times
-FLOW_WALKERS = 16  # that measure its flow's error, which a comparison does not need
-DEAREST_SOLUTION = 0.1  # share beyond which no drift is tried
+FLOW_WALKERS = 8  # that measure its flow's error, which a comparison does not need
+DRIFT_SCOUTS = SCOUTS // 2  # a step of theirs costs twice as much
+DEAREST_SOLUTION = 0.08  # share beyond which no drift is tried
 
 
 def auto(context: Context, metrics: list[Mapping[str, Any]]) -> tuple[list[Attempt], str]:
@@ -98,7 +99,8 @@ def _within(context: Context, metrics: list[Mapping[str, Any]]) -> tuple[list[At
     started, path = time.perf_counter(), CountedPath(context.problem.path)
     with path.stage("pilot"):
         found = tuned(context, path)
-    islands = particles(context, int(SCOUT_ISLANDS * budget.evaluations), found, "compare smc")
+    # Few temperatures: what they add to the variance they save in evaluations, and eight small islands are paid for.
+    islands = particles(context, int(SCOUT_ISLANDS * budget.evaluations), found, "compare smc", COARSE)
     lost = Tally() + islands.evaluations["pilot"] + islands.evaluations["sampling"]
     scale = in_all(lost) / budget.evaluations
     drift_path = CountedPath(context.problem.path)
@@ -141,7 +143,7 @@ def _tried(context: Context, path: CountedPath, found: Pilot) -> Callable[[float
     except (NoDriftError, NoFieldsError, FewPilotsError) as error:
         context.say(f"no drift: {error}")
         return None
-    scouts = solved.annealing.draw(SCOUTS, generator=context.generator("compare lsq"), device=context.device)
+    scouts = solved.annealing.draw(DRIFT_SCOUTS, generator=context.generator("compare lsq"), device=context.device)
     scatter = Scatter(0.0, variance(scouts.log_weight) * steps).at(full.steps)
     pilots, price = full.pilot_walkers * full.pilot_steps * budget.move, 1 + min(1.0, _fields_per_gradient(solved))
 

@@ -10,6 +10,7 @@ from torch import Tensor
 __all__ = [
     "COARSE",
     "DEAREST",
+    "FINE",
     "PILOT_SHARE",
     "SCOUTS",
     "TRAINING_SHARE",
@@ -20,13 +21,14 @@ __all__ = [
 ]
 
 SCOUTS = 64  # walkers that tell how much log-weights scatter, and what a walker costs
-SCOUT_SHARE = 0.02  # of a budget for one method's scouts
+SCOUT_SHARE = 0.015  # of a budget for one method's scouts
 PILOT_SHARE = 0.4  # of a budget for the pilots of a drift
 DEAREST = 0.7  # where fields need more pilots than that share holds
 TRAINING_SHARE = 0.3  # and for the training of a network
 FEWEST = 256  # walkers, whatever the budget
 FORMAL = 1024  # walkers that steps leave a budget at least: fewer say little of their own error
 CALM = 0.25  # variance that steps of plain annealing leave of what they can forget
+FINE = 0.9  # conditional ESS between the temperatures of SMC
 COARSE = 0.5  # conditional ESS of a pilot that is paid from a budget: its times are interpolated
 FEWEST_PILOT_STEPS = 12
 

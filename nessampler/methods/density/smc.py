@@ -16,7 +16,7 @@ from nessampler.errors import InputError
 from nessampler.estimators import Flag
 from nessampler.kernels import Kernel, Walkers
 from nessampler.methods.density.ais import pilot_walkers
-from nessampler.methods.density.budget import COARSE
+from nessampler.methods.density.budget import COARSE, FINE
 from nessampler.methods.density.tuning import Hamiltonian, Mover, Pilot, Precondition, energies_at, pilot
 from nessampler.paths import AnnealingPath, PathPoint
 from nessampler.simulate import FEWEST_ISLANDS, Ensemble, simulate
@@ -29,7 +29,7 @@ __all__ = ["Particles", "smc"]
 # moves Student's t by about s/2; and where particles hardly mix it is more, while those islands look best that met no
 # heavy particle (docs/benchmarks/calibration.md).
 WIDEST_ISLANDS = 0.25
-FEWEST_PARTICLES = 32  # of an island, whatever the budget
+FEWEST_PARTICLES = 16  # of an island, whatever the budget
 
 
 @dataclass(frozen=True)
@@ -106,7 +106,7 @@ def smc(
     mover: Mover | None = None,
     precondition: Precondition | None = None,
     steps: int | None = None,
-    conditional_ess: float = 0.9,
+    conditional_ess: float = FINE,
     resample: float = 0.5,
     waste_free: int | None = None,
     pilots: int | None = None,
