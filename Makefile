@@ -13,7 +13,7 @@ WORKERS ?= 2
 # Idle OpenMP threads sleep instead of spinning: on a machine with other work, spinning costs tenfold.
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: demo test lint types unit test-slow test-peers docs clean
+.PHONY: demo test lint types unit test-slow test-peers test-gpu docs clean
 
 demo: $(STAMP)
 	$(BIN)/nessampler run amber-to-amoeba --preset quick --seed 0 --out $(DEMO_OUT) --resume
@@ -37,6 +37,9 @@ test-slow: $(STAMP)
 
 test-peers: $(PEERS_STAMP)
 	$(PEERS)/bin/python -m pytest -m peers tests/test_peers.py
+
+test-gpu: $(STAMP)
+	$(BIN)/python -m pytest -m gpu tests/test_gpu.py
 
 docs: $(DOCS_STAMP)
 	$(BIN)/python -m sphinx -W --keep-going -b html docs docs/_build/html

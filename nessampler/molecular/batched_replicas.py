@@ -61,10 +61,10 @@ def run_batched(
         timestep=dynamics.timestep,
         friction=dynamics.friction,
         device=device,
-        compile=torch.device(device).type == "cpu" and dynamics.steps >= WORTH_COMPILING,
+        compile=dynamics.steps >= WORTH_COMPILING,
     )
     words = np.random.SeedSequence([seed, *state.encode()]).generate_state(1, np.uint64)
-    generator = torch.Generator().manual_seed(int(words[0] >> np.uint64(1)))
+    generator = torch.Generator(device).manual_seed(int(words[0] >> np.uint64(1)))
     if partial.exists():
         positions, phase = _restarted(partial, dynamics, molecule, generator)
     else:
@@ -100,4 +100,4 @@ def _restarted(
             f"got {x.shape[:2]} and {positions.shape[1]}; remove it"
         )
     generator.set_state(torch.as_tensor(state))
-    return positions, Phase(torch.as_tensor(x), torch.as_tensor(v))
+    return positions, Phase(*(torch.as_tensor(part).to(generator.device) for part in (x, v)))

@@ -39,7 +39,7 @@ class Gaussian:
 
     def energy(self, x: Float[Tensor, "n d"]) -> Float[Tensor, " n"]:
         """U in kT."""
-        return 0.5 * ((x - self.mean) / self.scale).square().sum(-1)
+        return 0.5 * ((x - self.mean.to(x.device)) / self.scale.to(x.device)).square().sum(-1)
 
     def sample(self, n: int, *, generator: torch.Generator) -> Float[Tensor, "n d"]:
         """Independent draws, on the device of the generator."""

@@ -112,10 +112,11 @@ class TorchForceField(nn.Module):
     Args:
         system: without constraints and virtual sites.
         device, dtype: where and in what precision to compute.
-        chunk_size: walkers at a time; by default as many as keep the cache busy.
-        compile: fuse energies and forces with `torch.compile`: several times faster on a CPU after a first call that
-            takes up to a minute. Batches are filled up to whole chunks, so small ones gain nothing. On a CPU,
-            `torch.get_num_threads()` threads take a chunk each.
+        chunk_size: walkers at a time; by default as many as keep a cache or a GPU busy.
+        compile: fuse energies and forces with `torch.compile`: several times faster after a first call that takes up
+            to a minute. On a CPU, batches are filled up to whole chunks, so small ones gain nothing, and
+            `torch.get_num_threads()` threads take a chunk each. On a GPU, they are filled up to the next power of two,
+            with a program of each that occurs.
 
     Attributes:
         terms: one module per force, by name; a name that occurs twice has its index behind it.
@@ -292,15 +293,17 @@ class TorchForceField(nn.Module):
                     f"{name} has shape {tuple(value.shape)}"
                 )
         values = {**self.default_parameters, **given}
-        return {k: v.to(self._like) if isinstance(v, Tensor) else self._like.new_tensor(v) for k, v in values.items()}
+        # Filled where they are needed: sending a number to a GPU would wait for it.
+        return {k: v.to(self._like) if isinstance(v, Tensor) else self._like.new_full((), v) for k, v in values.items()}
 
     def _chunk(self) -> int:
         if self.chunk_size is not None:
             return self.chunk_size
         pairs = max(1, self.n_atoms * (self.n_atoms - 1) // 2)
         # Numbers per pair function that a chunk holds at once: fused, they should fit the cache; otherwise there should
-        # be enough of them to hide the cost of calling an operation.
-        elements = 2**24 if self.device.type != "cpu" else 2**15 if self.compile_programs else 2**17
+        # be enough of them to hide the cost of calling an operation. On a GPU an operation of fewer than a million
+        # takes no less time, and some tens of 4 million each are held at once.
+        elements = 2**22 if self.device.type != "cpu" else 2**15 if self.compile_programs else 2**17
         # Rows of walkers have to be long enough for vector units, as long as memory allows.
         walkers = max(1, elements // pairs, min(32, 2**22 // pairs))
         return 2 ** (walkers.bit_length() - 1)
@@ -350,7 +353,7 @@ class _Batch:
         return torch.cat(energies)[: len(x)].to(x), torch.cat(gradients)[: len(x)].to(x)
 
     def _filled(self, x: Tensor) -> tuple[list[Program], list[Any]]:
-        """A program and its arguments for every chunk; a compiled one takes whole chunks only."""
+        """A program and its arguments for every chunk; a compiled one takes so many walkers and no other number."""
         fill = self.programs is not None
         arguments = [self._arguments(x[rows].detach(), rows, fill=fill) for rows in self._chunks(len(x))]
         return [self._program(*some) for some in arguments], arguments
@@ -374,13 +377,18 @@ class _Batch:
         return [slice(k, k + self.chunk) for k in range(0, max(1, n), self.chunk)]
 
     def _arguments(self, x: Tensor, rows: slice, fill: bool = False) -> tuple[Tensor, dict[str, Tensor], Tensor | None]:
-        """What terms are called with; filled up, the first walkers take the empty places of a chunk."""
+        """What terms are called with; filled up, the first walkers take the empty places."""
         position = x.to(self.like).permute(2, 1, 0)
         values = {k: v[rows] if v.ndim else v for k, v in self.globals.items()}
-        if fill and 0 < len(x) < self.chunk:
-            place = torch.arange(self.chunk, device=self.like.device) % len(x)
+        width = self._width(len(x))
+        if fill and 0 < len(x) < width:
+            place = torch.arange(width, device=self.like.device) % len(x)
             position, values = position[..., place], {k: v[place] if v.ndim else v for k, v in values.items()}
         return position.contiguous(), values, self.box
+
+    def _width(self, n: int) -> int:
+        """Of the program that n walkers are filled up for: a GPU's chunks are too large for every batch to be one."""
+        return self.chunk if self.like.device.type == "cpu" else min(self.chunk, max(64, 1 << (n - 1).bit_length()))
 
     def _sum(self, x: Tensor, rows: slice) -> Tensor:
         arguments = self._arguments(x, rows)
