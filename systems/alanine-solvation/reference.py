@@ -5,6 +5,14 @@
 NAME is alanine-solvation, alanine-solvation-gbn2, amber96-to-amber14, amber14-to-charmm36 or alanine-basins. FOLDER
 keeps the pilot, which the systems share. README.md records what this prints.
 
+    python systems/alanine-solvation/reference.py NAME --device cuda --chains 2048 --basin-chains 6144 --interval 2 \
+        --equilibration 50 --production 200 --stop-after 300
+
+On a GPU a step takes hardly longer for ten thousand walkers than for a hundred, so chains are many and not long:
+`--chains` of each state. Memory of where chains started decays over their length alone, whatever their number, so the
+equilibration has to be longer where the scatter is to be smaller. `--stop-after` ends the dynamics early, and what
+there is is analysed.
+
 φ and ψ mix in nanoseconds without help, so no chain here waits for them. A bias takes away four fifths, up to 12 kT, of
 a free energy of φ and ψ that pilots know roughly, and every average is weighed back to no bias.
 
@@ -24,6 +32,7 @@ import math
 import time
 import zlib
 from copy import deepcopy
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -42,15 +51,32 @@ from nessampler.molecular.torch_dynamics import LangevinMiddle, Phase
 from nessampler.runs.config import load
 
 CATALOGUE = Path(__file__).parents[1]
-TEMPERATURE, HYDROGEN_MASS, TIMESTEP, FRICTION, INTERVAL = 300.0, 4.0, 0.002, 2.0, 0.1
+TEMPERATURE, HYDROGEN_MASS, TIMESTEP, FRICTION = 300.0, 4.0, 0.002, 2.0
 KT = thermal_energy(TEMPERATURE)
-GROUPS = 8  # also the chains of every window of the pilot
-WINDOWS, SPRING, WINDOW_EQUILIBRATION, WINDOW_PRODUCTION = 12, 8.0, 2.0, 8.0  # along either torsion; kT; ps
+GROUPS, FEWEST = 8, 12  # groups of chains, also the chains of every window of the pilot; draws of a chain
+SPRING, WINDOW_EQUILIBRATION, WINDOW_PRODUCTION, WINDOW_INTERVAL = 8.0, 2.0, 8.0, 0.1  # kT; ps
 GRID, FLATTENED, HIGHEST = 24, 0.8, 12.0  # cells of the bias; the part that it takes away, and of what at most, kT
 NODES = {"amber14-to-charmm36": 5}  # of the path; 3 elsewhere
-CHAINS, EQUILIBRATION = 64, 4.0  # of a state; ps
-PHI_WINDOWS, PHI_SPRING, BASIN_CHAINS = 24, 20.0, 384
-PDB, EVALUATED = "alanine-dipeptide.pdb", 4096  # conformations at once
+PHI_WINDOWS, PHI_SPRING = 24, 20.0
+PDB, EVALUATED = "alanine-dipeptide.pdb", {"cpu": 4096}  # conformations at once
+LARGEST = 2**17  # of them on a GPU
+
+
+@dataclass
+class Settings:
+    """What the command line says, times in ps. Nothing is stopped before `deadline`, on the monotonic clock."""
+
+    device: str = "cpu"
+    compile: bool = True
+    windows: int = 12  # of the pilot, along either torsion
+    chains: int = 64  # of a state
+    basin_chains: int = 384
+    equilibration: float = 4.0
+    interval: float = 0.1
+    deadline: float = math.inf
+
+
+given = Settings()
 
 
 class State:
@@ -63,11 +89,12 @@ class State:
         self.torsions = [Torsion.of(self.molecule, which) for which in ("phi", "psi")]
         masses = [self.system.getParticleMass(i)._value for i in range(self.system.getNumParticles())]
         self.masses = torch.tensor(masses)
-        self._exact = TorchForceField(self.system)
+        self._exact = TorchForceField(self.system, device=given.device)
 
     def energy(self, x: Tensor) -> Tensor:
         """kT, of `(chains, draws, atoms, 3)`."""
-        parts = [self._exact.energy(part.double()) for part in x.flatten(0, 1).split(EVALUATED)]
+        most = EVALUATED.get(given.device, LARGEST)
+        parts = [self._exact.energy(part.double()) for part in x.flatten(0, 1).split(most)]
         return (torch.cat(parts) / KT).view(x.shape[:2])
 
     def angles(self, x: Tensor) -> Tensor:
@@ -78,10 +105,9 @@ class State:
 class Forces:
     """What dynamics asks of a force field, for a mixture of two with parameters of each walker."""
 
-    device = torch.device("cpu")
-
     def __init__(self, parts: list[tuple[TorchForceField, Tensor | float]], parameters: dict[str, Tensor]) -> None:
-        self.parts, self.parameters = parts, parameters
+        self.parts, self.device = parts, torch.device(given.device)
+        self.parameters = {name: value.to(self.device) for name, value in parameters.items()}
 
     def forces(self, x: Tensor) -> Tensor:
         total = torch.zeros_like(x)
@@ -91,23 +117,39 @@ class Forces:
 
 
 def run(
-    forces: Forces, state: State, phase: Phase, equilibration: float, production: float, generator: Any, what: str
+    forces: Forces,
+    state: State,
+    phase: Phase,
+    equilibration: float,
+    production: float,
+    generator: Any,
+    what: str,
+    *,
+    interval: float | None = None,
 ) -> Tensor:
-    """Draws every INTERVAL, `(walkers, draws, atoms, 3)` in float32."""
+    """Draws every interval after equilibration, `(walkers, draws, atoms, 3)` in float32 on the CPU.
+
+    Of a run that the deadline ends, the first third at most is equilibration.
+    """
     dynamics = LangevinMiddle(forces, state.masses, TEMPERATURE, timestep=TIMESTEP, friction=FRICTION)  # pyright: ignore[reportArgumentType]
-    stride, draws, began = round(INTERVAL / TIMESTEP), [], time.process_time()
-    phase = dynamics.run(phase, round(equilibration / TIMESTEP), generator=generator)
-    for _ in range(round(production / INTERVAL)):
+    interval = interval or given.interval
+    stride, draws, began, spent = round(interval / TIMESTEP), [], time.monotonic(), time.process_time()
+    dropped = round(equilibration / interval)
+    wanted = dropped + round(production / interval)
+    while len(draws) < wanted and (time.monotonic() < given.deadline or len(draws) < FEWEST):
         phase = dynamics.run(phase, stride, generator=generator)
-        draws.append(phase.x.float())
-    steps = len(phase.x) * round((equilibration + production) / TIMESTEP)
-    print(f"  {what}: {steps / 1e6:.1f} M steps, {time.process_time() - began:.0f} s of one core", flush=True)
-    return torch.stack(draws, 1)
+        draws.append(phase.x.float().cpu())
+    dropped = dropped if len(draws) == wanted else min(dropped, len(draws) // 3)
+    steps = len(phase.x) * stride * len(draws)
+    used = f"{time.monotonic() - began:.0f} s, {time.process_time() - spent:.0f} s of one core"
+    length = f"{dropped * interval:g} + {(len(draws) - dropped) * interval:g} ps"
+    print(f"  {what}: {len(phase.x)} chains of {length}, {steps / 1e6:.1f} M steps, {used}", flush=True)
+    return torch.stack(draws[dropped:], 1)
 
 
 def umbrella_centres() -> Tensor:
     """`(2, windows)`."""
-    nodes = 2 * math.pi / WINDOWS * torch.arange(WINDOWS, dtype=torch.float64)
+    nodes = 2 * math.pi / given.windows * torch.arange(given.windows, dtype=torch.float64)
     return torch.cartesian_prod(nodes, nodes).T
 
 
@@ -131,7 +173,7 @@ class Pilot(NamedTuple):
 
 def pilot(work: Path, seed: int) -> Pilot:
     state = State("alanine-basins", ["amber96.xml"], PDB)
-    file = work / f"umbrellas-{state.key}-{seed}.npz"
+    file = work / f"umbrellas-{state.key}-{seed}{'' if given.windows == 12 else f'-{given.windows}'}.npz"
     if not file.exists():
         np.savez(file, x=umbrellas(state, seed).numpy())
     x = torch.as_tensor(np.load(file)["x"])[:, 3::4]
@@ -145,18 +187,26 @@ def umbrellas(state: State, seed: int) -> Tensor:
     for torsion in state.torsions:
         system.addForce(spring(torsion, SPRING))
     parameters = {f"centre_{t.name}": c for t, c in zip(state.torsions, centres, strict=True)}
-    forces = Forces([(TorchForceField(system, dtype=torch.float32, compile=True), 1.0)], parameters)
+    forces = Forces([(fast(system), 1.0)], parameters)
     x = torch.as_tensor(state.molecule.positions).expand(centres.shape[1], -1, -1)
     for torsion, centre in zip(state.torsions, centres, strict=True):
         x = torsion.turned(x, centre - torsion.value(x))
+    x = x.to(given.device)
     for k in range(400):  # downhill, the largest displacement shrinking from 2 pm
         push = forces.forces(x)
         x = x + 0.002 * 0.985**k * push / torch.linalg.vector_norm(push, dim=-1).amax(1)[:, None, None]
-    generator = seeded(f"umbrellas {state.key} {seed}")
+    generator = noise(seeded(f"umbrellas {state.key} {seed}"))
     slow = LangevinMiddle(forces, state.masses, TEMPERATURE, timestep=0.0005, friction=20.0)  # pyright: ignore[reportArgumentType]
     phase = slow.start(x[0], len(x), generator=generator)
     phase = slow.run(Phase(x.clone(), phase.v), 500, generator=generator)
-    return run(forces, state, phase, WINDOW_EQUILIBRATION, WINDOW_PRODUCTION, generator, f"pilot, {state.key}")
+    lengths = (WINDOW_EQUILIBRATION, WINDOW_PRODUCTION)
+    return run(forces, state, phase, *lengths, generator, f"pilot, {state.key}", interval=WINDOW_INTERVAL)
+
+
+def fast(system: openmm.System, chunk_size: int | None = None) -> TorchForceField:
+    """Forces for dynamics."""
+    options = {"device": given.device, "compile": given.compile, "chunk_size": chunk_size}
+    return TorchForceField(system, dtype=torch.float32, **options)
 
 
 def window_weights(angles: Tensor) -> Tensor:
@@ -223,6 +273,13 @@ def seeded(purpose: str) -> torch.Generator:
     return torch.Generator().manual_seed(zlib.crc32(purpose.encode()))
 
 
+def noise(generator: torch.Generator) -> torch.Generator:
+    """On the device where dynamics runs; on a CPU the generator itself."""
+    if given.device == "cpu":
+        return generator
+    return torch.Generator(given.device).manual_seed(generator.initial_seed())
+
+
 def biased(system: openmm.System, bias: openmm.Force) -> openmm.System:
     copy = deepcopy(system)
     copy.addForce(deepcopy(bias))
@@ -235,7 +292,7 @@ def bias_energy(system: openmm.System, bias: openmm.Force, x: Tensor) -> Tensor:
     for i in range(system.getNumParticles()):
         bare.addParticle(system.getParticleMass(i))
     bare.addForce(deepcopy(bias))
-    field = TorchForceField(bare)
+    field = TorchForceField(bare, device=given.device)
     return (torch.cat([field.energy(p.double()) for p in x.flatten(0, 1).split(65536)]) / KT).view(x.shape[:2])
 
 
@@ -275,20 +332,20 @@ def between(name: str, a: State, b: State, found: Pilot, seed: int, production: 
     surface = -torch.logaddexp(-surfaces[0], -surfaces[1])
     surface = (surface - surface.min()).clamp(max=HIGHEST)
     bias = flattening(a, surface)
-    fields = [
-        TorchForceField(biased(s.system, bias), dtype=torch.float32, compile=True, chunk_size=CHAINS) for s in (a, b)
-    ]
     rule = GaussRule(NODES.get(name, 3), (0.0, 1.0))
     times = torch.tensor([0.0, *rule.nodes, 1.0], dtype=torch.float64)
+    chains = given.chains
+    at_once = chains if given.device == "cpu" else chains * (len(times) - 1)
+    fields = [fast(biased(s.system, bias), at_once) for s in (a, b)]
     generator = seeded(f"flattened {name} {seed}")
     begin = torch.cat(
-        [starts(few, -(1 - t) * surfaces[0] - t * surfaces[1] + FLATTENED * surface, CHAINS, generator) for t in times]
+        [starts(few, -(1 - t) * surfaces[0] - t * surfaces[1] + FLATTENED * surface, chains, generator) for t in times]
     )
     forces = Mixed(fields[0], fields[1], times)
-    dynamics = LangevinMiddle(fields[0], a.masses, TEMPERATURE, timestep=TIMESTEP, friction=FRICTION)
-    phase = Phase(begin, dynamics.start(begin[0], len(begin), generator=generator).v)
-    x = run(forces, a, phase, EQUILIBRATION, production, generator, f"flattened, {name}")  # pyright: ignore[reportArgumentType]
-    x = x.unflatten(0, (len(times), CHAINS))
+    generator = noise(generator)
+    phase = started(begin, forces, a, generator)  # pyright: ignore[reportArgumentType]
+    x = run(forces, a, phase, given.equilibration, production, generator, f"flattened, {name}")  # pyright: ignore[reportArgumentType]
+    x = x.unflatten(0, (len(times), chains))
     u_a, u_b, v = (
         torch.stack([f(part) for part in x]) for f in (a.energy, b.energy, lambda y: bias_energy(a.system, bias, y))
     )
@@ -297,11 +354,11 @@ def between(name: str, a: State, b: State, found: Pilot, seed: int, production: 
         g = max(statistical_inefficiency(f(q).numpy()) for q in angles for f in (torch.cos, torch.sin))
         right = float(w.exp()[angles[0] > 0].sum())
         ess = float(1 / (2 * w).exp().sum()) / w.numel()
-        mixing = f"R-hat {r_hat(angles):.3f}, inefficiency {g * INTERVAL:.1f} ps, {ess:.2f} effective"
+        mixing = f"R-hat {r_hat(angles):.3f}, inefficiency {g * given.interval:.1f} ps, {ess:.2f} effective"
         print(f"  t = {times[k]:.3f}: {mixing}; φ > 0 has {right:.4f}", flush=True)
 
-    def estimates(chains: slice) -> tuple[float, float, float]:
-        p, q, w = (s[:, chains] for s in (u_a, u_b, v))
+    def estimates(some: slice) -> tuple[float, float, float]:
+        p, q, w = (s[:, some] for s in (u_a, u_b, v))
         slopes = [float((normalised(w[k]).exp() * (q - p)[k]).sum()) for k in range(1, len(times) - 1)]
         rows = [p, *(p + s * (q - p) + w for s in times[1:-1]), q]
         energies = torch.stack([r[1:-1].flatten() for r in rows]).numpy()
@@ -310,24 +367,23 @@ def between(name: str, a: State, b: State, found: Pilot, seed: int, production: 
         ends = weighted_bar((q - p)[0], normalised(w[0]), (q - p)[-1], normalised(w[-1]))
         return float(np.dot(rule.weights, slopes)), multistate.delta_f, ends
 
-    value, groups = estimates(slice(None)), [estimates(piece) for piece in pieces(CHAINS)]
+    value, groups = estimates(slice(None)), [estimates(piece) for piece in pieces(chains)]
     for k, what in enumerate(("mixed energies, integration", "mixed energies, MBAR", "ends, BAR")):
         told(what, value[k], [g[k] for g in groups])
 
 
 class Mixed:
-    """Forces of states along a path between two force fields, `CHAINS` walkers each."""
-
-    device = torch.device("cpu")
+    """Forces of states along a path between two force fields, as many walkers of each."""
 
     def __init__(self, a: TorchForceField, b: TorchForceField, times: Tensor) -> None:
-        self.a, self.b, self.t = a, b, times.repeat_interleave(CHAINS)[:, None, None]
+        self.a, self.b, self.device, self.each = a, b, torch.device(given.device), given.chains
+        self.t = times.to(self.device).repeat_interleave(self.each)[:, None, None]
 
     def forces(self, x: Tensor) -> Tensor:
         first = torch.zeros_like(x)
-        first[:-CHAINS] = self.a.forces(x[:-CHAINS])  # the last state is B alone, the first A alone
+        first[: -self.each] = self.a.forces(x[: -self.each])  # the last state is B alone, the first A alone
         second = torch.zeros_like(x)
-        second[CHAINS:] = self.b.forces(x[CHAINS:])
+        second[self.each :] = self.b.forces(x[self.each :])
         return (1 - self.t) * first + self.t * second
 
 
@@ -343,30 +399,33 @@ def along_phi(work: Path, seed: int, production: float) -> tuple[Pilot, list[tup
     state, first = State("alanine-basins", ["amber96.xml"], PDB), pilot(work, seed)
     surface = free_energy_of_cells(first, first.log_weight)
     bias, phi = flattening(state, surface), state.torsions[0]
-    each = BASIN_CHAINS // PHI_WINDOWS
+    each, chains = given.basin_chains // PHI_WINDOWS, given.basin_chains
     centres = 2 * math.pi / PHI_WINDOWS * torch.arange(PHI_WINDOWS, dtype=torch.float64)
-    file = work / f"along-phi-{state.key}-{seed}-{production:g}ps.npz"
+    plain = (chains, given.interval, given.equilibration) == (384, 0.1, 4.0)
+    sizes = "" if plain else f"-{chains}-{given.interval:g}-{given.equilibration:g}"
+    file = work / f"along-phi-{state.key}-{seed}-{production:g}ps{sizes}.npz"
     if not file.exists():
         generator = seeded(f"umbrellas along phi {state.key} {seed}")
         row = torch.arange(GRID**2) // GRID
         tilts = [PHI_SPRING * ((row * 2 * math.pi / GRID - centre).cos() - 1) for centre in centres]
         x = torch.cat([starts(first, (FLATTENED - 1) * surface + tilt, each, generator) for tilt in tilts])
-        strength = torch.full((BASIN_CHAINS,), PHI_SPRING, dtype=torch.float64)
+        strength = torch.full((chains,), PHI_SPRING, dtype=torch.float64)
         forces = Forces(
             [(tethered(state, bias), 1.0)],
             {f"centre_{phi.name}": centres.repeat_interleave(each), "strength": strength},
         )
+        generator = noise(generator)
         phase = started(x, forces, state, generator)
-        x = run(forces, state, phase, EQUILIBRATION, production / 2, generator, "umbrellas along φ")
+        x = run(forces, state, phase, given.equilibration, production / 2, generator, "umbrellas along φ")
         np.savez(file, x=x.numpy())
     x = torch.as_tensor(np.load(file)["x"])
     v, angles = bias_energy(state.system, bias, x), state.angles(x)
 
-    def weights(chains: Tensor) -> Tensor:
-        factors = [PHI_SPRING * ((angles[0, chains] - c).cos() - 1) - v[chains] for c in centres]
+    def weights(some: Tensor) -> Tensor:
+        factors = [PHI_SPRING * ((angles[0, some] - c).cos() - 1) - v[some] for c in centres]
         return unbiased(torch.stack(factors).flatten(1))
 
-    everyone = torch.arange(BASIN_CHAINS).view(PHI_WINDOWS, each)
+    everyone = torch.arange(chains).view(PHI_WINDOWS, each)
     groups = [everyone[:, piece].flatten() for piece in pieces(each)]
     return (
         Pilot(x.flatten(0, 1), weights(everyone.flatten()), angles.flatten(1)),
@@ -378,7 +437,7 @@ def tethered(state: State, bias: openmm.Force) -> TorchForceField:
     """With the bias, and a spring along φ that can be switched off."""
     system = biased(state.system, bias)
     system.addForce(spring(state.torsions[0], PHI_SPRING))
-    return TorchForceField(system, dtype=torch.float32, compile=True)
+    return fast(system, given.basin_chains if given.device != "cpu" else None)
 
 
 def basins(
@@ -389,22 +448,25 @@ def basins(
     told("umbrellas along φ, MBAR", value, [difference(*group, region) for group in groups])
     surface = free_energy_of_cells(found, found.log_weight)
     bias = flattening(state, surface)
-    none = torch.zeros(BASIN_CHAINS, dtype=torch.float64)
+    chains = given.basin_chains
+    none = torch.zeros(chains, dtype=torch.float64)
     free = Forces([(tethered(state, bias), 1.0)], {f"centre_{state.torsions[0].name}": none, "strength": none})
     generator = seeded(f"flattened {state.key} {seed}")
-    phase = started(starts(found, (FLATTENED - 1) * surface, BASIN_CHAINS, generator), free, state, generator)
-    x = run(free, state, phase, 2 * EQUILIBRATION, production, generator, "flattened")
+    begin = starts(found, (FLATTENED - 1) * surface, chains, generator)
+    generator = noise(generator)
+    phase = started(begin, free, state, generator)
+    x = run(free, state, phase, 2 * given.equilibration, production, generator, "flattened")
     v, angles = bias_energy(state.system, bias, x), state.angles(x)
     g = statistical_inefficiency(region.holds(angles[0]).double().numpy())
-    print(f"  R-hat {r_hat(angles):.3f}, inefficiency {g * INTERVAL:.1f} ps", flush=True)
-    parts = [difference(angles[:, p], v[p], region) for p in pieces(BASIN_CHAINS)]
+    print(f"  R-hat {r_hat(angles):.3f}, inefficiency {g * given.interval:.1f} ps", flush=True)
+    parts = [difference(angles[:, p], v[p], region) for p in pieces(chains)]
     told("flattened", difference(angles, v, region), parts)
 
 
 def started(x: Tensor, forces: Forces, state: State, generator: torch.Generator) -> Phase:
     """With velocities of their own."""
     dynamics = LangevinMiddle(forces, state.masses, TEMPERATURE, timestep=TIMESTEP, friction=FRICTION)  # pyright: ignore[reportArgumentType]
-    return Phase(x, dynamics.start(x[0], len(x), generator=generator).v)
+    return Phase(x.to(forces.device), dynamics.start(x[0], len(x), generator=generator).v)
 
 
 def pieces(chains: int) -> list[slice]:
@@ -419,17 +481,35 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=Path("runs/alanine-references"))
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--production", type=float, default=96.0, help="ps of every chain; half under umbrellas")
-    given = parser.parse_args()
+    parser.add_argument("--device", default=given.device)
+    parser.add_argument("--eager", action="store_true", help="compile no forces")
+    parser.add_argument("--windows", type=int, default=given.windows, help="of the pilot, along either torsion")
+    parser.add_argument("--chains", type=int, default=given.chains, help="of every state between two force fields")
+    parser.add_argument(
+        "--basin-chains", type=int, default=given.basin_chains, help="along φ, and under the bias alone"
+    )
+    parser.add_argument("--equilibration", type=float, default=given.equilibration, help="ps of every chain")
+    parser.add_argument("--interval", type=float, default=given.interval, help="ps between draws")
+    parser.add_argument("--stop-after", type=float, default=math.inf, help="seconds, after which dynamics ends early")
+    parser.add_argument("--only-pilot", action="store_true", help="end where the systems part")
+    asked = parser.parse_args()
+    if asked.chains % GROUPS or asked.basin_chains % (GROUPS * PHI_WINDOWS):
+        parser.error(f"chains come in {GROUPS} groups, and those along φ in {PHI_WINDOWS} windows as well")
+    for name in ("device", "windows", "chains", "basin_chains", "equilibration", "interval"):
+        setattr(given, name, getattr(asked, name))
+    given.compile, given.deadline = not asked.eager, time.monotonic() + asked.stop_after
     torch.set_num_threads(1)
-    given.work.mkdir(parents=True, exist_ok=True)
-    table = load(CATALOGUE / given.name / "system.toml")
-    a, b = (State(given.name, s["force_field"], s["structure"]) for s in (table["state_a"], table["state_b"]))
-    print(f"{given.name}: {a.key} → {b.key}", flush=True)
-    found, groups = along_phi(given.work, given.seed, given.production)
+    asked.work.mkdir(parents=True, exist_ok=True)
+    table = load(CATALOGUE / asked.name / "system.toml")
+    a, b = (State(asked.name, s["force_field"], s["structure"]) for s in (table["state_a"], table["state_b"]))
+    print(f"{asked.name}: {a.key} → {b.key}", flush=True)
+    found, groups = along_phi(asked.work, asked.seed, asked.production)
+    if asked.only_pilot:
+        return
     if "region" in table["state_a"]:
-        basins(a, found, groups, Arc.between(*table["state_a"]["region"]["between"]), given.seed, given.production)
+        basins(a, found, groups, Arc.between(*table["state_a"]["region"]["between"]), asked.seed, asked.production)
     else:
-        between(given.name, a, b, found, given.seed, given.production)
+        between(asked.name, a, b, found, asked.seed, asked.production)
 
 
 if __name__ == "__main__":
