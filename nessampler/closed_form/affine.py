@@ -180,6 +180,7 @@ def optimal_transport(a: Float[Tensor, "d d"], b: Float[Tensor, "d d"]) -> Float
 
 def _checked(x_a: Tensor, x_b: Tensor, circular: Tensor | None, conditional: bool) -> Tensor:
     circular = torch.zeros(x_a.shape[-1], dtype=torch.bool) if circular is None else circular
+    circular = circular.to(x_a.device)
     needed = 2 + (2 * int(circular.sum()) if conditional else 0)
     for name, x in (("A", x_a), ("B", x_b)):
         if len(x) <= needed:

@@ -79,6 +79,7 @@ def pair_components(
             f"both mixtures must have the same variables: got {a.means.shape[1]} and {b.means.shape[1]} coordinates"
         )
     circular = torch.zeros(a.means.shape[1], dtype=torch.bool) if circular is None else circular
+    circular = circular.to(a.means.device)
     full = isinstance(a, CovarianceMixture) or isinstance(b, CovarianceMixture)
     if full and bool(circular.any()):
         raise InputError(
@@ -120,14 +121,14 @@ def optimal_plan(a: Mixture, b: Mixture, *, circular: Bool[Tensor, " d"] | None 
     cost = ((travel.square() + (scales[1] - scales[0][:, None]).square()) / unit).sum(-1)
     k, l = cost.shape  # noqa: E741
     rows, columns = kron(eye_array(k), np.ones((1, l))), kron(np.ones((1, k)), eye_array(l))
-    wanted = np.concatenate([m.weights.double().numpy() for m in (a, b)])
+    wanted = np.concatenate([m.weights.double().cpu().numpy() for m in (a, b)])
     found = linprog(
-        cost.flatten().numpy(),
+        cost.flatten().cpu().numpy(),
         A_eq=csr_array(np.concatenate([rows.toarray(), columns.toarray()])),
         b_eq=wanted,
         method="highs",
     )
-    return torch.from_numpy(found.x).view(k, l).clamp(min=0.0)
+    return torch.from_numpy(found.x).to(cost.device).view(k, l).clamp(min=0.0)
 
 
 def _along(travel: Tensor, circular: Tensor) -> Tensor:

@@ -176,7 +176,7 @@ def _searched(z: Tensor, w: Tensor, counts: tuple[int, ...], step: _Step, genera
         return _run(z, w, _start(z, w, _centres(z, w, counts[0], generator)), step, ITERATIONS, TEMPERATURES)
     few = max(1024, SEARCH_NUMBERS // z.shape[1])
     if len(z) > few:
-        index = torch.multinomial(w, few, replacement=False, generator=generator)
+        index = torch.multinomial(w.to(generator.device), few, replacement=False, generator=generator)
         z, w = z[index], torch.full((few,), 1 / few, dtype=w.dtype, device=w.device)
     train, test = _split(z, w, generator)
     allowed = [k for k in counts if 4 * k <= effective(train[1])] or [counts[0]]
@@ -199,13 +199,13 @@ def _centres(z: Tensor, w: Tensor, k: int, generator: torch.Generator) -> Tensor
     """Weighted k-means++, of a few candidates the one that helps most; a prefix serves a smaller count."""
     z = z.clamp(-FARTHEST, FARTHEST)
     tries = 2 + math.ceil(math.log(k + 1))
-    centres = [z[torch.multinomial(w, 1, generator=generator)]]
+    centres = [z[torch.multinomial(w.to(generator.device), 1, generator=generator)]]
     distance = (z - centres[0]).square().sum(1)
     for _ in range(k - 1):
         mass = w * distance
         if not float(mass.sum()) > 0:
             break
-        candidates = z[torch.multinomial(mass, tries, replacement=True, generator=generator)]
+        candidates = z[torch.multinomial(mass.to(generator.device), tries, replacement=True, generator=generator)]
         closer = torch.minimum(distance, torch.cdist(candidates, z).square())
         chosen = int((closer @ w).argmin())
         centres.append(candidates[chosen : chosen + 1])

@@ -51,6 +51,7 @@ def fit_mixture_with_scores(
             "sample longer, or use method='map'"
         )
     circular = torch.zeros(x.shape[1], dtype=torch.bool) if circular is None else circular
+    circular = circular.to(x.device)
     energy, score = energy_and_score(target, x)
     held_energy = target.energy(held_out).double()
     x, held_out = (lifted(y, x, circular) for y in (x, held_out))

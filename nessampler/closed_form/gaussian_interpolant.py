@@ -77,6 +77,7 @@ class GaussianFields(nn.Module):
         super().__init__()
         _check_shapes(mean_a, mean_b, covariance_a, covariance_b, moving)
         moving = torch.ones(len(mean_a), dtype=torch.bool) if moving is None else moving
+        moving = moving.to(mean_a.device)
         basis, inverse, alpha, beta = _simultaneous(*(s[moving][:, moving] for s in (covariance_a, covariance_b)))
         spectra = {"start": alpha, "end": beta, "mean": 0.5 * (alpha + beta)}
         if noise not in spectra:
@@ -200,6 +201,7 @@ def fit_gaussian_fields(
     if not 0 <= shrink <= 1:
         raise InputError(f"shrink multiplies correlations, so it lies in [0, 1]: got {shrink}")
     keep = torch.ones(x_a.shape[-1], dtype=torch.bool) if moving is None else moving
+    keep = keep.to(x_a.device)
     for name, x in (("A", x_a), ("B", x_b)):
         if len(x) < 2:
             raise InputError(f"a covariance needs two samples of each state at least: got {len(x)} of {name}")

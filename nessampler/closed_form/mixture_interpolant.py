@@ -80,7 +80,9 @@ class MixtureFields(nn.Module):
         super().__init__()
         ends = pairs.covariance_a, pairs.covariance_b
         if noise is None:
-            noise = sum((torch.einsum("p,p...->...", pairs.weight, 0.5 * end) for end in ends), torch.zeros(()))
+            noise = sum(
+                (torch.einsum("p,p...->...", pairs.weight, 0.5 * end) for end in ends), torch.zeros(()).to(ends[0])
+            )
         if noise.shape != ends[0].shape[1:]:
             raise InputError(
                 f"noise must be shaped like the covariance of a component, {tuple(ends[0].shape[1:])}: "

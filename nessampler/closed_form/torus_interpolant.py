@@ -106,13 +106,13 @@ class TorusFields(nn.Module):
         self, x_a: Float[Tensor, "n d"], x_b: Float[Tensor, "m d"], size: int, *, generator: torch.Generator
     ) -> tuple[Float[Tensor, "size d"], Float[Tensor, "size d"]]:
         """Samples of both ends that the plan pairs, angles lifted so that the straight line goes along its arc."""
-        pair = torch.multinomial(self.weights, size, replacement=True, generator=generator)
+        pair = torch.multinomial(self.weights.to(generator.device), size, replacement=True, generator=generator)
         ends = []
         for x, centres, widths in zip((x_a, x_b), (self.means, self.means + self.arcs), self.widths, strict=True):
             deviation = torch.remainder(x[:, None, self.index] - centres + math.pi, TURN) - math.pi
             log_p = image_moments(deviation, widths.square().expand_as(deviation))[0].sum(-1)
             share = torch.softmax(self.weights.log() + log_p, 1).clamp_min(1e-12)
-            chosen = torch.multinomial(share.T[pair], 1, generator=generator)[:, 0]
+            chosen = torch.multinomial(share.T[pair].to(generator.device), 1, generator=generator)[:, 0]
             lifted = x[chosen].clone()
             lifted[:, self.index] = centres[pair] + deviation[chosen, pair]
             ends.append(lifted)

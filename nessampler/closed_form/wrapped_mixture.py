@@ -131,7 +131,7 @@ def _spread_out(angles: Tensor, k: int, generator: torch.Generator) -> Tensor:
     chosen = [int(torch.randint(len(angles), (1,), generator=generator))]
     for _ in range(k - 1):
         distance = _nearest(angles, angles[chosen]).square().sum(-1) + 1e-12
-        chosen.append(int(torch.multinomial(distance, 1, generator=generator)))
+        chosen.append(int(torch.multinomial(distance.to(generator.device), 1, generator=generator)))
     return angles[chosen].clone()
 
 
@@ -139,4 +139,4 @@ def _nearest(angles: Tensor, means: Tensor) -> Tensor:
     """Deviation of every sample from the mean nearest to it."""
     apart = torch.remainder(angles[:, None] - means + math.pi, TURN) - math.pi
     label = apart.square().sum(-1).argmin(1)
-    return apart[torch.arange(len(angles)), label]
+    return apart[torch.arange(len(angles), device=label.device), label]

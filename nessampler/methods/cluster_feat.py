@@ -164,10 +164,10 @@ def _batches(u_a: Tensor, u_b: Tensor, size: int, generator: torch.Generator) ->
         rows = torch.randint(len(u_a), (size,), generator=generator)
         t = (torch.arange(size, dtype=u_a.dtype) + torch.rand(size, generator=generator, dtype=u_a.dtype)) / size
         z = torch.randn(size, u_a.shape[1], generator=generator, dtype=u_a.dtype)
-        yield PairBatch(u_a[rows], u_b[rows], None, None, t, z)
+        yield PairBatch(u_a[rows], u_b[rows], None, None, t.to(u_a), z.to(u_a))
 
 
 def _isotropic(u_a: Tensor, u_b: Tensor, apart: CentreApart) -> GaussianFields:
-    moving, zero = apart.internal, torch.zeros(u_a.shape[1], dtype=u_a.dtype)
-    a, b = (u[:, moving].square().mean() * torch.eye(u.shape[1], dtype=u.dtype) for u in (u_a, u_b))
+    moving, zero = apart.internal, torch.zeros(u_a.shape[1]).to(u_a)
+    a, b = (u[:, moving].square().mean() * torch.eye(u.shape[1]).to(u) for u in (u_a, u_b))
     return GaussianFields(zero, zero, a, b, moving=moving)

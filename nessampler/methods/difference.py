@@ -225,7 +225,7 @@ def free_energy(
     chains_a, chains_b, correlated = _checked_samples(target_a, samples_a, samples_b)
     structure = structure_of(target_a, target_b) if structure is None else structure
     coordinates = structure.coordinates if coordinates is None else coordinates
-    ends = Ends.of(target_a, target_b, coordinates)
+    ends = Ends.of(target_a, target_b, coordinates, device=chains_a.device)
     if coordinates is not None:
         chains_a, chains_b = carry(coordinates, chains_a), carry(coordinates, chains_b)
     fit, select, evaluate = split_by_time(chains_a, chains_b, effort.blocks, correlated)

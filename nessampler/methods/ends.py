@@ -61,8 +61,8 @@ class Ends:
     counted: tuple[Counted, Counted]
 
     @classmethod
-    def of(cls, a: Target, b: Target, coordinates: Transform | None) -> Ends:
-        """Count both targets and see them through `coordinates`, whose `circular` marks the circular ones."""
+    def of(cls, a: Target, b: Target, coordinates: Transform | None, *, device: torch.device | str = "cpu") -> Ends:
+        """Count both targets and see them through `coordinates`, whose `circular` marks the circular ones; `device` of samples."""
         if a.event_shape != b.event_shape:
             raise InputError(
                 f"both states must have one event shape: got {tuple(a.event_shape)} and {tuple(b.event_shape)}; "
@@ -70,11 +70,11 @@ class Ends:
             )
         counted = (Counted(a), Counted(b))
         if coordinates is None:
-            return cls(*counted, torch.zeros(a.event_shape.numel(), dtype=torch.bool), counted)
+            return cls(*counted, torch.zeros(a.event_shape.numel(), dtype=torch.bool, device=device), counted)
         seen = [TransformedTarget(c, coordinates) for c in counted]
         size = seen[0].event_shape.numel()
         circular = getattr(coordinates, "circular", torch.zeros(size, dtype=torch.bool))
-        return cls(seen[0], seen[1], circular, counted)
+        return cls(seen[0], seen[1], circular.to(device), counted)
 
 
 def split_by_time(

@@ -95,7 +95,7 @@ class _Ends:
 def _planned(batch: PairBatch, base: MixtureFields, size: int, generator: torch.Generator) -> PairBatch:
     """Of random pairs as many as asked for, each as likely as the plan wants it; times and noise stay stratified."""
     weight = base.pairing(batch.x_a, batch.x_b).clamp(max=LARGEST_RATIO)
-    kept = torch.multinomial(weight, size, replacement=True, generator=generator)
+    kept = torch.multinomial(weight.to(generator.device), size, replacement=True, generator=generator)
     assert batch.score_a is not None
     assert batch.score_b is not None
     return batch._replace(

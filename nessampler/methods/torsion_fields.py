@@ -122,7 +122,7 @@ def _batches(fields: TorusFields, block: Block, size: int, generator: torch.Gene
         a, b = fields.lifted_pairs(block.flat_a, block.flat_b, size, generator=generator)
         # The ends themselves, where the interpolant's velocity is infinite, are kept out.
         t = ((strata + torch.rand(size, **like)) / size).clamp(1e-3, 1 - 1e-3)
-        yield PairBatch(a, b, None, None, t, torch.randn(a.shape, **like))
+        yield PairBatch(a, b, None, None, t.to(a), torch.randn(a.shape, **like).to(a))
 
 
 def _tuned(

@@ -70,6 +70,7 @@ class ResidualFields(nn.Module):
     ) -> None:
         super().__init__()
         circular = torch.zeros(len(center), dtype=torch.bool) if circular is None else circular
+        circular = circular.to(center.device)
         if not center.shape == scale.shape == circular.shape or center.ndim != 1:
             shapes = [tuple(v.shape) for v in (center, scale, circular)]
             raise InputError(f"center, scale and circular must have one entry per coordinate: got shapes {shapes}")
