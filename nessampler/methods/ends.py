@@ -62,7 +62,10 @@ class Ends:
 
     @classmethod
     def of(cls, a: Target, b: Target, coordinates: Transform | None, *, device: torch.device | str = "cpu") -> Ends:
-        """Count both targets and see them through `coordinates`, whose `circular` marks the circular ones; `device` of samples."""
+        """Count both targets and see them through `coordinates`, whose `circular` marks the circular ones.
+
+        The mask goes where the samples are, to `device`.
+        """
         if a.event_shape != b.event_shape:
             raise InputError(
                 f"both states must have one event shape: got {tuple(a.event_shape)} and {tuple(b.event_shape)}; "
