@@ -88,12 +88,13 @@ def rate(run: Callable[[], object], batch: int, seconds: float, clock: Clock) ->
 class Options:
     batches: list[int]
     seconds: float
-    threads: int
     compiled: bool
     device: str
     compilation: float
     openmm_batch: int
     clock: Clock
+    many: ContextPool  # a context in each of `--threads` processes
+    one: ContextPool
 
     def noisy(self, case: Case, batch: int) -> np.ndarray:
         noise = np.random.default_rng(0).normal(scale=0.005, size=(batch, *case.positions.shape))
@@ -106,18 +107,17 @@ def openmm_rates(case: Case, options: Options) -> tuple[list[str], float, np.nda
     x, xml = options.noisy(case, batch), openmm.XmlSerializer.serialize(case.system)
     cells, best = [], 0.0
     platforms = ["Reference", "CPU"] if options.device == "cpu" else ["Reference", "CPU", "CUDA"]
-    with ContextPool(options.threads) as many, ContextPool(1) as one:
-        for name in platforms:
-            pool = one if name == "CUDA" else many  # processes would only wait for one another
-            try:
-                found = rate(lambda n=name, p=pool: p.evaluate(xml, n, x, True), batch, options.seconds, options.clock)
-            except Exception as error:  # a platform that is not installed, or without its driver
-                print(f"OpenMM {name}: {error}", file=sys.stderr, flush=True)
-                cells.append("none")
-                continue
-            cells.append(f"{found:,.0f}")
-            best = max(best, found)
-        truth = many.evaluate(xml, "Reference", x[:4], True)[1]
+    for name in platforms:
+        pool = options.one if name == "CUDA" else options.many  # on one GPU processes would only wait for one another
+        try:
+            found = rate(lambda n=name, p=pool: p.evaluate(xml, n, x, True), batch, options.seconds, options.clock)
+        except Exception as error:  # a platform that is not installed, or without its driver
+            print(f"OpenMM {name}: {error}", file=sys.stderr, flush=True)
+            cells.append("none")
+            continue
+        cells.append(f"{found:,.0f}")
+        best = max(best, found)
+    truth = options.many.evaluate(xml, "Reference", x[:4], True)[1]
     assert truth is not None
     return cells, best, truth
 
@@ -203,17 +203,18 @@ def main() -> None:
     unit_of_time = "second of CPU time" if given.cpu_time else "second"
     print(f"{platform.processor() or platform.machine()}, {given.threads} threads, torch {torch.__version__}", end="")
     print("" if given.device == "cpu" else f" on {torch.cuda.get_device_name(given.device)}")
-    batches = " and ".join(f"{b:,}" for b in given.batch)
-    print(f"OpenMM {openmm.__version__}; conformations per {unit_of_time}, batch {batches}\n")
+    sizes = " and ".join(f"{b:,}" for b in given.batch)
+    print(f"OpenMM {openmm.__version__}; conformations per {unit_of_time}, batch {sizes}\n")
     print("| " + " | ".join(heads) + " |\n|" + "---|" * len(heads), flush=True)
-    for name in given.systems.split(","):
-        case = CASES[name]()
-        batch = given.batch if len(case.positions) <= 1000 else [given.large_batch]
-        shown = (batch, given.seconds, given.threads, not given.eager_only, given.device, given.compilation)
-        options = Options(*shown, given.openmm_batch, clock)
-        cells, best, truth = openmm_rates(case, options)
-        cells = [case.title, str(len(case.positions)), *cells, *torch_rates(case, options, best, truth)]
-        print("| " + " | ".join(cells) + " |", flush=True)
+    with ContextPool(given.threads) as many, ContextPool(1) as one:
+        for name in given.systems.split(","):
+            case = CASES[name]()
+            batches = given.batch if len(case.positions) <= 1000 else [given.large_batch]
+            shown = (batches, given.seconds, not given.eager_only, given.device, given.compilation)
+            options = Options(*shown, given.openmm_batch, clock, many, one)
+            cells, best, truth = openmm_rates(case, options)
+            cells = [case.title, str(len(case.positions)), *cells, *torch_rates(case, options, best, truth)]
+            print("| " + " | ".join(cells) + " |", flush=True)
 
 
 if __name__ == "__main__":
