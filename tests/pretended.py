@@ -94,6 +94,7 @@ def pretend() -> None:
     """From now on and for good, `device="meta"` is a device that computes."""
     torch.Generator = _Generator  # pyright: ignore[reportAttributeAccessIssue]
     torch.tensor, torch.as_tensor = _sent(torch.tensor), _sent(torch.as_tensor)
+    torch.__future__.set_overwrite_module_params_on_conversion(True)  # `module.double()` would change the name alone
     _Mode().__enter__()
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from soft_cluster import soft_cluster
 from torch import Tensor
 
 from nessampler.methods import Effort, free_energy
@@ -180,16 +181,16 @@ MIXTURE = GaussianMixture(torch.tensor([[-2.0, 0.0], [2.0, 1.0], [0.0, -2.0]]).d
 
 
 def pair_of_atoms() -> float:
-    """log Z of two Lennard-Jones atoms in the trap: the centre in closed form, the distance by quadrature."""
-    r = np.linspace(1e-3, 12, 40001)
-    radial = r**2 * np.exp(-(r**2) / 4 - 8 * (r**-12.0 - r**-6.0))
+    """log Z of two soft atoms in the trap: the centre in closed form, the distance by quadrature."""
+    r = np.linspace(0, 12, 40001)
+    radial = r**2 * np.exp(-(r**2) / 4 - 2 * np.exp(-(r**2)))
     return 1.5 * math.log(math.pi) + math.log(4 * math.pi * np.trapezoid(radial, r))
 
 
 DENSITIES = {
     "mixture": lambda: (MIXTURE, MIXTURE.log_z, Gaussian(torch.zeros(2).double(), torch.full((2,), 3.0).double())),
     "lattice": lambda: (Phi4(8, quartic=0.8, mass_squared=-1.0), 7.49166, None),  # systems/phi4-8
-    "cluster": lambda: (LennardJonesCluster(2), pair_of_atoms(), LennardJonesCluster(2, strength=0.0)),
+    "cluster": lambda: (soft_cluster(2), pair_of_atoms(), LennardJonesCluster(2, strength=0.0)),
 }
 
 

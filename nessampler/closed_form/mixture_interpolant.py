@@ -111,8 +111,9 @@ class MixtureFields(nn.Module):
     def sample(self, t: float, n: int, *, generator: torch.Generator) -> Float[Tensor, "n d"]:
         """Independent draws of $I_t$, in float64."""
         at = self._at(torch.tensor([t], dtype=torch.float64, device=self.travel.device))
-        pair = torch.multinomial(self.weight, n, replacement=True, generator=generator)
+        pair = torch.multinomial(self.weight.to(generator.device), n, replacement=True, generator=generator)
         noise = torch.randn(n, self.travel.shape[1], generator=generator, dtype=torch.float64, device=generator.device)
+        pair, noise = pair.to(self.travel.device), noise.to(self.travel.device)
         if self.noise.ndim == 1:
             return at.mean[0, pair] + at.variance[0, pair].sqrt() * noise
         factor = torch.linalg.cholesky(at.variance[0])
