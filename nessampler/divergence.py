@@ -76,7 +76,7 @@ def rademacher(x: Float[Tensor, " n *event"], *, generator: torch.Generator) -> 
         >>> rademacher(torch.zeros(2, 3), generator=torch.Generator()).abs().sum()
         tensor(6.)
     """
-    bits = torch.randint(2, x.shape, generator=generator, device=x.device)
+    bits = torch.randint(2, x.shape, generator=generator, device=generator.device).to(x.device)
     return (2 * bits - 1).to(x.dtype)
 
 

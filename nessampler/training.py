@@ -303,13 +303,14 @@ def _pairs(
     moving: Tensor | None,
     coupling: Coupling | None,
 ) -> Iterator[PairBatch]:
-    like = {"dtype": x_a.dtype, "device": x_a.device, "generator": generator}
-    strata = torch.arange(size, dtype=x_a.dtype, device=x_a.device)
+    like = {"dtype": x_a.dtype, "device": generator.device, "generator": generator}
+    strata = torch.arange(size, dtype=x_a.dtype, device=generator.device)
     while True:
-        i, j = (torch.randint(len(x), (size,), generator=generator, device=x_a.device) for x in (x_a, x_b))
+        i, j = (torch.randint(len(x), (size,), generator=generator, device=generator.device) for x in (x_a, x_b))
         # The ends themselves, where the interpolant's velocity is infinite, are kept out.
         t = ((strata + torch.rand(size, **like)) / size).clamp(1e-5, 1 - 1e-5)
         z, coin = torch.randn(size, x_a.shape[1], **like), torch.rand(size, **like)
+        t, z, coin = (drawn.to(x_a.device) for drawn in (t, z, coin))
         a, b = x_a[i], x_b[j]
         if coupling is not None:
             a, b = coupling(a, b)

@@ -50,6 +50,10 @@ class Pretended(Tensor):
     def __repr__(self, **_: Any) -> str:
         return f"pretended {self._inner!r}"
 
+    def __matmul__(self, other: Tensor) -> Tensor:
+        # Torch's own rule for a vector squeezes its result in place, which a wrapper does not hear of.
+        return other.T.mv(self) if self.ndim == 1 and other.ndim == 2 else torch.matmul(self, other)
+
     def tolist(self) -> Any:
         return self._inner.tolist()
 

@@ -81,7 +81,7 @@ def mean_stretching(
         >>> mean_stretching(spin, 0.5, torch.zeros(3, 2), generator=torch.Generator().manual_seed(0))
         tensor(8.)
     """
-    sign = torch.randint(0, 2, x.shape, generator=generator, device=x.device).to(x) * 2 - 1
+    sign = torch.randint(0, 2, x.shape, generator=generator, device=generator.device).to(x.device).to(x) * 2 - 1
     time = torch.full((len(x),), t, dtype=x.dtype, device=x.device)
     slope = torch.func.jvp(lambda y: fields(time, y).velocity, (x,), (sign,))[1]
     return slope.square().sum(-1).mean()

@@ -39,16 +39,17 @@ def equal_work_times(
     """
     places = 0.5 - 0.5 * torch.cos(math.pi * torch.linspace(0, 1, PLACES, dtype=torch.float64))
     rate = torch.stack([_rate(fields, base, t, walkers, generator) for t in places.tolist()])
+    rate = rate.cpu()
     share = 0.5 * (rate[1:] + rate[:-1]) * places.diff()
     share = (1 - SHARED) * share / share.sum() + SHARED / (PLACES - 1)
-    reached = np.concatenate([[0.0], np.cumsum(share.cpu().numpy())])
+    reached = np.concatenate([[0.0], np.cumsum(share.numpy())])
     inside = np.interp(np.linspace(0, reached[-1], steps + 1)[1:-1], reached, places.numpy())
     return (0.0, *inside.tolist(), 1.0)
 
 
 def _rate(fields: Fields, base: MixtureFields, t: float, walkers: int, generator: torch.Generator) -> Tensor:
     x, scale = base.sample(t, walkers, generator=generator), base.variance(t).sqrt()
-    probe = torch.randn(x.shape, generator=generator, dtype=x.dtype, device=x.device)
+    probe = torch.randn(x.shape, generator=generator, dtype=x.dtype, device=generator.device).to(x.device)
     time = torch.full((2 * walkers,), t, dtype=x.dtype, device=x.device)
     velocity = fields(time, torch.cat([x + OFFSET * scale * probe, x - OFFSET * scale * probe])).velocity
     assert velocity is not None

@@ -119,8 +119,8 @@ def trajectory(
     Returns:
         Where walkers are, the path there, and the probabilities with which proposals were accepted.
     """
-    noise = torch.randn(x.shape, generator=generator, dtype=x.dtype, device=x.device)
-    uniform = torch.rand(len(x), generator=generator, dtype=torch.float64, device=x.device)
+    noise = torch.randn(x.shape, generator=generator, dtype=x.dtype, device=generator.device).to(x.device)
+    uniform = torch.rand(len(x), generator=generator, dtype=torch.float64, device=generator.device).to(x.device)
     h = step_size if isinstance(step_size, float | int) else step_size.to(x).view(-1, *[1] * (x.ndim - 1))
     given = (t, x, point, noise, uniform, h)
     few = max(1, BLOCK // x[0].numel()) if len(x) and x.device.type == "cpu" else max(1, len(x))
