@@ -41,7 +41,7 @@ def cell(name: str, seed: int, method: DensityMethod, settings: list[str]) -> di
     prepared = prepare_density(config, path.parent)
     fitted = {"seconds": prepared.seconds, "gradients": prepared.evaluations.gradient + prepared.evaluations.energy}
     effort = DensityEffort(**config.sampling.model_dump())
-    found = sample_density(prepared.problem, method=method, seed=seed, effort=effort)
+    found = sample_density(prepared.problem, method=method, seed=seed, effort=effort, device=config.run.device)
     rows = [_row(a, config, a.name == found.chosen) for a in found.attempts]
     spent = next(r["gradients"] for r in rows if r["chosen"]) + fitted["gradients"]
     if method == "auto":
@@ -102,7 +102,7 @@ def _smc(
         mover=mover,
         steps=steps,
         dtype=problem.dtype,
-        generator=generator_for(seed, "smc"),
+        generator=generator_for(seed, "smc", config.run.device),
     )
     return {
         "method": "smc",
@@ -189,6 +189,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("systems", nargs="*")
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--seed", type=int, help="only this one, as when cells share the work of several processes")
     parser.add_argument("--method", default="auto", help="one that runs alone, without the others beside it")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="as of `nessampler run`")
     parser.add_argument("--out", type=Path, default=Path("runs/densities"))
@@ -199,7 +200,7 @@ def main() -> None:
         print(table(cells) + "\n" + scaling(cells), end="")
         return
     options.out.mkdir(parents=True, exist_ok=True)
-    for seed in range(options.seeds):
+    for seed in range(options.seeds) if options.seed is None else [options.seed]:
         for name in options.systems:
             path = options.out / f"{name}-{seed}.json"
             if path.exists():

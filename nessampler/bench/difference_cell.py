@@ -246,4 +246,4 @@ def _metrics(found: Difference) -> dict[str, float | None]:
 
 def _few(samples: Tensor, target: Target, n: int, generator: torch.Generator) -> Tensor:
     flat = samples.reshape(-1, *target.event_shape)
-    return flat[torch.randint(len(flat), (n,), generator=generator)]
+    return flat[torch.randint(len(flat), (n,), generator=generator, device=generator.device)]

@@ -90,7 +90,7 @@ def draw_metrics(ensemble: Ensemble, target: object, seed: int) -> dict[str, flo
     )
     if true[0].numel() <= LARGEST_DIMENSION:
         chosen = systematic(weight, generator=generator)
-        draws = ensemble.x[chosen[torch.randperm(len(chosen), generator=generator)[:MATCHED]]]
+        draws = ensemble.x[chosen[torch.randperm(len(chosen), generator=generator, device=generator.device)[:MATCHED]]]
         if len(draws) == MATCHED:
             found |= {"w2": wasserstein(draws, true), "w2_of_true_samples": wasserstein(other, true)}
     if isinstance(target, GaussianMixture):

@@ -35,7 +35,7 @@ def by_magnetisation(even: bool) -> Coupling:
 
     def pairs(x_a: Tensor, x_b: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         n = min(len(x_a), len(x_b))
-        x_a, x_b = (x[torch.randperm(len(x), generator=generator)[:n]] for x in (x_a, x_b))
+        x_a, x_b = (x[torch.randperm(len(x), generator=generator, device=generator.device)[:n]] for x in (x_a, x_b))
         m_a, m_b = _mean(x_a), _mean(x_b)
         order_a, order_b = (m.abs().argsort() if even else m.argsort() for m in (m_a, m_b))
         x_a, x_b = x_a[order_a], x_b[order_b]

@@ -128,7 +128,7 @@ def _improved(angles: Tensor, mixture: WrappedMixture, pooled: Tensor) -> Wrappe
 
 def _spread_out(angles: Tensor, k: int, generator: torch.Generator) -> Tensor:
     """Samples far from one another, as k-means++ draws them."""
-    chosen = [int(torch.randint(len(angles), (1,), generator=generator))]
+    chosen = [int(torch.randint(len(angles), (1,), generator=generator, device=generator.device))]
     for _ in range(k - 1):
         distance = _nearest(angles, angles[chosen]).square().sum(-1) + 1e-12
         chosen.append(int(torch.multinomial(distance.to(generator.device), 1, generator=generator)))

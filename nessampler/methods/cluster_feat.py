@@ -58,7 +58,7 @@ class ClusterEnds:
     def pairs(self, u_a: Tensor, u_b: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Partners at random, B's laid onto A's: turned, mirrored and relabelled."""
         n = min(len(u_a), len(u_b))
-        a, b = (u[torch.randperm(len(u), generator=generator)[:n]] for u in (u_a, u_b))
+        a, b = (u[torch.randperm(len(u), generator=generator, device=generator.device)[:n]] for u in (u_a, u_b))
         return a, self._apart(Aligned()(self._apart.inv(a), self._apart.inv(b)))  # pyright: ignore[reportArgumentType, reportReturnType]
 
     def tuned(self, name: str, fields: Fields, steps: int, what: str) -> Transport:
@@ -160,10 +160,11 @@ def _train(ends: ClusterEnds, network: ClusterFields) -> list[dict]:
 
 def _batches(u_a: Tensor, u_b: Tensor, size: int, generator: torch.Generator) -> Iterator[PairBatch]:
     """Pairs of a pool, at stratified times."""
+    like = {"dtype": u_a.dtype, "device": generator.device}
     while True:
-        rows = torch.randint(len(u_a), (size,), generator=generator)
-        t = (torch.arange(size, dtype=u_a.dtype) + torch.rand(size, generator=generator, dtype=u_a.dtype)) / size
-        z = torch.randn(size, u_a.shape[1], generator=generator, dtype=u_a.dtype)
+        rows = torch.randint(len(u_a), (size,), generator=generator, device=generator.device)
+        t = (torch.arange(size, **like) + torch.rand(size, generator=generator, **like)) / size
+        z = torch.randn(size, u_a.shape[1], generator=generator, **like)
         yield PairBatch(u_a[rows], u_b[rows], None, None, t.to(u_a), z.to(u_a))
 
 

@@ -112,7 +112,7 @@ def _train(
 
 def _in_turn(kept: Sequence[PairBatch], generator: torch.Generator) -> Iterator[PairBatch]:
     while True:
-        yield kept[int(torch.randint(len(kept), (1,), generator=generator))]
+        yield kept[int(torch.randint(len(kept), (1,), generator=generator, device=generator.device))]
 
 
 @contextmanager

@@ -53,7 +53,10 @@ def train_on_works(stage: Stage, ends: AlignedEnds, network: LatticeNetwork) -> 
 
 def _batches(whole: EndBatch, generator: torch.Generator) -> Iterator[EndBatch]:
     while True:
-        i, j = (torch.randint(len(x), (min(BATCH, len(x)),), generator=generator) for x in (whole.x_a, whole.x_b))
+        i, j = (
+            torch.randint(len(x), (min(BATCH, len(x)),), generator=generator, device=generator.device)
+            for x in (whole.x_a, whole.x_b)
+        )
         yield EndBatch(whole.x_a[i], whole.x_b[j], whole.energy_a[i], whole.energy_b[j])
 
 

@@ -71,7 +71,9 @@ def refine(
 
     def batches() -> Iterator[Paths]:
         while True:
-            chosen = (x[torch.randint(len(x), (walkers,), generator=generator)] for x in (x_a, x_b))
+            chosen = (
+                x[torch.randint(len(x), (walkers,), generator=generator, device=generator.device)] for x in (x_a, x_b)
+            )
             paths = record_paths(kernel, path, times, *chosen, generator=generator)
             for _ in range(reuse):
                 yield paths

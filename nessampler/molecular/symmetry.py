@@ -60,6 +60,6 @@ def spun(
     order = torch.arange(x.shape[-2]).expand(x.shape[:-1]).clone()
     for _, triple in equal_triples(topology):
         places = torch.tensor(triple)
-        shift = torch.randint(3, (*x.shape[:-2], 1), generator=generator)
+        shift = torch.randint(3, (*x.shape[:-2], 1), generator=generator, device=generator.device).cpu()
         order[..., places] = places[(torch.arange(3) + shift) % 3]
     return x.gather(-2, order[..., None].expand(x.shape).to(x.device))

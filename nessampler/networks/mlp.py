@@ -118,9 +118,15 @@ def _linear(inputs: int, outputs: int, generator: torch.Generator) -> nn.Linear:
     layer = _blank_linear(inputs, outputs)
     bound = 1 / math.sqrt(inputs)
     with torch.no_grad():
-        layer.weight.uniform_(-math.sqrt(3) * bound, math.sqrt(3) * bound, generator=generator)
-        layer.bias.uniform_(-bound, bound, generator=generator)
+        _fill_uniform(layer.weight, math.sqrt(3) * bound, generator)
+        _fill_uniform(layer.bias, bound, generator)
     return layer
+
+
+def _fill_uniform(parameter: Tensor, bound: float, generator: torch.Generator) -> None:
+    """Drawn where the generator lives, which may be a GPU while networks are built on the CPU."""
+    drawn = torch.empty_like(parameter, device=generator.device)
+    parameter.copy_(drawn.uniform_(-bound, bound, generator=generator))
 
 
 def _zero_linear(inputs: int, outputs: int) -> nn.Linear:

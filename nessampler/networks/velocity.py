@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from nessampler.errors import InputError
-from nessampler.networks.mlp import _linear, _zero_linear
+from nessampler.networks.mlp import _fill_uniform, _linear, _zero_linear
 
 __all__ = ["VelocityNetwork"]
 
@@ -83,7 +83,7 @@ class VelocityNetwork(nn.Module):
         self.first = cast(nn.Linear, nn.utils.skip_init(nn.Linear, moving, width, bias=False))
         with torch.no_grad():
             bound = math.sqrt(3 / max(1, moving + 2 * angles))
-            self.first.weight.uniform_(-bound, bound, generator=generator)
+            _fill_uniform(self.first.weight, bound, generator)
         self.context = _linear(2 * angles + 1 + 2 * frequencies, width, generator)
         self.second = _linear(width, width, generator)
         self.last = _zero_linear(width, moving)

@@ -148,7 +148,7 @@ def _about_modes(
 ) -> Base:
     generator = generator_for(config.run.seed, "base")
     shape = (base.starts, target.event_shape.numel())
-    starts = base.wide_scale * torch.randn(shape, generator=generator, dtype=torch.float64)
+    starts = base.wide_scale * torch.randn(shape, generator=generator, dtype=torch.float64, device=generator.device)
     return laplace_mixture(target, starts, inflation=base.inflation, hessian=hessian, generator=generator, say=say)
 
 

@@ -101,13 +101,14 @@ class LennardJonesCluster:
         """Loose random heaps about the origin, float64: where chains may start, since no two atoms touch."""
         atoms, spacing = self.event_shape[0], LOOSE * self.strength
         reach = math.ceil((2 * atoms) ** (1 / 3)) + 1
-        axis = torch.arange(-reach, reach + 1, dtype=torch.float64)
+        like = {"dtype": torch.float64, "device": generator.device}
+        axis = torch.arange(-reach, reach + 1, **like)
         heaps = []
         for _ in range(n):
-            sites = torch.cartesian_prod(axis, axis, axis) + torch.rand(3, generator=generator, dtype=torch.float64)
+            sites = torch.cartesian_prod(axis, axis, axis) + torch.rand(3, generator=generator, **like)
             near = sites[sites.square().sum(-1).argsort()[: 2 * atoms]]
-            heaps.append(near[torch.randperm(2 * atoms, generator=generator)[:atoms]])
-        noise = torch.randn(n, atoms, 3, generator=generator, dtype=torch.float64)
+            heaps.append(near[torch.randperm(2 * atoms, generator=generator, device=generator.device)[:atoms]])
+        noise = torch.randn(n, atoms, 3, generator=generator, **like)
         return spacing * (torch.stack(heaps) + 0.02 * noise)
 
     def observables(self, x: Float[Tensor, "n atoms 3"]) -> dict[str, Float[Tensor, " n"]]:
@@ -118,7 +119,7 @@ class LennardJonesCluster:
 
     def _sample(self, n: int, *, generator: torch.Generator) -> Float[Tensor, "n atoms 3"]:
         """Independent, exact draws of the trap, float64."""
-        noise = torch.randn(n, *self.event_shape, generator=generator, dtype=torch.float64)
+        noise = torch.randn(n, *self.event_shape, generator=generator, dtype=torch.float64, device=generator.device)
         return noise / math.sqrt(self.trap)
 
     def _held(self, x: Tensor) -> Tensor:

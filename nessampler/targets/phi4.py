@@ -38,8 +38,8 @@ class Phi4:
       = \sum_x \Big[\sum_\mu (\varphi_{x+\mu} - \varphi_x)^2 + m^2 \varphi_x^2 + \lambda \varphi_x^4\Big]$$
 
     Every bond counts once for each site it leaves in positive direction; on two sites a side that is twice.
-    In two dimensions at $m^2 = -1$ the field is ordered below $\lambda$ of about 0.75 and disordered above. At 0.8 it is
-    disordered so near to criticality that lattices of up to 20 sites a side still have two maxima of $P(M)$.
+    In two dimensions at $m^2 = -1$ the field is ordered below $\lambda$ of about 0.75, disordered above. At 0.8 it is
+    disordered, so near to criticality that lattices of up to 20 sites a side still have two maxima of $P(M)$.
 
     | symbol | argument |
     |---|---|

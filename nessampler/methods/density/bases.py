@@ -171,7 +171,9 @@ def pilot_base(
     Raises:
         InputError: chains that leave the numbers, as under an improper density.
     """
-    x = start_scale * torch.randn(walkers, *target.event_shape, generator=generator, dtype=torch.float64)
+    x = start_scale * torch.randn(
+        walkers, *target.event_shape, generator=generator, dtype=torch.float64, device=generator.device
+    )
     seen = run_chains(target, x, steps, generator=generator)
     return fitted_spectrum(seen, inflation) if lattice else fitted_normal(seen, inflation)
 

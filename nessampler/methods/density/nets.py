@@ -134,7 +134,10 @@ def train_nets(
     make = kernel or (lambda module: Langevin(DriftFields(path, module), diffusion))
     learner = _Learner(network, objective, x, slots, walkers, rollout_steps + 1)
     pool, held_out = x[: len(x) - pilots], x[len(x) - pilots :]
-    pilot_seed, growth = int(torch.randint(2**62, (), generator=generator)), max(1, round(curriculum * steps))
+    pilot_seed, growth = (
+        int(torch.randint(2**62, (), generator=generator, device=generator.device)),
+        max(1, round(curriculum * steps)),
+    )
     last, tally = {"loss": float("nan"), "ess": float("nan")}, getattr(path, "tally", None)  # of a path that counts
 
     def pilot() -> float:
@@ -280,7 +283,7 @@ def tune_diffusion(
     """
     if not factors or not min(factors) > 0:
         raise InputError(f"factors must be positive multiples of the diffusion, one at least: got {list(factors)}")
-    seed, sweep = int(torch.randint(2**62, (), generator=generator)), []
+    seed, sweep = int(torch.randint(2**62, (), generator=generator, device=generator.device)), []
     for factor in factors:
         kernel = Langevin(DriftFields(path, network), _times(factor, diffusion))
         own = torch.Generator(device=x.device).manual_seed(seed)
