@@ -105,7 +105,7 @@ class RidgeDictionary:
 
     def _stein(self, t: float, x: Tensor, score: Tensor) -> Tensor:
         z = self._standardised(x)
-        angle = z @ self.frequencies.T.to(x) + self.phases.to(x)
+        angle = torch.addmm(self.phases.to(x), z, self.frequencies.T.to(x))
         felt = score * self.scale.to(x)  # -∇U with respect to z
         waves = (felt @ self._directions(x)) * torch.sin(angle) + self._norms(x) * torch.cos(angle)
         columns = [*self._affine(felt, z), waves]
@@ -119,8 +119,9 @@ class RidgeDictionary:
     def _velocity(self, t: float, x: Tensor, coefficients: Tensor) -> tuple[Tensor, Tensor]:
         constant, linear, waves, own, modulated = torch.split(coefficients.to(x), self._split())
         z = self._standardised(x)
-        angle = z @ self.frequencies.T.to(x) + self.phases.to(x)
-        velocity = (torch.sin(angle) * waves) @ self._directions(x).T
+        angle = torch.addmm(self.phases.to(x), z, self.frequencies.T.to(x))
+        # Walkers × fields are the largest arrays here: coefficients go to the small factors.
+        velocity = torch.sin(angle) @ (waves[:, None] * self._directions(x).T)
         divergence = (torch.cos(angle) @ (waves * self._norms(x))).to(torch.float64)
         if self.linear == "full":
             matrix = linear.view(len(z.T), -1)
