@@ -14,7 +14,11 @@ __all__ = ["Dictionary"]
 
 @runtime_checkable
 class Dictionary(Protocol):
-    r"""Vector fields $\varphi_i(t, x)$, $i = 1 \dots p$, with exact divergence."""
+    r"""Vector fields $\varphi_i(t, x)$, $i = 1 \dots p$, with exact divergence.
+
+    Optional: `affine(coefficients)`, the matrix $\sum_i \theta_i\, \partial\varphi_i/\partial x$ where all fields are
+    affine in x, `(d, d)`, or its `(d,)` eigenvalues in a basis that does not depend on θ; None where they are not.
+    """
 
     @property
     def size(self) -> int:

@@ -105,6 +105,14 @@ class LatticeDictionary:
         pieces = [self._velocity(block, theta) for block in x.split(self._block(x))]
         return torch.cat([v for v, _ in pieces]), torch.cat([d for _, d in pieces])
 
+    def affine(self, coefficients: Float[Tensor, " p"]) -> Float[Tensor, " sites"] | None:
+        r"""Where there are no sines, $\sum_c \theta_c \tilde K_c(k)$ over all modes, each as often as it counts."""
+        if self.weights.shape[1]:
+            return None
+        theta = coefficients.to(torch.float64).view(-1, *[1] * len(self.shape))
+        spectrum = (theta * self._kernel.to(theta)).sum(0).flatten()
+        return spectrum.repeat_interleave(mode_multiplicity(self.shape).flatten().long().to(spectrum.device))
+
     def fields(self, x: Float[Tensor, " n *event"]) -> Float[Tensor, "n p *event"]:
         r"""Every $\varphi_i(x)$ by itself."""
         features = torch.cat([x.flatten(1)[:, None], torch.sin(self._inside(x))], 1).unflatten(2, self.shape)

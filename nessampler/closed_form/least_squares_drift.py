@@ -39,6 +39,11 @@ class LeastSquaresDrift:
         r"""$b(t, x)$ and $\nabla\cdot b(t, x)$."""
         return self.dictionary.velocity(t, x, interpolated(t, self.times, self.coefficients))
 
+    def affine(self, t: float) -> Float[Tensor, "*slope"] | None:
+        r"""$\partial b / \partial x$ where all fields of the dictionary are affine, else None: see `affine_part`."""
+        known = getattr(self.dictionary, "affine", None)
+        return None if known is None else known(interpolated(t, self.times, self.coefficients))
+
 
 @dataclass(frozen=True)
 class Regression:

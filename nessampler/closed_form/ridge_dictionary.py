@@ -103,6 +103,16 @@ class RidgeDictionary:
         pieces = [self._velocity(t, block, coefficients) for (block,) in zip(*self._blocks(x), strict=True)]
         return torch.cat([v for v, _ in pieces]), torch.cat([d for _, d in pieces])
 
+    def affine(self, coefficients: Float[Tensor, " p"]) -> Float[Tensor, "*slope"] | None:
+        r"""$\partial b/\partial x$ where there are neither waves nor a gradient; see `Dictionary`."""
+        if len(self.phases) or self.curvature is not None:
+            return None
+        linear = coefficients.to(torch.float64)[self._split()[0] :]
+        if self.linear != "full":
+            return linear.expand(len(self.mean))
+        scale = self.scale.to(linear)
+        return scale[:, None] * linear.view(len(scale), -1) / scale
+
     def _stein(self, t: float, x: Tensor, score: Tensor) -> Tensor:
         z = self._standardised(x)
         angle = torch.addmm(self.phases.to(x), z, self.frequencies.T.to(x))

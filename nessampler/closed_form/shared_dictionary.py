@@ -75,6 +75,13 @@ class SharedDictionary:
             velocity = velocity + (field * self.scale.to(x)) @ a.to(x)
         return velocity, divergence
 
+    def affine(self, coefficients: Float[Tensor, " p"]) -> Float[Tensor, "d d"] | None:
+        r"""$\partial b/\partial x = \sum_c \theta_c A_c$ where there are no waves; see `Dictionary`."""
+        if len(self.frequencies):
+            return None
+        theta = coefficients.to(torch.float64).reshape(len(self.matrices), -1)[:, 1]
+        return torch.einsum("c,cij->ji", theta, self.matrices.to(theta))
+
     def _standardised(self, x: Tensor) -> Tensor:
         return (x - self.mean.to(x)) / self.scale.to(x)
 

@@ -14,7 +14,7 @@ from torch.distributions.transforms import Transform
 from nessampler.errors import InputError
 from nessampler.kernels.protocol import Walkers
 
-__all__ = ["Flow", "Identity", "Map", "VelocityField"]
+__all__ = ["Flow", "Identity", "Map", "VelocityField", "affine_part"]
 
 
 @dataclass(frozen=True)
@@ -102,6 +102,19 @@ class VelocityField(Protocol):
         ...
 
 
+def affine_part(field: VelocityField, t: float) -> Float[Tensor, "*slope"] | None:
+    r"""$A(t)$ of a field $b(t, x) = A(t)\, x + c(t)$ that says so by a method `affine(t)`; None for any other.
+
+    `(d, d)`, or the `(d,)` eigenvalues where all A(t) are diagonal in one basis; float64.
+
+    Example:
+        >>> affine_part(lambda t, x: (-x, torch.full((len(x),), -1.0)), 0.0) is None
+        True
+    """
+    known = getattr(field, "affine", None)
+    return None if known is None else known(t)
+
+
 @dataclass(frozen=True)
 class Flow:
     r"""The flow $\dot x = b(t, x)$ over an interval, with $\log|\det \partial x'/\partial x| = \int \nabla\cdot b\,dt$.
@@ -110,7 +123,14 @@ class Flow:
     $O(h^{p+1})$ per step for a rule of order $p$, so results are *approximate* by that much: measure it
     (`nessampler.methods.density.flow_error`) and report it. Backwards in time a step is the inverse of the forward one:
     the rule run backwards, then corrected by fixed-point iteration until the round trip closes. A walker for which it
-    does not close has no preimage that was found: its log ratio is −inf, a path of density zero.
+    does not close has no preimage that was found: its log ratio is −inf, a path of density zero. So is that of a walker
+    that a step too coarse for a steep field throws out of all proportion, a million times further than any walker was;
+    it stays where it is.
+
+    A field that is affine in x, and says so (`affine_part`), makes steps that are affine themselves, $x' = M x + v$:
+    the rule applied to $\dot M = A(t) M$, $M = 1$ at first, gives their matrix. Then the log ratio is
+    $\log|\det M|$ of the discrete step itself, the same for all walkers, and weights are exact at any step size
+    (`exact`).
 
     | argument | |
     |---|---|
@@ -143,6 +163,11 @@ class Flow:
         if self.order not in _RULES:
             raise InputError(f"a flow step has order {', '.join(map(str, _RULES))}: got {self.order}")
 
+    @property
+    def exact(self) -> bool:
+        """Whether log ratios are those of the discrete steps: the field is affine."""
+        return affine_part(self.field, 0.0) is not None
+
     def start(self, t: float, x: Float[Tensor, " n *event"]) -> Walkers:
         """The walkers as they are."""
         return Walkers(x, t)
@@ -150,14 +175,20 @@ class Flow:
     def step(
         self, t0: float, t1: float, walkers: Walkers, *, generator: torch.Generator
     ) -> tuple[Walkers, Float[Tensor, " n"]]:
-        """Follow the flow; the log ratio is the integrated divergence."""
+        """Follow the flow; the log ratio is the integrated divergence, or that of the step where it is affine."""
         cuts = torch.linspace(t0, t1, self.substeps + 1, dtype=torch.float64).tolist()
         x, log_det = walkers.x, torch.zeros(len(walkers), dtype=torch.float64, device=walkers.x.device)
         move = self.advance if t1 > t0 else self._retreat
         for start, end in pairwise(cuts):
             x, change = move(start, end, x)
+            own = self._affine_log_det(min(start, end), abs(end - start))
+            if own is not None:
+                change = torch.where(change.isfinite(), own.to(x.device) if t1 > t0 else -own.to(x.device), change)
             log_det = log_det + change
-        return Walkers(x, t1), log_det
+        reach = RUNAWAY * (1 + walkers.x.abs().max()) if len(walkers) else 0.0
+        stays = x.abs().flatten(1).amax(1) <= reach if len(walkers) else log_det == 0  # not where it is NaN
+        x = torch.where(stays.view(-1, *[1] * (x.ndim - 1)), x, walkers.x)
+        return Walkers(x, t1), torch.where(stays, log_det, -torch.inf)
 
     def advance(self, t0: float, t1: float, x: Float[Tensor, " n *event"]) -> tuple[Tensor, Float[Tensor, " n"]]:
         """One application of the rule, in either direction, and its log-determinant; differentiable as the field is."""
@@ -174,6 +205,22 @@ class Flow:
             moved = torch.add(moved, velocity, alpha=h * weight)
             log_det = log_det + h * weight * divergence.to(torch.float64)
         return moved, log_det
+
+    def _affine_log_det(self, t0: float, h: float) -> Float[Tensor, ""] | None:
+        """Of one application of the rule to an affine field."""
+        nodes, matrix, weights = _RULES[self.order]
+        slopes = [affine_part(self.field, t0 + node * h) for node in nodes]
+        first = slopes[0]
+        if first is None:
+            return None
+        one = torch.ones_like(first) if first.ndim == 1 else torch.eye(len(first)).to(first)
+        stages: list[Tensor] = []
+        for slope, row in zip(slopes, matrix, strict=True):
+            assert slope is not None  # affine at one time, affine at all
+            before = one + sum((h * c * stage for c, stage in zip(row, stages, strict=True)), torch.zeros_like(one))
+            stages.append(slope * before if first.ndim == 1 else slope @ before)
+        step = one + sum((h * w * stage for w, stage in zip(weights, stages, strict=True)), torch.zeros_like(one))
+        return step.abs().log().sum() if first.ndim == 1 else torch.linalg.slogdet(step)[1]
 
     def _retreat(self, t0: float, t1: float, x: Tensor) -> tuple[Tensor, Tensor]:
         """The walkers that a step from t1 to t0 would bring to x, and minus its log-determinant."""
@@ -195,6 +242,7 @@ class Flow:
 
 
 CORRECTIONS = 45
+RUNAWAY = 1e6
 
 # Per order: nodes c, matrix A (rows below the diagonal), weights b.
 _RULES = {

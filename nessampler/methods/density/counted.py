@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from jaxtyping import Float
 from torch import Tensor
 
+from nessampler.kernels.flow import affine_part
 from nessampler.paths import AnnealingPath, LinearPath, PathPoint
 from nessampler.targets import Tally
 
@@ -98,3 +99,7 @@ class CountedField:
         """Velocity and divergence."""
         self.evaluations[self._path.current] = self.evaluations.get(self._path.current, 0) + len(x)
         return self.field(t, x)
+
+    def affine(self, t: float) -> Float[Tensor, "*slope"] | None:
+        """Of the field, which is not evaluated for it: see `affine_part`."""
+        return affine_part(self.field, t)  # pyright: ignore[reportArgumentType]
