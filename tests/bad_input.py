@@ -305,6 +305,11 @@ FILES: dict[str, tuple[Callable[[Path], Arguments], str]] = {
     "free field for a mixture": (setting("base={kind='free-field'}", "gmm-40-linear"), "field base is for lattices"),
     "prior of a mixture": (setting("base={kind='prior'}", "gmm-40-linear"), "a prior base is for posteriors"),
     "Laplace for a lattice": (setting("base={kind='laplace'}", "phi4-8"), "a Laplace base is for vectors"),
+    "variational base of a lattice": (setting("base={kind='variational'}", "phi4-8"), "base is for vectors"),
+    "rank that is full": (
+        setting("base={kind='variational', rank=10}", "funnel-10"),
+        "below the number of coordinates, 10",
+    ),
     "mixture path for a lattice": (setting("path={kind='mixture'}", "phi4-8"), "mixture path is for Gaussian mix"),
     "path of couplings for a mixture": (setting("path={kind='couplings'}", "gmm-40-linear"), "for lattices from a"),
     "path of couplings from elsewhere": (
@@ -316,6 +321,10 @@ FILES: dict[str, tuple[Callable[[Path], Arguments], str]] = {
         "starts from a field about zero: got `base.magnetisation` = 0.66",
     ),
     "magnetisation below zero": (setting("base.magnetisation=-0.5", "phi4-8-ordered"), "greater than or equal to 0"),
+    "gradients of the ends of a lattice": (
+        setting("sampling.end_gradients=true", "phi4-8"),
+        "`sampling.end_gradients` is for vectors",
+    ),
     "mixture path from elsewhere": (setting("base={kind='pilot'}", "gmm-40"), "from a Gaussian about the origin"),
     "scales that are too few": (setting("base.scale=[1.0,2.0,3.0]", "gmm-40-linear"), "one number or 2 of them: got 3"),
     "scale that is negative": (setting("base.scale=-1.0", "gmm-40-linear"), "positive scales"),
@@ -494,6 +503,8 @@ KEYS: dict[str, dict[str, str]] = {
         "base={kind='mixture'}": "`base.scale` is required",
         "base={kind='mixture', scale=1.0, means=3}": "`base.means` must be a list: got 3",
         "base={kind='laplace', inflation=0}": "`base.inflation` must be greater than 0: got 0",
+        "base={kind='variational', rank=-1}": "`base.rank` must be greater than or equal to 0: got -1",
+        "base={kind='variational', draws=1}": "`base.draws` must be greater than or equal to 2: got 1",
         "base={kind='laplace-mixture', wide_scale=0}": "`base.wide_scale` must be greater than 0: got 0",
         "base={kind='laplace-mixture', wide_scale=1.0, starts=0}": "`base.starts` must be greater than or equal to 1",
         "base={kind='learned', wide_scale=1.0, pilots=3}": "`base.pilots` must be greater than or equal to 512: got 3",

@@ -18,6 +18,7 @@ from nessampler.methods.density.dictionaries import default_dictionary, in_space
 from nessampler.methods.density.effort import check_kernel
 from nessampler.methods.density.modes import laplace_mixture
 from nessampler.methods.density.problem import DensityProblem
+from nessampler.methods.density.variational import variational_base
 from nessampler.methods.ends import generator_for
 from nessampler.paths import AnnealingPath, LinearPath, MixturePath, coupling_path
 from nessampler.runs.config import DensityConfig
@@ -30,9 +31,11 @@ from nessampler.runs.config.density import (
     MixtureBase,
     PilotBase,
     PriorBase,
+    VariationalBase,
 )
 from nessampler.runs.density_targets import build_target
 from nessampler.targets import Counted, Gaussian, Tally, Target
+from nessampler.targets.laplacian import LARGEST_TRACE
 from nessampler.targets.mixture import GaussianMixture
 from nessampler.targets.phi4 import FreeField, Phi4, lattice_momenta
 
@@ -61,9 +64,17 @@ def check_density(config: DensityConfig, folder: Path) -> Target:
         raise InputError(f"a free-field base is for lattices (phi4): got {config.target.name}; use the pilot base")
     if isinstance(base, PriorBase) and not hasattr(target, "prior"):
         raise InputError(f"a prior base is for posteriors (logistic, cox): got {config.target.name}; use another base")
-    if isinstance(base, LaplaceBase | LaplaceMixtureBase | LearnedBase) and len(target.event_shape) != 1:
+    if (
+        isinstance(base, LaplaceBase | LaplaceMixtureBase | LearnedBase | VariationalBase)
+        and len(target.event_shape) != 1
+    ):
         raise InputError(
             f"a {base.kind.capitalize()} base is for vectors: got {config.target.name}; use the pilot base"
+        )
+    if isinstance(base, VariationalBase) and base.rank is not None and base.rank >= target.event_shape.numel():
+        raise InputError(
+            f"`base.rank` must be below the number of coordinates, {target.event_shape.numel()}: got {base.rank}; "
+            "leave it out for a full covariance"
         )
     fields_known = len(target.event_shape) == 1 or isinstance(target, Phi4) or in_space(target.event_shape)
     if config.run.method in ("lsq", "nets") and not fields_known:
@@ -71,6 +82,8 @@ def check_density(config: DensityConfig, folder: Path) -> Target:
             f"method {config.run.method} is for vectors, lattices and points in space: got {config.target.name}, "
             f"shape {tuple(target.event_shape)}; choose ais, smc or pt"
         )
+    if config.sampling.end_gradients:
+        _check_end_gradients(target, config.target.name)
     _path(config, None, target)
     if isinstance(base, GaussianBase | MixtureBase):
         _stated_base(base, target, config.target.name)
@@ -126,6 +139,9 @@ def _base(config: DensityConfig, target: Target, counted: Counted, say: Callable
             return laplace(counted, inflation=base.inflation, hessian=getattr(target, "hessian", None))
         if isinstance(base, LaplaceMixtureBase):
             return _about_modes(base, config, counted, getattr(target, "hessian", None), say)
+        if isinstance(base, VariationalBase):
+            options = base.model_dump(exclude={"kind"})
+            return variational_base(counted, **options, generator=generator_for(config.run.seed, "base"), say=say)
         if isinstance(base, PilotBase):
             return pilot_base(
                 counted,
@@ -169,6 +185,15 @@ def _learned(
         spent, tally = found.learned.evaluations, counted.tally("base")
         tally.energy, tally.gradient = tally.energy + spent.energy, tally.gradient + spent.gradient
     return found
+
+
+def _check_end_gradients(target: Target, name: str) -> None:
+    d = target.event_shape.numel()
+    if len(target.event_shape) != 1 or not (hasattr(target, "laplacian") or d <= LARGEST_TRACE):
+        raise InputError(
+            f"`sampling.end_gradients` is for vectors whose density has a Laplacian, or at most {LARGEST_TRACE} "
+            f"coordinates: got {name}, shape {tuple(target.event_shape)}; leave it out"
+        )
 
 
 def _stated_base(base: GaussianBase | MixtureBase, target: Target, name: str) -> Target:

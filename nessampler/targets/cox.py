@@ -64,6 +64,10 @@ class GaussianField:
         pull = deviation @ self._precision.like(x)
         return 0.5 * (deviation * pull).sum(-1, dtype=torch.float64) + self.normaliser, -pull
 
+    def laplacian(self, x: Float[Tensor, "n d"]) -> Float[Tensor, " n"]:
+        """The trace of the precision, the same everywhere."""
+        return torch.full((len(x),), float(self.precision.trace()), dtype=torch.float64, device=x.device)
+
     def sample(self, n: int, *, generator: torch.Generator) -> Float[Tensor, "n d"]:
         """Independent draws."""
         noise = torch.randn(n, *self.event_shape, generator=generator, dtype=torch.float64, device=generator.device)
@@ -137,6 +141,10 @@ class LogGaussianCox:
         counts, expected = self.counts.to(x), self.area * x.exp()
         energy = energy - (x * counts - expected).sum(-1, dtype=torch.float64)
         return energy.to(x), score + counts - expected
+
+    def laplacian(self, x: Float[Tensor, "n d"]) -> Float[Tensor, " n"]:
+        r"""$\mathrm{tr}\, K^{-1} + a \sum_i e^{x_i}$, float64."""
+        return self.prior.laplacian(x) + self.area * x.exp().sum(-1, dtype=torch.float64)
 
     def hessian(self, x: Float[Tensor, " d"]) -> Float[Tensor, "d d"]:
         r"""$\nabla\nabla U = K^{-1} + a\,\mathrm{diag}(e^x)$ of one point."""

@@ -41,6 +41,10 @@ class Gaussian:
         """U in kT."""
         return 0.5 * ((x - self.mean.to(x.device)) / self.scale.to(x.device)).square().sum(-1)
 
+    def laplacian(self, x: Float[Tensor, "n d"]) -> Float[Tensor, " n"]:
+        r"""$\sum_i \sigma_i^{-2}$, the same everywhere."""
+        return self.scale.to(x).square().reciprocal().sum().expand(len(x))
+
     def sample(self, n: int, *, generator: torch.Generator) -> Float[Tensor, "n d"]:
         """Independent draws, on the device of the generator."""
         like = {"dtype": self.mean.dtype, "device": generator.device}

@@ -83,6 +83,13 @@ class LogisticRegression:
         score = torch.sigmoid(-margin) @ signed - beta / scale.square()
         return self._energy(beta, margin, scale).to(x), score.to(x)
 
+    def laplacian(self, x: Float[Tensor, "n p"]) -> Float[Tensor, " n"]:
+        r"""$\sum_i \sigma_i (1 - \sigma_i)\, |x_i|^2 + \sum_j s_j^{-2}$, float64."""
+        beta, signed, scale = self._in_double(x)
+        margin = beta @ signed.T
+        curvature = torch.sigmoid(margin) * torch.sigmoid(-margin)
+        return curvature @ signed.square().sum(1) + scale.square().reciprocal().sum()
+
     def hessian(self, x: Float[Tensor, " p"]) -> Float[Tensor, "p p"]:
         r"""$\nabla\nabla U$ of one point: $\sum_i \sigma_i (1 - \sigma_i)\, x_i x_i^T + \mathrm{diag}(s^{-2})$."""
         beta, signed, scale = self._in_double(x)

@@ -9,11 +9,13 @@ import torch
 from torch import Tensor
 
 from nessampler.closed_form.dictionary import Dictionary
+from nessampler.closed_form.joined_dictionary import JoinedDictionary
 from nessampler.closed_form.least_squares_drift import LeastSquaresDrift
 from nessampler.errors import InputError
 from nessampler.fields import PathScore
 from nessampler.kernels import HMC, Compose, Flow, Inertial
 from nessampler.methods.density.annealing import Annealing
+from nessampler.methods.density.dictionaries import end_gradients
 from nessampler.methods.density.problem import DensityProblem
 from nessampler.methods.density.tuning import StepSizes
 from nessampler.networks.field import NetworkField
@@ -87,6 +89,8 @@ def rebuilt(problem: DensityProblem, name: str, state: Mapping[str, Tensor], dev
     generator = torch.Generator().manual_seed(0)
     x = problem.path.start.sample(int(state["pilots"]), generator=generator).to(device, problem.dtype)  # pyright: ignore[reportAttributeAccessIssue]
     known = problem.dictionary(x, generator)
+    if any(key.startswith("dictionary.parts.") for key in state):
+        known = end_gradients(problem.path, lambda x, _: known)(x, generator)
     saved = {key.removeprefix("dictionary."): v for key, v in state.items() if key.startswith("dictionary.")}
     drift = LeastSquaresDrift(_with(known, saved), state["pilot_times"], state["coefficients"])
     order, substeps = state["rule"].tolist()
@@ -100,6 +104,9 @@ def rebuilt(problem: DensityProblem, name: str, state: Mapping[str, Tensor], dev
 
 
 def _tensors(dictionary: Dictionary) -> dict[str, Tensor]:
+    if isinstance(dictionary, JoinedDictionary):
+        named = [(f"parts.{k}.", _tensors(part)) for k, part in enumerate(dictionary.parts)]
+        return {prefix + key: value for prefix, found in named for key, value in found.items()}
     if not is_dataclass(dictionary):
         return {}  # a user's own class: nothing is saved, and `rebuilt` says so
     found = {f.name: getattr(dictionary, f.name) for f in fields(dictionary) if f.init}  # pyright: ignore[reportArgumentType]
@@ -114,5 +121,12 @@ def _with(dictionary: Dictionary, saved: Mapping[str, Tensor]) -> Dictionary:
             f"a saved drift belongs to one kind of dictionary: it has {sorted(saved)}, this problem's has "
             f"{sorted(expected)}; open it with the version that made it"
         )
+    if isinstance(dictionary, JoinedDictionary):
+        shares = [_share(saved, f"parts.{k}.") for k in range(len(dictionary.parts))]
+        return JoinedDictionary(tuple(_with(p, s) for p, s in zip(dictionary.parts, shares, strict=True)))
     numbers = {key: float(v) for key, v in saved.items() if isinstance(getattr(dictionary, key), float)}
     return replace(dictionary, **{**saved, **numbers})  # pyright: ignore[reportArgumentType]
+
+
+def _share(saved: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {key.removeprefix(prefix): value for key, value in saved.items() if key.startswith(prefix)}

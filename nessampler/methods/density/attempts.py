@@ -31,6 +31,7 @@ from nessampler.methods.density.budget import (
 )
 from nessampler.methods.density.context import Context, told
 from nessampler.methods.density.counted import CountedField, CountedPath
+from nessampler.methods.density.dictionaries import end_gradients
 from nessampler.methods.density.effort import DensityEffort
 from nessampler.methods.density.end_checks import check_target_samples, check_walkers
 from nessampler.methods.density.lsq import FewPilotsError, Solved, least_squares
@@ -42,6 +43,7 @@ from nessampler.methods.density.tuning import Pilot, pilot
 from nessampler.methods.density.two_sided import cross_checked
 from nessampler.simulate import FEWEST_ISLANDS
 from nessampler.targets import Tally
+from nessampler.targets.laplacian import trace_passes
 
 __all__ = [
     "ATTEMPTS",
@@ -163,8 +165,9 @@ def drift_effort(context: Context, share: float = PILOT_SHARE) -> DensityEffort:
     effort, budget = context.effort, context.budget
     if budget is None:
         return effort
-    if _curved(context):
-        budget = replace(budget, move=budget.move + CURVED)
+    further = _further_gradients(context)
+    if further:
+        budget = replace(budget, move=budget.move + further)
     walkers, times = budget.drift_pilots(effort.pilot_walkers, effort.pilot_steps, share)
     return replace(effort, pilot_walkers=walkers, pilot_steps=times, steps=budget.drift_steps(_given(effort.steps)))
 
@@ -317,14 +320,24 @@ def _counted_fields(context: Context, path: CountedPath) -> Callable[[Tensor, to
 
         return replace(fields, curvature=counted)
 
-    return make
+    if not context.effort.end_gradients:
+        return make
+    passes = trace_passes(path.end)
+
+    def asked(x: Tensor) -> None:
+        path.tally.gradient += passes * len(x)
+
+    return end_gradients(context.problem.path, make, asked=asked)
 
 
-def _curved(context: Context) -> bool:
+def _further_gradients(context: Context) -> int:
+    """Of the target, that the fields of a drift ask for at one pilot walker and time."""
     generator = context.generator("fields")
     x = pilot_walkers(context.problem.path, TRIAL, context.problem.dtype, generator)
     fields = context.problem.dictionary(x, generator)
-    return isinstance(fields, RidgeDictionary) and fields.curvature is not None
+    curved = isinstance(fields, RidgeDictionary) and fields.curvature is not None
+    ends = trace_passes(context.problem.path.end) if context.effort.end_gradients else 0
+    return CURVED * (int(curved) + ends)
 
 
 def solve(

@@ -26,6 +26,7 @@ class DensityEffort:
         reverse_steps: of long Hamiltonian chains that make such samples where nobody has them; 0 for none.
         nets_steps: gradient steps of a network.
         training_walkers: draws of the base for its training and pilots.
+        end_gradients: whether a drift in closed form also goes along the gradients of base and target, each by itself.
         flow_tolerance: in log Z, beyond which a flow is integrated by a finer rule.
         budget: evaluations of the target in all, pilots and training included. Then `walkers` are as many as it holds
             and not looked at, pilots and a drift's steps no more than fit, and plain annealing takes the steps that its
@@ -47,6 +48,7 @@ class DensityEffort:
     reverse_steps: int = 0
     nets_steps: int = 1000
     training_walkers: int = 2048
+    end_gradients: bool = False
     flow_tolerance: float = 5e-4
     budget: int | None = None
 

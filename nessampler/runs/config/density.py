@@ -24,6 +24,7 @@ __all__ = [
     "PriorBase",
     "Sampling",
     "TargetTable",
+    "VariationalBase",
 ]
 
 Numbers = float | list[float]
@@ -121,6 +122,18 @@ class LaplaceMixtureBase(Table):
     inflation: PositiveFloat = 1.0
 
 
+class VariationalBase(Table):
+    """The normal of largest evidence lower bound: `rank` of its covariance beside the diagonal, full by default."""
+
+    kind: Literal["variational"]
+    rank: Annotated[int, Field(ge=0)] | None = None
+    steps: Annotated[int, Field(ge=10)] = 600
+    draws: Annotated[int, Field(ge=2)] = 16
+    start_scale: PositiveFloat = 1.0
+    learning_rate: PositiveFloat = 0.05
+    inflation: PositiveFloat = 1.1
+
+
 class PilotBase(Table):
     """A normal with mean and covariance of short Hamiltonian chains from a wide start; `inflation` widens it."""
 
@@ -141,7 +154,15 @@ class LearnedBase(Table):
 
 
 Base = Annotated[
-    GaussianBase | FreeFieldBase | MixtureBase | PriorBase | LaplaceBase | LaplaceMixtureBase | PilotBase | LearnedBase,
+    GaussianBase
+    | FreeFieldBase
+    | MixtureBase
+    | PriorBase
+    | LaplaceBase
+    | LaplaceMixtureBase
+    | VariationalBase
+    | PilotBase
+    | LearnedBase,
     Field(discriminator="kind"),
 ]
 
@@ -165,6 +186,7 @@ class Sampling(Table):
     reverse_steps: Annotated[int, Field(ge=0)] = 0
     nets_steps: Annotated[int, Field(ge=0)] = 1000
     training_walkers: Annotated[int, Field(ge=64)] = 2048
+    end_gradients: bool = False
     flow_tolerance: PositiveFloat = 5e-4
     budget: Annotated[int, Field(ge=1000)] | None = None
 
