@@ -374,7 +374,7 @@ def say(line: str) -> None:
     print(line, flush=True)
 
 
-def arguments() -> argparse.Namespace:
+def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
     """Of the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--size", type=int, default=16)
@@ -400,7 +400,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--points", type=int, default=20, help="of the transfer matrix")
     parser.add_argument("--drifted-walkers", type=int, default=4096, help="each way, with the drift")
     parser.add_argument("--drifted-steps", type=int, default=40)
-    return parser.parse_args()
+    return parser.parse_args(given)
 
 
 @torch.no_grad()

@@ -203,7 +203,7 @@ def end_gradients(
     r"""Further fields, along $\nabla U_0$ and $\nabla U_1$ apart: see `GradientDictionary`.
 
     Worth their two gradients where the ends have structure that the fields of `factory` do not know: on the linear
-    path to 40 modes in the plane the held-out R² rises from .82 to .89, on that to 32 wells from .51 to .82
+    path to 40 modes in the plane the held-out R² rises from .80 to .89, on that to 32 wells from .49 to .86
     (`docs/benchmarks/end-gradients.md`).
 
     Args:
