@@ -16,13 +16,27 @@ from nessampler.kernels import Compose, Flow, Kernel, Walkers
 from nessampler.paths import AnnealingPath, PathPoint
 from nessampler.weights import LogWeights, systematic
 
-__all__ = ["LeastSquaresDrift", "Regression", "SolvedDrift", "solve_drift", "stein_regression"]
+__all__ = ["LeastSquaresDrift", "NoDriftError", "Regression", "SolvedDrift", "solve_drift", "stein_regression"]
 
 RIDGE = 1e-4
 HELD_OUT = 0.25
 FEWEST_WALKERS = 8
 CONSTANT = 1e-6  # spread over root mean square below which a feature is noise of rounding
 FEWEST_EFFECTIVE = 0.5  # effective fraction of pilot walkers below which they are resampled
+
+
+class NoDriftError(InputError):
+    """A drift that was solved carries every walker out of the support, from time `t` on.
+
+    >>> str(NoDriftError(0.25, 100)).split(";")[0]
+    'a drift must leave walkers where the target has density: from t = 0.25 on this one carries all of 100 away'
+    """
+
+    def __init__(self, t: float, walkers: int) -> None:
+        super().__init__(
+            f"a drift must leave walkers where the target has density: from t = {t:.2g} on this one carries all "
+            f"of {walkers} away; take a base closer to the target, more pilot walkers or steps, or method ais"
+        )
 
 
 @dataclass(frozen=True)
@@ -150,6 +164,7 @@ def solve_drift(
     Raises:
         InputError: times that do not increase; moves that do not cache what the path knows; pilot walkers that a flow
             step carried to where U_t is not a number; too few walkers left inside the support.
+        NoDriftError: none of them is left inside the support.
 
     Example:
         >>> from nessampler.closed_form.ridge_dictionary import RidgeDictionary
@@ -181,6 +196,8 @@ def solve_drift(
         # A walker that left the support has weight zero from there on, wherever it goes.
         gain = torch.where(log_weight == -torch.inf, 0.0, _energy(walkers) + log_ratio - _energy(moved))
         log_weight = LogWeights(log_weight).add(gain).log_weight
+        if not bool((log_weight > -torch.inf).any()):
+            raise NoDriftError(t, len(x))
         walkers = moved
         acceptance.append(float("nan") if moved.acceptance is None else float(moved.acceptance.mean()))
         if LogWeights(log_weight).ess < FEWEST_EFFECTIVE:

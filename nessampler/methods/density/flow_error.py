@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from nessampler.closed_form.least_squares_drift import NoDriftError
 from nessampler.errors import InputError
 from nessampler.kernels import Flow, Kernel, VelocityField, Walkers
 from nessampler.paths import AnnealingPath
@@ -19,10 +20,6 @@ __all__ = ["FLOW_TOLERANCE", "FlowError", "NoDriftError", "fine_enough", "flow_e
 
 FLOW_TOLERANCE = 5e-4  # in log Z, beyond which a finer rule is tried
 RULES = ((2, 1), (4, 1), (4, 2), (4, 4))  # order and substeps, by cost
-
-
-class NoDriftError(InputError):
-    """A drift that was solved carries every pilot walker out of the support."""
 
 
 @dataclass(frozen=True)
@@ -95,10 +92,7 @@ def flow_error(
             for ratio, moved in ((one, whole), (two, split))
         )
         if not bool(torch.isfinite(coarse).any() & torch.isfinite(fine).any()):
-            raise NoDriftError(
-                f"a drift must leave walkers where the target has density: from t = {t0:.2g} on this one carries all "
-                f"of {len(x)} away; take a base closer to the target, more pilot walkers or steps, or method ais"
-            )
+            raise NoDriftError(t0, len(x))
         shift += LogWeights(coarse).log_mean - LogWeights(fine).log_mean
         influence += LogWeights(coarse).normalized - LogWeights(fine).normalized
         walkers, _ = relax.step(t0, t1, split, generator=generator)
