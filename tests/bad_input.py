@@ -318,7 +318,7 @@ FILES: dict[str, tuple[Callable[[Path], Arguments], str]] = {
     ),
     "path of couplings from a magnetised field": (
         given("phi4-8-ordered", "--set", "path.kind=couplings"),
-        "starts from a field about zero: got `base.magnetisation` = 0.66",
+        "starts from a field about zero: got `base.magnetisation` = 'pilot'",
     ),
     "gradients of the ends of a lattice": (
         setting("sampling.end_gradients=true", "phi4-8"),
@@ -469,7 +469,7 @@ KEYS: dict[str, dict[str, str]] = {
         "target.dimensions=7": "in 1, 2 or 3 dimensions: got 8 in 7",
         "base=3": "`base` must be a table",
         "base.kind=free": "`base.kind` must be one of",
-        "base.magnetisation=-0.5": "`base.magnetisation` must be greater than or equal to 0: got -0.5",
+        "base.magnetisation=-0.5": "`base.magnetisation` must be greater than or equal to 0 or 'pilot': got -0.5",
         "base.mass_squared=0": "`base.mass_squared` must be greater than 0: got 0",
         "base={kind='pilot', walkers=3}": "`base.walkers` must be greater than or equal to 16: got 3",
         "base={kind='pilot', steps=0}": "`base.steps` must be greater than 0: got 0",

@@ -12,9 +12,11 @@ from torch import Tensor
 from nessampler.errors import InputError
 from nessampler.kernels import SpectralMass
 from nessampler.methods.density.chains import WORST_RHAT, Chains, folded, long_chains
+from nessampler.methods.density.magnetised import magnetised_field
 from nessampler.methods.density.tuning import Hamiltonian, spectral
 from nessampler.paths import LinearPath
-from nessampler.targets.phi4 import FreeField, lattice_momenta
+from nessampler.targets import Counted
+from nessampler.targets.phi4 import FreeField, Phi4, lattice_momenta
 
 SIZE, SOFT = 8, 0.02
 
@@ -100,3 +102,23 @@ def test_a_mass_of_an_ordered_lattice_is_that_of_one_well() -> None:
     assert error < 0.05 * exact
     assert abs(float(spectral(folded(wells), equal).precision[0, 0]) - exact) < 4 * error
     assert abs(float(spectral(wells, equal).precision[0, 0]) - exact) > 4 * error
+
+
+def test_chains_from_the_classical_vacuum_find_the_magnetisation() -> None:
+    lattice = Phi4(6, quartic=0.4)
+    counted = Counted(lattice)
+    with counted.stage("base"):
+        found = magnetised_field(lattice, counted=counted, generator=seeded(0))
+    assert counted.tally("base").gradient >= 64 * 80 * 5
+    start = FreeField.massive(6, mass_squared=1.0, magnetisation=1.0).sample(512, generator=seeded(1))
+    path = LinearPath(FreeField.massive(6, mass_squared=1.0), lattice)
+    x = long_chains(path, start, Hamiltonian(5, mass=SpectralMass(2 * (lattice_momenta(6, 2) + 0.3))), steps=100,
+                    symmetry=lambda x, _: x, generator=seeded(2)).x  # fmt: skip
+    exact = lattice.magnetisation(x).abs()
+    error = float(exact.std()) / math.sqrt(512)
+    assert error < 0.01
+    assert abs(found.magnetisation - float(exact.mean())) < 4 * math.hypot(error, 0.01)
+    assert math.sqrt(1 / 0.8) > found.magnetisation + 0.05  # the vacuum itself
+    assert magnetised_field(Phi4(6, quartic=0.4, mass_squared=0.5), generator=seeded(0)).magnetisation == 0
+    with pytest.raises(InputError, match="two steps at least: got 1"):
+        magnetised_field(lattice, steps=1, generator=seeded(0))

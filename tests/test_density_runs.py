@@ -303,7 +303,9 @@ def test_knowledge_of_the_modes_is_owned_up_to_even_where_the_file_is_silent() -
     for name in ("gmm-40-linear", "phi4-8", "logistic"):
         assert prepare_density(of(name), here / name).problem.knowledge == ""
     for name in ("phi4-8-ordered", "phi4-32-ordered"):
-        assert prepare_density(of(name), here / name).problem.knowledge == "the magnetisation"
+        assert prepare_density(of(name, "smoke"), here / name).problem.knowledge == ""
+        told = resolve(load(here / name / "system.toml"), settings=["base.magnetisation=0.66"])
+        assert prepare_density(told, here / name).problem.knowledge == "the magnetisation"  # pyright: ignore[reportArgumentType]
     told = config(WELLS, "base={kind='mixture', scale=1.0}")
     assert told.knowledge == ""
     assert prepare_density(told, Path()).problem.knowledge == "the modes"

@@ -11,8 +11,12 @@ import pytest
 import torch
 from pretend_device import DEVICE, Elsewhere, pretended
 
+from nessampler.methods.density.effort import DensityEffort
+from nessampler.methods.density.sample import sample_density
 from nessampler.paths import LinearPath
 from nessampler.runs import catalogue
+from nessampler.runs.config import DensityConfig, load, resolve
+from nessampler.runs.density_problem import prepare_density
 from nessampler.targets.phi4 import FreeField, Phi4
 
 
@@ -55,6 +59,22 @@ def test_integration_agrees_with_the_transfer_matrix(quartic: float, magnetisati
     assert error < 0.005
     assert abs(value - exact) < 4 * error
     assert abs(value + 0.03 - exact) > 4 * error
+
+
+@pytest.mark.parametrize("method", ["ais", "lsq"])
+def test_an_ordered_lattice_of_the_catalogue_has_the_log_z_of_the_transfer_matrix(method: str) -> None:
+    source = catalogue.root() / "phi4-8-ordered" / "system.toml"
+    config = resolve(load(source), settings=["target.size=3", "numerics.dtype=float64"])
+    assert isinstance(config, DensityConfig)
+    problem = prepare_density(config, source.parent).problem
+    effort = DensityEffort(walkers=3000, pilot_walkers=600, pilot_steps=8, steps=10, reverse_walkers=0)
+    found = sample_density(problem, method=method, effort=effort).log_z
+    exact = LATTICE.transfer_matrix(Phi4(3, quartic=0.6), 20)
+    assert found.value is not None
+    assert found.std_error is not None
+    assert found.std_error < 0.03
+    assert abs(found.value - exact) < 4 * found.std_error
+    assert abs(found.value - math.log(2) - exact) > 4 * found.std_error  # one of the two magnetisations alone
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ from nessampler.kernels import DenseMass, SpectralMass
 from nessampler.methods.density.bases import Base, laplace, learned_base, pilot_base
 from nessampler.methods.density.dictionaries import default_dictionary, in_space
 from nessampler.methods.density.effort import check_kernel
+from nessampler.methods.density.magnetised import magnetised_field
 from nessampler.methods.density.modes import laplace_mixture
 from nessampler.methods.density.problem import DensityProblem
 from nessampler.methods.density.variational import variational_base
@@ -124,12 +125,7 @@ def _base(config: DensityConfig, target: Target, counted: Counted, say: Callable
         return Base(prior, DenseMass(prior.factor)) if hasattr(prior, "factor") else Base(prior)
     if isinstance(base, FreeFieldBase):
         assert isinstance(target, Phi4)
-        field = FreeField.massive(
-            target.size,
-            mass_squared=base.mass_squared,
-            dimensions=target.dimensions,
-            magnetisation=base.magnetisation,
-        )
+        field = _free_field(base, config, target, counted)
         precision = 2 * (lattice_momenta(target.size, target.dimensions) + ACCELERATION)
         return Base(field, SpectralMass(precision))
     if isinstance(base, LearnedBase):
@@ -153,6 +149,15 @@ def _base(config: DensityConfig, target: Target, counted: Counted, say: Callable
                 generator=generator_for(config.run.seed, "base"),
             )
     return Base(_stated_base(base, target, config.target.name))
+
+
+def _free_field(base: FreeFieldBase, config: DensityConfig, target: Phi4, counted: Counted) -> FreeField:
+    if base.magnetisation == "pilot":
+        options = {"counted": counted, "generator": generator_for(config.run.seed, "base")}
+        with counted.stage("base"):
+            return magnetised_field(target, mass_squared=base.mass_squared, **options)
+    options = {"dimensions": target.dimensions, "magnetisation": base.magnetisation}
+    return FreeField.massive(target.size, mass_squared=base.mass_squared, **options)
 
 
 def _about_modes(
@@ -239,7 +244,7 @@ def _path(config: DensityConfig, base: Base | None, target: Target) -> Annealing
         if config.base.magnetisation:
             raise InputError(
                 f"a path of couplings starts from a field about zero: got `base.magnetisation` = "
-                f"{config.base.magnetisation:g}; leave it out, or use the linear path"
+                f"{config.base.magnetisation!r}; leave it out, or use the linear path"
             )
         return coupling_path(target, start_mass_squared=config.base.mass_squared)
     return None if base is None else LinearPath(base.target, target)
@@ -261,7 +266,7 @@ def _knowledge(config: DensityConfig) -> str:
     """What base or path were told, whether or not the file owns up to it."""
     if config.knowledge:
         return config.knowledge
-    if isinstance(config.base, FreeFieldBase) and config.base.magnetisation:
+    if isinstance(config.base, FreeFieldBase) and config.base.magnetisation not in (0.0, "pilot"):
         return MAGNETISATION
     return MODES if config.path.kind == "mixture" or isinstance(config.base, MixtureBase) else ""
 

@@ -85,11 +85,11 @@ class GaussianBase(Table):
 
 
 class FreeFieldBase(Table):
-    """The free field of a lattice target, sampled by FFT; about two magnetisations of this size where it is not 0."""
+    """The free field of a lattice target, sampled by FFT; about two magnetisations where one is given or looked for."""
 
     kind: Literal["free-field"]
     mass_squared: PositiveFloat = 1.0
-    magnetisation: Annotated[float, Field(ge=0)] = 0.0
+    magnetisation: Annotated[float, Field(ge=0)] | Literal["pilot"] = 0.0
 
 
 class MixtureBase(Table):

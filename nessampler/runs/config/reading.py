@@ -26,6 +26,7 @@ KINDS: dict[str, type[DifferenceConfig] | type[DensityConfig]] = {
 }
 STATES = (MolecularState.__name__, AnalyticState.__name__, TargetState.__name__)
 PLAIN = ("bool", "float", "int", "list[float]", "list[str]", "str")  # what a value may be one of
+ALTERNATIVES = ("constrained-", "literal[")
 
 
 def load(path: Path) -> dict[str, Any]:
@@ -192,7 +193,7 @@ def _keys(location: Sequence[str | int]) -> Iterator[str]:
     """The keys of the file on the way to a problem, without the names of the alternatives that were tried."""
     for index, part in enumerate(location):
         alternative = part in STATES or (index == 1 and location[0] == "base" and part in _tags())
-        alternative |= index == len(location) - 1 and part in PLAIN
+        alternative |= index == len(location) - 1 and (part in PLAIN or str(part).startswith(ALTERNATIVES))
         if not alternative:
             yield str(part)
 
