@@ -1,20 +1,27 @@
 """A GPU for machines without one: tensors that lie on the CPU, say they do not, and refuse what a GPU refuses.
 
-`NESSAMPLER_TEST_DEVICE=pretended pytest -m gpu tests/test_gpu.py` finds tensors that met on two devices. Torch's meta
-device lends its name, since autograd runs on it without a driver; kernels, speed and rounding stay those of the CPU.
+Scripts of references are tested with it (`tests/test_references.py`), and
+
+    NESSAMPLER_TEST_DEVICE=pretended pytest -m gpu tests/test_gpu.py
+
+finds tensors of the package that met on two devices. Torch's meta device lends its name, since autograd runs on it
+without a driver; kernels, speed and rounding stay those of the CPU.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from typing import Any
+from unittest import mock
 
 import torch
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 from torch.utils._pytree import tree_leaves, tree_map
 
-__all__ = ["DEVICE", "pretend"]
+__all__ = ["DEVICE", "Pretended", "pretended"]
 
 DEVICE = torch.device("meta")
 _CROSSING = {"_to_copy", "copy_", "copy", "_local_scalar_dense"}
@@ -89,17 +96,38 @@ class _Generator(_CPU_GENERATOR):
         return DEVICE if self.pretended else torch.device("cpu")
 
 
+class _Generators(TorchFunctionMode):
+    """Random numbers come from a generator of their own device; below this, torch knows the generator no more."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        options = kwargs or {}
+        generator = options.get("generator")
+        if isinstance(generator, _Generator):
+            where = args[0].device if args and isinstance(args[0], Tensor) else options.get("device") or "cpu"
+            if (torch.device(where).type == DEVICE.type) != generator.pretended:
+                raise RuntimeError(f"{getattr(func, '__name__', func)} on {where} needs a generator there")
+        return func(*args, **options)
+
+
 class _Mode(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         return _called(func, args, kwargs or {})
 
 
-def pretend() -> None:
-    """From now on and for good, `device="meta"` is a device that computes."""
-    torch.Generator = _Generator  # pyright: ignore[reportAttributeAccessIssue]
-    torch.tensor, torch.as_tensor = _sent(torch.tensor), _sent(torch.as_tensor)
-    torch.__future__.set_overwrite_module_params_on_conversion(True)  # `module.double()` would change the name alone
-    _Mode().__enter__()
+@contextmanager
+def pretended() -> Iterator[None]:
+    """Within, `device="meta"` is a device that computes."""
+    convert = torch.__future__
+    before = convert.get_overwrite_module_params_on_conversion()
+    with ExitStack() as stack:
+        stack.enter_context(mock.patch.object(torch, "Generator", _Generator))
+        stack.enter_context(mock.patch.object(torch, "tensor", _sent(torch.tensor)))
+        stack.enter_context(mock.patch.object(torch, "as_tensor", _sent(torch.as_tensor)))
+        convert.set_overwrite_module_params_on_conversion(True)  # `module.double()` would change the name alone
+        stack.callback(convert.set_overwrite_module_params_on_conversion, before)
+        stack.enter_context(_Generators())
+        stack.enter_context(_Mode())
+        yield
 
 
 def _sent(make: Callable[..., Tensor]) -> Callable[..., Tensor]:
@@ -125,9 +153,6 @@ def _called(func: Any, args: Any, kwargs: Any) -> Any:
         kwargs = {**kwargs, "device": torch.device("cpu"), **({"pin_memory": None} if "pin_memory" in kwargs else {})}
     elif name == "copy_":
         there = isinstance(args[0], Pretended)
-    for generator in tree_leaves((args, kwargs)):
-        if isinstance(generator, torch.Generator) and getattr(generator, "pretended", False) != there:
-            raise RuntimeError(f"{name} needs a generator on the device of its result")
     plain, options = tree_map(lambda t: t._inner if isinstance(t, Pretended) else t, (args, kwargs))
     with _disable_current_modes():
         found = func(*plain, **options)

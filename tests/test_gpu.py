@@ -7,11 +7,14 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from pretended import DEVICE, pretended
 from soft_cluster import soft_cluster
 from torch import Tensor
 
@@ -36,15 +39,11 @@ FORCE_FIELDS = {
 
 
 @pytest.fixture(scope="module")
-def device() -> str:
-    if ASKED == "pretended":
-        import pretended
-
-        pretended.pretend()
-        return pretended.DEVICE.type
+def device() -> Iterator[str]:
     if ASKED == "cuda" and not torch.cuda.is_available():
         pytest.skip("no GPU here")
-    return ASKED
+    with pretended() if ASKED == "pretended" else nullcontext():
+        yield DEVICE.type if ASKED == "pretended" else ASKED
 
 
 # ---- force fields --------------------------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ from types import ModuleType
 
 import pytest
 import torch
-from pretend_device import DEVICE, Elsewhere, pretended
+from pretended import DEVICE, Pretended, pretended
 
 from nessampler.methods.density.effort import DensityEffort
 from nessampler.methods.density.sample import sample_density
@@ -83,11 +83,11 @@ def test_an_ordered_lattice_of_the_catalogue_has_the_log_z_of_the_transfer_matri
 def test_every_route_of_a_lattice_stays_on_its_device(route: str) -> None:
     options = "--size 3 --quartic 0.8 --sweeps 16 --chains 4 --pilots 40 --pilot-sweeps 2 --features 2 --burn-in 1"
     rest = "--orders 1 2 --walkers 8 --steps 3 --chain-steps 10 --inner 1.0 --drifted-walkers 8 --drifted-steps 3"
-    args = LATTICE.arguments([*options.split(), *rest.split(), "--device", DEVICE])
+    args = LATTICE.arguments([*options.split(), *rest.split(), "--device", DEVICE.type])
     if route == "cube":
         args.dimensions, args.magnetisation = 3, 0.5
     target = Phi4(3, quartic=0.8, dimensions=args.dimensions)
-    with pretended():
+    with torch.no_grad(), pretended():
         if route in ("ti", "cube"):
             assert math.isfinite(LATTICE.thermodynamic_integration(target, args)[0])
         elif route == "phase":
@@ -100,21 +100,21 @@ def test_every_route_of_a_lattice_stays_on_its_device(route: str) -> None:
 def test_every_route_of_the_cox_process_stays_on_its_device(route: str) -> None:
     options = "--chains 4 --sweeps 8 --pilots 40 --pilot-sweeps 2 --burn-in 1 --orders 2 2 --walkers 8 --steps 2"
     rest = "--chain-steps 10 --particles 32 --islands 8 --conditional-ess 0.3"
-    args = COX.arguments([*options.split(), *rest.split(), "--device", DEVICE])
-    with pretended():
+    args = COX.arguments([*options.split(), *rest.split(), "--device", DEVICE.type])
+    with torch.no_grad(), pretended():
         assert math.isfinite(COX.ROUTES[route](COX.problem_of(args), args)[0])
 
 
 def test_the_device_that_is_not_there_is_as_strict_as_one_that_is() -> None:
-    with pretended():
+    with torch.no_grad(), pretended():
         generator = torch.Generator(device=DEVICE).manual_seed(0)
         x = torch.randn(3, 2, generator=generator, device=DEVICE)
-        assert isinstance(x, Elsewhere)
+        assert isinstance(x, Pretended)
         assert float((x + x.mean()).sum()) == pytest.approx(2 * float(x.sum()), rel=1e-5)
         assert x.cpu().numpy().shape == (3, 2)
-        with pytest.raises(RuntimeError, match="tensors of two devices"):
+        with pytest.raises(RuntimeError, match="on two devices"):
             x + torch.ones(2)
-        with pytest.raises(RuntimeError, match="the generator is on"):
+        with pytest.raises(RuntimeError, match="needs a generator"):
             torch.randn(2, generator=generator)
-        with pytest.raises(TypeError, match="copy it to the CPU"):
+        with pytest.raises(TypeError, match="is no array"):
             x.numpy()

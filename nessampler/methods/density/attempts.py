@@ -369,7 +369,7 @@ def solve(
 
 
 def _trial(context: Context) -> int:
-    return CURVED_TRIAL if _curved(context) else TRIAL
+    return CURVED_TRIAL if _further_gradients(context) else TRIAL
 
 
 def _given(steps: int | None) -> int:
