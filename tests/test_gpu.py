@@ -41,7 +41,7 @@ FORCE_FIELDS = {
 @pytest.fixture(scope="module")
 def device() -> Iterator[str]:
     if ASKED == "cuda" and not torch.cuda.is_available():
-        pytest.skip("no GPU here")
+        pytest.fail("PyTorch sees no GPU: NESSAMPLER_TEST_DEVICE=pretended finds tensors on two devices without one")
     with pretended() if ASKED == "pretended" else nullcontext():
         yield DEVICE.type if ASKED == "pretended" else ASKED
 
