@@ -1,6 +1,6 @@
 """A GPU for machines without one: tensors that lie on the CPU, say they do not, and refuse what a GPU refuses.
 
-Scripts of references are tested with it (`tests/test_references.py`), and
+Scripts of references are tested with it (`tests/test_reference_scripts.py`), and
 
     NESSAMPLER_TEST_DEVICE=pretended pytest -m gpu tests/test_gpu.py
 

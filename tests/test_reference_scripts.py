@@ -49,7 +49,7 @@ def test_the_path_of_couplings_is_the_linear_one(dimensions: int, magnetisation:
     assert float((wrong.time_derivative - other.time_derivative).abs().max()) > 1e-3
 
 
-@pytest.mark.parametrize(("quartic", "magnetisation"), [(0.8, 0.0), (0.6, 0.6)])
+@pytest.mark.parametrize(("quartic", "magnetisation"), [pytest.param(0.8, 0.0, marks=pytest.mark.slow), (0.6, 0.6)])
 def test_integration_agrees_with_the_transfer_matrix(quartic: float, magnetisation: float) -> None:
     given = ["--size", "3", "--quartic", str(quartic), "--magnetisation", str(magnetisation), *SMALL.split()]
     args, target = LATTICE.arguments(given), Phi4(3, quartic=quartic)
