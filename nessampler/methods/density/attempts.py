@@ -37,7 +37,7 @@ from nessampler.methods.density.end_checks import check_target_samples, check_wa
 from nessampler.methods.density.lsq import FewPilotsError, Solved, least_squares
 from nessampler.methods.density.refined import TRAINING_MOVES, refined
 from nessampler.methods.density.result import Attempt, PathQuality
-from nessampler.methods.density.smc import Particles, smc
+from nessampler.methods.density.smc import FEWEST_PARTICLES, Particles, smc
 from nessampler.methods.density.tempering import tempering
 from nessampler.methods.density.tuning import Pilot, pilot
 from nessampler.methods.density.two_sided import cross_checked
@@ -208,6 +208,7 @@ def particles(
     found: Pilot | None = None,
     purpose: str = "smc",
     conditional_ess: float = FINE,
+    fewest: int = FEWEST_PARTICLES,
 ) -> Particles:
     """Sequential Monte Carlo, of the sizes asked for or of a budget."""
     return smc(
@@ -219,6 +220,7 @@ def particles(
         mover=context.mover,
         steps=context.effort.steps if budget is None else None,
         conditional_ess=conditional_ess,
+        fewest=fewest,
         dtype=context.problem.dtype,
         generator=context.generator(purpose),
     )

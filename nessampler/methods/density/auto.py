@@ -38,6 +38,7 @@ from nessampler.targets import Tally
 __all__ = ["auto"]
 
 SCOUT_ISLANDS = 0.025  # share of a budget for islands that only compare
+SCOUT_PARTICLES = 16  # of such an island at least: half of what an estimate asks for
 ONE_WAY = 1.5  # what weights that go both ways, and walkers that do not depend on one another, are worth
 MANY = 1e4  # times as bad, beyond which nobody wants digits
 PILOTS = 256  # walkers that compare methods, and are then forgotten
@@ -100,7 +101,7 @@ def _within(context: Context, metrics: list[Mapping[str, Any]]) -> tuple[list[At
     with path.stage("pilot"):
         found = tuned(context, path)
     # Few temperatures: what they add to the variance they save in evaluations, and eight small islands are paid for.
-    islands = particles(context, int(SCOUT_ISLANDS * budget.evaluations), found, "compare smc", COARSE)
+    islands = particles(context, int(SCOUT_ISLANDS * budget.evaluations), found, "compare smc", COARSE, SCOUT_PARTICLES)
     lost = Tally() + islands.evaluations["pilot"] + islands.evaluations["sampling"]
     scale = in_all(lost) / budget.evaluations
     drift_path = CountedPath(context.problem.path)

@@ -29,7 +29,7 @@ __all__ = ["Particles", "smc"]
 # moves Student's t by about s/2; and where particles hardly mix it is more, while those islands look best that met no
 # heavy particle (docs/benchmarks/calibration.md).
 WIDEST_ISLANDS = 0.25
-FEWEST_PARTICLES = 16  # of an island, whatever the budget
+FEWEST_PARTICLES = 32  # of an island, whatever the budget
 
 
 @dataclass(frozen=True)
@@ -111,6 +111,7 @@ def smc(
     waste_free: int | None = None,
     pilots: int | None = None,
     budget: int | None = None,
+    fewest: int = FEWEST_PARTICLES,
     tuned: Pilot | None = None,
     dtype: torch.dtype = torch.float64,
 ) -> Particles:
@@ -133,6 +134,7 @@ def smc(
     | `waste_free` | length P of chains, see below; None for one move per particle |
     | `pilots` | particles of the pilot; as many as on an island where None |
     | `budget` | evaluations in all: as many particles as it holds, instead of `particles`, after a cheaper pilot |
+    | `fewest` | particles of an island that a budget leaves at least |
     | `tuned` | what a pilot of this path and mover found before, instead of another |
     | `generator` | the source of randomness; particles live on its device |
 
@@ -171,7 +173,7 @@ def smc(
     times = found.times if steps is None else found.spaced(steps)
     if budget is not None:
         left = budget - tallies["pilot"].energy - tallies["pilot"].gradient
-        particles = max(FEWEST_PARTICLES, int(left / islands / (1 + (len(times) - 1) * family.evaluations)))
+        particles = max(fewest, int(left / islands / (1 + (len(times) - 1) * family.evaluations)))
     counted = _Counting(path, tallies["sampling"])
     kernel = family.kernel(counted, found.step_sizes, found.masses)
     x = pilot_walkers(path, particles * islands, dtype, generator)
