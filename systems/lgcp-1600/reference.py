@@ -1,7 +1,8 @@
-r"""Reference values of log Z for the Cox process, by routes that share model, base and moves but no estimator.
+r"""Reference values of log Z for posteriors without one in closed form, by routes that share no estimator.
 
     python systems/lgcp-1600/reference.py --routes two-sided ti
     python systems/lgcp-1600/reference.py --device cuda --walkers 32768 --steps 240 --chains 4096 --sweeps 400
+    python systems/lgcp-1600/reference.py --system logistic --routes bridge two-sided smc
 
 1. `two-sided`: annealing by HMC without a drift, forwards from the Laplace base and backwards from long HMC chains of
    the posterior (their R-hat is printed), and BAR of the works.
@@ -9,6 +10,8 @@ r"""Reference values of log Z for the Cox process, by routes that share model, b
    average at every node is $\partial_t U - a$, where $a = \nabla\cdot b - b\cdot\nabla U_t$ has mean zero for any field
    b; pilot chains have fitted it. Its R-hat is that of this average over chains of the last node.
 3. `smc`: adaptive SMC on independent islands, whose scatter is the error.
+4. `bridge`: BAR between a normal with the mean and covariance of one half of long HMC chains, and the other half. No
+   path and no annealing. For a few dozen coordinates.
 """
 
 from __future__ import annotations
@@ -30,7 +33,7 @@ from nessampler.closed_form.shared_dictionary import SharedDictionary
 from nessampler.estimators import bar, r_hat
 from nessampler.kernels import HMC, DenseMass, Walkers
 from nessampler.methods.density.ais import ais
-from nessampler.methods.density.chains import long_chains
+from nessampler.methods.density.chains import Chains, long_chains
 from nessampler.methods.density.counted import CountedPath
 from nessampler.methods.density.dictionaries import shared_sines
 from nessampler.methods.density.problem import DensityProblem
@@ -73,8 +76,7 @@ def two_sided(problem: DensityProblem, args: argparse.Namespace) -> Estimate:
     mover, options = moves(problem, args), {"generator": generator, "chunk_size": args.chunk_size}
     annealing = ais(path, steps=args.steps, mover=mover, pilots=args.pilots, dtype=problem.dtype, generator=generator)
     forward = annealing.draw(args.walkers, device=args.device, **options)
-    start = path.start.sample(args.walkers, generator=generator).to(problem.dtype)  # pyright: ignore
-    chains = long_chains(path, start, mover, steps=args.chain_steps, generator=generator)
+    chains = chains_of(problem, path, args.walkers, args, generator)
     reverse = annealing.reverse(chains.x, **options)
     found = bar(forward, reverse)
     assert found.delta_f is not None
@@ -86,6 +88,30 @@ def two_sided(problem: DensityProblem, args: argparse.Namespace) -> Estimate:
     say(f"  {annealing.description}; {args.walkers} walkers each way; {chains.origin}; {gradients(path)}")
     say(f"  flags {[flag.code for flag in (*found.flags, *chains.flags)]}")
     return value, found.std_error
+
+
+def bridge(problem: DensityProblem, args: argparse.Namespace) -> Estimate:
+    """Works between a fitted normal and the posterior: differences of energies, nothing moves."""
+    path, generator = CountedPath(problem.path), seeded(args, 300)
+    x = chains_of(problem, path, 2 * args.walkers, args, generator).x
+    fit, held = x[: args.walkers].double(), x[args.walkers :].double()
+    normal = Normal(fit.mean(0), args.inflation * fit.T.cov())
+    drawn = normal.sample(args.walkers, generator=generator)
+    forward = path.end.energy(drawn) - normal.energy(drawn) - normal.log_z
+    reverse = normal.energy(held) + normal.log_z - path.end.energy(held)
+    found = bar(forward, reverse)
+    assert found.delta_f is not None
+    assert found.std_error is not None
+    say(f"bridge: log Z = {-found.delta_f:.4f} ± {found.std_error:.4f}, overlap {found.overlap:.3f}; {gradients(path)}")
+    return -found.delta_f, found.std_error
+
+
+def chains_of(
+    problem: DensityProblem, path: CountedPath, count: int, args: argparse.Namespace, generator: torch.Generator
+) -> Chains:
+    """One draw of each of `count` chains, which start from the base."""
+    start = path.start.sample(count, generator=generator).to(problem.dtype)  # pyright: ignore
+    return long_chains(path, start, moves(problem, args), steps=args.chain_steps, generator=generator)
 
 
 def integration(problem: DensityProblem, args: argparse.Namespace) -> Estimate:
@@ -184,12 +210,13 @@ ROUTES: dict[str, Callable[[DensityProblem, argparse.Namespace], Estimate]] = {
     "two-sided": two_sided,
     "ti": integration,
     "smc": long_smc,
+    "bridge": bridge,
 }
 
 
 def problem_of(args: argparse.Namespace) -> DensityProblem:
-    """As this folder's file has it; the mass where the walkers are."""
-    source = Path(__file__).with_name("system.toml")
+    """As the catalogue has it; the mass where the walkers are."""
+    source = Path(__file__).parent.parent / args.system / "system.toml"
     config = resolve(load(source), source=str(source))
     assert isinstance(config, DensityConfig)
     problem = prepare_density(config, source.parent).problem
@@ -231,12 +258,14 @@ def say(line: str) -> None:
 def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
     """Of the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--system", choices=["lgcp-1600", "logistic"], default="lgcp-1600")
     parser.add_argument("--routes", nargs="+", choices=list(ROUTES), default=["two-sided", "ti"])
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--leapfrogs", type=int, default=5)
     parser.add_argument("--pilots", type=int, default=512)
     parser.add_argument("--walkers", type=int, default=2048, help="annealed each way")
+    parser.add_argument("--inflation", type=float, default=1.0, help="of the covariance of the bridge's normal")
     parser.add_argument("--steps", type=int, default=60, help="of annealing")
     parser.add_argument("--chunk-size", type=int, default=2048, help="walkers annealed at once")
     parser.add_argument("--chain-steps", type=int, default=400, help="trajectories of chains for the way back")
