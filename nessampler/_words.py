@@ -14,6 +14,7 @@ MISSING = "—"
 STAGES = {"endstates": "end-state MD", "training": "training", "sampling": "sampling"}
 DENSITY_STAGES = {
     "base": "base",
+    "chains": "long chains",
     "pilot": "pilot",
     "training": "training",
     "sampling": "sampling",

@@ -485,6 +485,7 @@ KEYS: dict[str, dict[str, str]] = {
         "sampling.leapfrog_steps=0": "`sampling.leapfrog_steps` must be greater than 0: got 0",
         "sampling.kernel=nuts": "`sampling.kernel` must be 'hmc' or 'inertial': got 'nuts'",
         "sampling.budget=10": "`sampling.budget` must be greater than or equal to 1000: got 10",
+        "sampling.baseline_walkers=1": "`sampling.baseline_walkers` must be greater than or equal to 64: got 1",
         "sampling.reverse_walkers=-1": "`sampling.reverse_walkers` must be greater than or equal to 0: got -1",
         "sampling.reverse_steps=-1": "`sampling.reverse_steps` must be greater than or equal to 0: got -1",
         "sampling.nets_steps=-1": "`sampling.nets_steps` must be greater than or equal to 0: got -1",

@@ -369,6 +369,19 @@ def test_a_walker_that_no_flow_step_reaches_has_no_weight():
         Flow(swirl, order=5)
 
 
+def test_a_step_that_stretches_sixfold_finds_its_way_back() -> None:
+    def steep(t: float, x: Tensor) -> tuple[Tensor, Tensor]:  # at zero; a step folds nothing
+        return 8 * torch.tanh(x), (8 / torch.cosh(x).square()).sum(1)
+
+    flow = Flow(steep, order=2)
+    x = torch.linspace(-0.5, 0.5, 101, dtype=torch.float64).view(-1, 1)
+    moved, change = flow.step(0.0, 0.3, flow.start(0.0, x), generator=torch.Generator())
+    assert float((moved.x[51] - moved.x[50]) / (x[51] - x[50])) > 6
+    back, undone = flow.step(0.3, 0.0, moved, generator=torch.Generator())
+    torch.testing.assert_close(back.x, x, atol=2e-6, rtol=0)
+    torch.testing.assert_close(undone, -change, atol=1e-4, rtol=0)
+
+
 # ---- composition ---------------------------------------------------------------------------------------------------
 
 

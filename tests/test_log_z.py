@@ -123,6 +123,15 @@ def test_bounds_enclose_log_z_from_both_sides() -> None:
     assert (found.importance_weighted_lower_limit or 9) < 2.0 < (found.importance_weighted_upper_limit or 0)
 
 
+def test_limits_of_bounds_move_outwards_by_what_all_weights_may_be_off() -> None:
+    forward, reverse = gaussian_weights(400, 1.2, 6), gaussian_weights(400, 1.2, 7)
+    exact, widened = (log_z_bounds(forward, reverse, base=2.0, systematic=s) for s in (0.0, 0.25))
+    assert (widened.lower, widened.upper) == (exact.lower, exact.upper)
+    for side, shift in (("lower", -0.25), ("upper", 0.25)):
+        for limit in (f"{side}_limit", f"importance_weighted_{side}_limit"):
+            assert getattr(widened, limit) == pytest.approx(getattr(exact, limit) + shift)
+
+
 def test_bounds_fail_where_an_end_is_sampled_wrongly() -> None:
     forward, reverse = gaussian_weights(4000, 1.2, 6), gaussian_weights(4000, 1.2, 7)
     wrong = log_z_bounds(forward, reverse + 1.5, base=2.0)  # as from walkers of too small a region

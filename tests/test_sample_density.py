@@ -24,7 +24,7 @@ from nessampler.methods.density.smc import Particles
 from nessampler.methods.density.verdict import GRAVE
 from nessampler.paths import LinearPath
 from nessampler.simulate import Ensemble
-from nessampler.targets import AnharmonicWell, Counted, Gaussian, Target
+from nessampler.targets import AnharmonicWell, Counted, Gaussian, Tally, Target
 from nessampler.targets.mixture import GaussianMixture
 from nessampler.targets.normal import Normal
 
@@ -159,6 +159,32 @@ def test_the_ledger_holds_what_the_target_was_asked(method: DensityMethod) -> No
     assert energies == hand.energies
 
 
+def asked(found: Sampled) -> tuple[int, int]:
+    """Energies and gradients of the whole ledger."""
+    own = [Tally(**stage) for a in found.attempts for stage in a.evaluations["target"].values()]
+    every = [*own, *found.shared.values()]
+    return sum(t.energy for t in every), sum(t.gradient for t in every)
+
+
+def test_the_ledger_holds_the_long_chains_of_the_target_too() -> None:
+    hand = Hand()
+    few = replace(EFFORT, walkers=64, steps=3, reverse_walkers=32, reverse_steps=20)
+    found = sample_density(problem(hand, exact=None), method="ais", seed=0, effort=few)
+    assert set(found.shared) == {"chains"}
+    assert found.shared["chains"].gradient > 32 * 20 * few.leapfrog_steps
+    assert found.shared_seconds["chains"] > 0
+    assert asked(found) == (hand.energies, hand.gradients)
+
+
+@pytest.mark.parametrize("base", [None, BASE])
+def test_the_ledger_holds_what_one_call_spends_on_its_base_and_its_checks(base: Target | None) -> None:
+    hand = Hand()
+    few = replace(EFFORT, walkers=64, steps=3, reverse_walkers=0)
+    found = sample(hand, base=base, method="ais", effort=few)
+    assert set(found.shared) == ({"checks", "base"} if base is None else {"checks"})
+    assert asked(found) == (hand.energies, hand.gradients)
+
+
 @pytest.mark.parametrize("method", ["ais", "lsq"])
 def test_production_takes_one_gradient_per_leapfrog_and_none_besides(method: DensityMethod) -> None:
     attempt = run(method)[0].attempt
@@ -183,6 +209,24 @@ def test_no_more_walkers_than_a_chunk_are_ever_held_at_the_target(method: Densit
         hand, few = Widest(), replace(EFFORT, walkers=walkers, pilot_walkers=260, steps=3, reverse_walkers=walkers)
         sample_density(replace(problem(hand), chunk_size=1500), method=method, seed=0, effort=few)
         assert hand.rows == 1500  # checks afterwards take a thousand
+
+
+@pytest.mark.parametrize(("steps", "held"), [(6, False), (40, True)])
+def test_a_flow_beyond_its_tolerance_is_flagged_and_one_within_it_is_not(steps: int, held: bool) -> None:
+    few = replace(EFFORT, steps=steps, reverse_walkers=0)
+    found = sample(lambda x: -0.75 * (x**2 - 4).square().sum(-1), dim=2, method="lsq", effort=few)
+    assert (found.log_z.systematic < few.flow_tolerance) == held
+    assert ("coarse_flow" in {flag.code for flag in found.flags}) == (not held)
+    assert (found.verdict.level == "trusted") == held
+
+
+@pytest.mark.parametrize(("given", "expected"), [(None, 256), (600, 600)])
+def test_the_method_that_auto_does_not_choose_has_as_many_walkers_as_are_asked_for(
+    given: int | None, expected: int
+) -> None:
+    found = sample_density(problem(), seed=0, effort=replace(EFFORT, baseline_walkers=given, reverse_walkers=0))
+    assert {a.log_z.n for a in found.attempts if a.name != found.chosen} == {expected}
+    assert found.log_z.n == EFFORT.walkers
 
 
 def test_fields_along_the_gradient_count_as_gradients_too() -> None:

@@ -13,6 +13,7 @@ import argparse
 import json
 import math
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +29,8 @@ from nessampler.runs import catalogue
 from nessampler.runs.config import DensityConfig, load, resolve
 from nessampler.runs.density_problem import PreparedDensity, prepare_density
 
-COLUMNS = ("system", "seed", "method", "walkers", "ESS", "back", "log Z", "z", "bounds", "gradients", "fields",
-           "seconds", "CPU", "flags")  # fmt: skip
+COLUMNS = ("system", "seed", "method", "walkers", "ESS", "back", "log Z", "z", "bounds", "gradients", "check",
+           "fields", "seconds", "CPU", "flags")  # fmt: skip
 
 
 def cell(name: str, seed: int, method: DensityMethod, settings: list[str]) -> dict[str, Any]:
@@ -41,6 +42,7 @@ def cell(name: str, seed: int, method: DensityMethod, settings: list[str]) -> di
     prepared = prepare_density(config, path.parent)
     fitted = {"seconds": prepared.seconds, "gradients": prepared.evaluations.gradient + prepared.evaluations.energy}
     effort = DensityEffort(**config.sampling.model_dump())
+    effort = replace(effort, baseline_walkers=effort.walkers)
     found = sample_density(prepared.problem, method=method, seed=seed, effort=effort, device=config.run.device)
     rows = [_row(a, config, a.name == found.chosen) for a in found.attempts]
     spent = next(r["gradients"] for r in rows if r["chosen"]) + fitted["gradients"]
@@ -55,6 +57,7 @@ def cell(name: str, seed: int, method: DensityMethod, settings: list[str]) -> di
         "origin": found.origin_of_target_samples,
         "verdict": found.verdict.level,
         "flags": [f.code for f in found.flags],
+        "chains": {stage: t.gradient + t.energy for stage, t in found.shared.items()},
         "seconds": time.perf_counter() - started,
         "cpu_seconds": time.process_time() - busy,
         "rows": rows,
@@ -63,7 +66,7 @@ def cell(name: str, seed: int, method: DensityMethod, settings: list[str]) -> di
 
 def _row(attempt: Attempt, config: DensityConfig, chosen: bool) -> dict[str, Any]:
     z, spent = attempt.log_z, attempt.evaluations["target"]
-    counted = [stage for stage in spent if stage != "reverse"]
+    counted = [stage for stage in spent if stage not in ("reverse", "checks")]
     bounds = attempt.bounds
     return {
         "method": attempt.name,
@@ -78,6 +81,7 @@ def _row(attempt: Attempt, config: DensityConfig, chosen: bool) -> dict[str, Any
         "reverse_ess_error": attempt.reverse_ess and attempt.reverse_ess[1],
         "bounds": None if bounds is None else [bounds.lower, bounds.upper],
         "gradients": sum(spent[s]["gradient"] + spent[s]["energy"] for s in counted),
+        "check": sum(t["gradient"] + t["energy"] for stage, t in spent.items() if stage not in counted),
         "fields": sum(n for s, n in attempt.evaluations["field"].items() if s != "reverse"),
         "seconds": sum(s for stage, s in attempt.seconds.items() if stage != "reverse"),
         "flags": [f.code for f in z.flags],
@@ -117,6 +121,7 @@ def _smc(
         "reverse_ess_error": None,
         "bounds": None,
         "gradients": sum(t.gradient + t.energy for t in found.evaluations.values()),
+        "check": 0,
         "fields": 0,
         "seconds": time.perf_counter() - started,
         "flags": [],
@@ -133,7 +138,7 @@ def table(cells: list[dict[str, Any]]) -> str:
             ess = "" if row["ess"] is None else f"{row['ess']:.3f} ± {row['ess_error']:.3f}"
             back = "" if row["reverse_ess"] is None else f"{row['reverse_ess']:.3f}"
             back += f" ± {row['reverse_ess_error']:.3f}" if row.get("reverse_ess_error") is not None else ""
-            bounds = "" if row["bounds"] is None else "{:.3f} to {:.3f}".format(*row["bounds"])
+            bounds = "" if row["bounds"] is None else " to ".join(_bound(b) for b in row["bounds"])
             value = "none" if row["log_z"] is None else f"{row['log_z']:.4f} ± {row['std_error']:.4f}"
             name = f"**{row['method']}**" if row["chosen"] else row["method"]
             extra = found["base"] if row["chosen"] else {"gradients": 0, "seconds": 0}
@@ -141,7 +146,8 @@ def table(cells: list[dict[str, Any]]) -> str:
             lines.append(
                 f"| {system} | {found['seed']} | {name} | {row['walkers']} | {ess} | {back} | {value} | "
                 f"{_z(row, known)} | {bounds} | {_millions(row['gradients'] + extra['gradients'])} | "
-                f"{_millions(row['fields'])} | {seconds:.0f} | {'' if share is None else round(share * seconds)} | "
+                f"{_check(row, found)} | {_millions(row['fields'])} | {seconds:.0f} | "
+                f"{'' if share is None else round(share * seconds)} | "
                 f"{', '.join(row['flags'])} |"
             )
     return "\n".join(lines) + "\n"
@@ -178,6 +184,18 @@ def _z(row: dict[str, Any], reference: dict[str, Any] | None) -> str:
         return ""
     error = math.hypot(row["std_error"], reference["std_error"])
     return f"{(row['log_z'] - reference['value']) / error:+.1f}" if error > 0 else ""
+
+
+def _bound(value: float | None) -> str:
+    """None where a walker found no way back."""
+    return "none" if value is None else f"{value:.3f}"
+
+
+def _check(row: dict[str, Any], found: dict[str, Any]) -> str:
+    """Walkers carried back, and the long chains that they start from."""
+    if "check" not in row:
+        return ""
+    return _millions(row["check"] + (sum(found["chains"].values()) if row["chosen"] else 0))
 
 
 def _millions(n: int) -> str:

@@ -90,13 +90,22 @@ def log_z(log_weight: Float[np.ndarray, " n"], *, base: float, systematic: float
 
 
 def log_z_bounds(
-    log_weight: Float[np.ndarray, " n"], reverse_log_weight: Float[np.ndarray, " m"], *, base: float
+    log_weight: Float[np.ndarray, " n"],
+    reverse_log_weight: Float[np.ndarray, " m"],
+    *,
+    base: float,
+    systematic: float = 0.0,
 ) -> Bounds:
     r"""The second law as bounds of log Z: from below by walkers of the base, from above by walkers of the target.
 
     $$\log Z_0 + E_F[\log w] \le \log Z \le \log Z_0 - E_R[\log w]$$
 
     and the tighter importance-weighted ones, see `bounds`. Forward means are the ELBO, reverse ones the EUBO.
+
+    Args:
+        log_weight, reverse_log_weight: of walkers to the target, and back.
+        base: log Z of the density that walkers start from.
+        systematic: by how much weights may be off, all alike; limits move outwards by it.
 
     Raises:
         InputError: as `bounds`.
@@ -109,18 +118,18 @@ def log_z_bounds(
     """
     found = bounds(-np.asarray(log_weight), -np.asarray(reverse_log_weight))
 
-    def below(value: float | None) -> float | None:
-        return None if value is None else base - value
+    def below(value: float | None, widening: float = 0.0) -> float | None:
+        return None if value is None else base - value + widening
 
     return Bounds(
         lower=below(found.upper),
         upper=below(found.lower),
-        lower_limit=below(found.upper_limit),
-        upper_limit=below(found.lower_limit),
+        lower_limit=below(found.upper_limit, -systematic),
+        upper_limit=below(found.lower_limit, systematic),
         importance_weighted_lower=below(found.importance_weighted_upper),
         importance_weighted_upper=below(found.importance_weighted_lower),
-        importance_weighted_lower_limit=below(found.importance_weighted_upper_limit),
-        importance_weighted_upper_limit=below(found.importance_weighted_lower_limit),
+        importance_weighted_lower_limit=below(found.importance_weighted_upper_limit, -systematic),
+        importance_weighted_upper_limit=below(found.importance_weighted_lower_limit, systematic),
         group_size=found.group_size,
     )
 

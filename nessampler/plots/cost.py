@@ -17,6 +17,7 @@ from nessampler.plots.table import Table, rows
 
 __all__ = ["attempt_cost", "attempt_cost_table", "cost", "cost_table"]
 
+SHARED_STAGES = ("base", "chains")
 STAGES_OF_ATTEMPTS = ("pilot", "training", "sampling", "reverse", "checks")
 
 
@@ -56,7 +57,7 @@ def cost(result: Mapping[str, Any]) -> Figure:
 
 @rc_context(STYLE)
 def attempt_cost(result: Mapping[str, Any]) -> Figure:
-    """Energy and gradient evaluations of the target by attempt and stage; a fitted base is shared by all.
+    """Energy and gradient evaluations of the target by attempt and stage; base and long chains are shared by all.
 
     Args:
         result: a density's result; `evaluations` of the whole run and of each attempt.
@@ -98,7 +99,7 @@ def cost_table(result: Mapping[str, Any]) -> Table:
 
 
 def attempt_cost_table(result: Mapping[str, Any]) -> Table:
-    """Attempt or base, stage, and evaluations of the target.
+    """Attempt, base or chains, stage, and evaluations of the target.
 
     Example:
         >>> counts = {"target": {"pilot": {"energy": 0, "gradient": 500}, "sampling": {"energy": 10, "gradient": 2000}}}
@@ -114,11 +115,12 @@ def attempt_cost_table(result: Mapping[str, Any]) -> Table:
 
 
 def _attempt_bars(result: Mapping[str, Any]) -> dict[str, dict[str, int]]:
-    """Per bar the evaluations of each stage: a fitted base once, then each attempt's own."""
+    """Per bar the evaluations of each stage: a fitted base and long chains once, then each attempt's own."""
     bars: dict[str, dict[str, int]] = {}
-    shared = words.calls(result.get("evaluations"), "target", "base")
-    if shared:
-        bars["base"] = {"base": shared}
+    for stage in SHARED_STAGES:
+        spent = words.calls(result.get("evaluations"), "target", stage)
+        if spent:
+            bars[words.DENSITY_STAGES[stage]] = {stage: spent}
     for attempt in words.attempts(result):
         counts = {stage: words.calls(attempt.get("evaluations"), "target", stage) or 0 for stage in STAGES_OF_ATTEMPTS}
         bars[label(str(attempt.get("name")), 20)] = counts

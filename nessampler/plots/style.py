@@ -41,6 +41,7 @@ METHOD_COLOURS = {"ais": "#6B6B6B", "smc": "#009E73", "pt": "#0072B2", "lsq": "#
 STAGE_COLOURS = {
     "endstates": "#BFC7CF",
     "base": "#BFC7CF",
+    "chains": "#E3C9A8",
     "pilot": "#A8D0B9",
     "training": "#5C9BD1",
     "sampling": "#123B66",

@@ -33,8 +33,8 @@ def to_dict(
         "attempts": [_attempt(a, result.chosen) for a in result.attempts],
         **{key: own[key] for key in ("walkers", "ess", "pareto_k", "bounds", "quality")},
         "target_samples": result.origin_of_target_samples or "none",
-        "evaluations": _evaluations(result.attempts, prepared),
-        "seconds": {**_seconds(result.attempts), "base": prepared.seconds, **seconds},
+        "evaluations": _evaluations(result, prepared),
+        "seconds": {**_seconds(result.attempts), **result.shared_seconds, "base": prepared.seconds, **seconds},
         "reference": reference,
         "z_score": plain.z_score(result.log_z.value, result.log_z.std_error, reference),
         "flags": _distinct([*result.flags, *_absences(result, reference), *_gaps(chosen)]),
@@ -85,13 +85,14 @@ def _quality(quality: PathQuality) -> dict[str, list[float]]:
     return {name: list(map(float, values)) for name, values in known.items()}
 
 
-def _evaluations(attempts: Sequence[Attempt], prepared: PreparedDensity) -> dict[str, Any]:
-    """All attempts together, and what fitting the base cost."""
+def _evaluations(result: Sampled, prepared: PreparedDensity) -> dict[str, Any]:
+    """All attempts together, and what they share: fitting the base, and long chains."""
     total: dict[str, Any] = {}
-    for attempt in attempts:
+    for attempt in result.attempts:
         total = _sum(total, attempt.evaluations)
-    spent = {"energy": prepared.evaluations.energy, "gradient": prepared.evaluations.gradient}
-    return _sum(total, {"target": {"base": spent}})
+    for stage, spent in {"base": prepared.evaluations, **result.shared}.items():
+        total = _sum(total, {"target": {stage: {"energy": spent.energy, "gradient": spent.gradient}}})
+    return total
 
 
 def _sum(a: Mapping[str, Any], b: Mapping[str, Any]) -> dict[str, Any]:

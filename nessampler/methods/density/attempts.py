@@ -34,6 +34,7 @@ from nessampler.methods.density.counted import CountedField, CountedPath
 from nessampler.methods.density.dictionaries import end_gradients
 from nessampler.methods.density.effort import DensityEffort
 from nessampler.methods.density.end_checks import check_target_samples, check_walkers
+from nessampler.methods.density.flow_error import unmet
 from nessampler.methods.density.lsq import FewPilotsError, Solved, least_squares
 from nessampler.methods.density.refined import TRAINING_MOVES, refined
 from nessampler.methods.density.result import Attempt, PathQuality
@@ -426,9 +427,11 @@ def carried(
         )
     seconds = {**seconds, "sampling": time.perf_counter() - started}
     forward = ensemble.log_weight.cpu().numpy()
-    estimate = log_z(forward, base=annealing.base_log_z, systematic=annealing.systematic, seed=context.seed)
+    about = {"base": annealing.base_log_z, "systematic": annealing.systematic}
+    estimate = log_z(forward, **about, seed=context.seed)
     with path.stage("checks"):
         doubts = check_walkers(path, ensemble, seed=context.seed)
+    doubts += unmet(annealing.systematic, context.effort.flow_tolerance, estimate.std_error)
     reverse, bounds = None, None
     back = min(context.effort.reverse_walkers, walkers)
     if problem.target_samples is not None and back:
@@ -440,7 +443,7 @@ def carried(
         with path.stage("reverse"):
             reverse = annealing.reverse(x, generator=context.generator(f"reverse {name}"), **options)
         seconds["reverse"] = time.perf_counter() - started
-        bounds = log_z_bounds(forward, reverse.log_weight.cpu().numpy(), base=annealing.base_log_z)
+        bounds = log_z_bounds(forward, reverse.log_weight.cpu().numpy(), **about)
         estimate = cross_checked(estimate, ensemble, reverse, x, seed=context.seed)
     estimate = replace(estimate, flags=(*estimate.flags, *doubts))
     evaluations = {

@@ -51,8 +51,8 @@ DEAREST_SOLUTION = 0.08  # share beyond which no drift is tried
 def auto(context: Context, metrics: list[Mapping[str, Any]]) -> tuple[list[Attempt], str]:
     """Attempts in order, and the name of the one that gives the estimate.
 
-    Without a budget the drift is solved as it would be used, and the method that is not chosen runs as well, with a
-    quarter of the walkers. Within a budget a drift of few pilots is compared, and only what is chosen goes on.
+    Without a budget the drift is solved as it would be used, and the method that is not chosen runs as well, with
+    `baseline_walkers`. Within a budget a drift of few pilots is compared, and only what is chosen goes on.
     """
     if context.budget is not None:
         return _within(context, metrics)
@@ -75,7 +75,7 @@ def auto(context: Context, metrics: list[Mapping[str, Any]]) -> tuple[list[Attem
     merits = {"ais": _variance(baseline), "lsq": _variance(trial) * (1 + min(1.0, _fields_per_gradient(solved)))}
     chosen = min(merits, key=lambda name: merits[name])
     context.say(f"pilot ESS {trial.ess:.3f} with the drift, {baseline.ess:.3f} without: {chosen} gives the estimate")
-    fewer = max(PILOTS, context.effort.walkers // 4)
+    fewer = context.effort.baseline_walkers or max(PILOTS, context.effort.walkers // 4)
     attempts = []
     for name, annealing, counted, took in (
         ("ais", plain, plain_path, plain_seconds),

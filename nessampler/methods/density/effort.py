@@ -22,6 +22,7 @@ class DensityEffort:
         leapfrog_steps: of the Hamiltonian moves at each of them.
         kernel: of plain annealing, "hmc" or "inertial": underdamped Langevin steps, one gradient each and as many
             times more of them.
+        baseline_walkers: of the method that `auto` does not choose; a quarter of `walkers` by default.
         reverse_walkers: carried back from samples of the target, where there are any.
         reverse_steps: of long Hamiltonian chains that make such samples where nobody has them; 0 for none.
         nets_steps: gradient steps of a network.
@@ -49,6 +50,7 @@ class DensityEffort:
     nets_steps: int = 1000
     training_walkers: int = 2048
     end_gradients: bool = False
+    baseline_walkers: int | None = None
     flow_tolerance: float = 5e-4
     budget: int | None = None
 

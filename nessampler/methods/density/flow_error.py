@@ -12,13 +12,15 @@ from torch import Tensor
 
 from nessampler.closed_form.least_squares_drift import NoDriftError
 from nessampler.errors import InputError
+from nessampler.estimators import Flag
 from nessampler.kernels import Flow, Kernel, VelocityField, Walkers
 from nessampler.paths import AnnealingPath
 from nessampler.weights import LogWeights
 
-__all__ = ["FLOW_TOLERANCE", "FlowError", "NoDriftError", "fine_enough", "flow_error"]
+__all__ = ["FLOW_TOLERANCE", "FlowError", "NoDriftError", "fine_enough", "flow_error", "unmet"]
 
 FLOW_TOLERANCE = 5e-4  # in log Z, beyond which a finer rule is tried
+NEGLIGIBLE = 0.1  # of a standard error
 RULES = ((2, 1), (4, 1), (4, 2), (4, 4))  # order and substeps, by cost
 
 
@@ -123,6 +125,21 @@ def fine_enough(
         if error.bound <= tolerance or flow is rules[-1]:
             return flow, error
     raise AssertionError("there is at least one rule")
+
+
+def unmet(bound: float, tolerance: float, std_error: float | None) -> tuple[Flag, ...]:
+    """A flag where even the finest rule shifts log Z by more than the tolerance, or may, and by a part of its error.
+
+    >>> [flag.code for flag in unmet(2e-3, FLOW_TOLERANCE, 0.01)], unmet(4e-4, FLOW_TOLERANCE, 0.001)
+    (['coarse_flow'], ())
+    """
+    if bound <= max(tolerance, NEGLIGIBLE * (std_error or 0.0)):
+        return ()
+    message = (
+        f"flow steps shift log Z by up to {bound:.1e}, above the tolerance of {tolerance:.1e}: the error has it, "
+        "but steps so long, or walkers so few, measure it badly; take more steps, or more pilot walkers"
+    )
+    return (Flag("coarse_flow", message),)
 
 
 def _energy(walkers: Walkers) -> Tensor:

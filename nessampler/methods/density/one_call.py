@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,7 +23,7 @@ from nessampler.methods.density.sample import sample_density
 from nessampler.methods.ends import generator_for
 from nessampler.methods.front_door import density_of
 from nessampler.paths import LinearPath
-from nessampler.targets import Target
+from nessampler.targets import Counted, Target
 from nessampler.targets.callable import check_target
 from nessampler.targets.phi4 import Phi4
 
@@ -97,16 +99,21 @@ def sample(
     target = density_of(density, dim=dim, batched=batched, gradient=gradient, temperature=temperature)
     lattice = isinstance(target, Phi4)
     mass: Mass = UnitMass()
+    counted, started = Counted(target), time.perf_counter()
     if base is None:
         probes = torch.randn(PROBES, *target.event_shape, generator=generator_for(seed, "probes"), dtype=torch.float64)
-        check_target(target, probes)
+        _checked(counted, probes)
         say("fitting a base to short chains")
-        fitted = pilot_base(target, lattice=lattice, generator=generator_for(seed, "base"))
+        with counted.stage("base"):
+            fitted = pilot_base(counted, lattice=lattice, generator=generator_for(seed, "base"))
         base, mass = fitted.target, fitted.mass
     else:
         _check_base(base)
-        check_target(target, base.sample(PROBES, generator=generator_for(seed, "probes")).to(dtype))  # pyright: ignore[reportAttributeAccessIssue]
-        check_proper(target, base, generator=generator_for(seed, "proper"))
+        probes = base.sample(PROBES, generator=generator_for(seed, "probes"))  # pyright: ignore[reportAttributeAccessIssue]
+        _checked(counted, probes.to(dtype))
+        with counted.stage("checks"):
+            check_proper(counted, base, generator=generator_for(seed, "proper"))
+    seconds = {"base": time.perf_counter() - started}
     path = LinearPath(base, target)
     own = getattr(target, "sample", None)
     if target_samples is None and own is not None:
@@ -120,7 +127,7 @@ def sample(
         knowledge=knowledge,
         dtype=dtype,
     )
-    return sample_density(
+    found = sample_density(
         problem,
         method=method,
         seed=seed,
@@ -131,6 +138,16 @@ def sample(
         checkpoint=checkpoint,
         device=device,
     )
+    return replace(
+        found, shared={**counted.tallies, **found.shared}, shared_seconds={**seconds, **found.shared_seconds}
+    )
+
+
+def _checked(counted: Counted, probes: Tensor) -> None:
+    """`check_target` on the target itself, which tells by what it offers where its gradient comes from."""
+    check_target(counted.target, probes)
+    tally, own = counted.tally("checks"), hasattr(counted.target, "energy_and_score")
+    tally.gradient, tally.energy = tally.gradient + len(probes), tally.energy + (len(probes) if own else 0)
 
 
 def _check_base(base: Target) -> None:

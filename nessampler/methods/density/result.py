@@ -17,6 +17,7 @@ from nessampler.methods.density.annealing import Annealing
 from nessampler.methods.tables import attempts_frame, flag_lines, html
 from nessampler.methods.verdict import Verdict
 from nessampler.simulate import Ensemble
+from nessampler.targets import Tally
 from nessampler.weights import LogWeights, systematic
 
 if TYPE_CHECKING:
@@ -98,6 +99,9 @@ class Sampled:
         flags: of the reported estimate and of the cross-checks.
         metrics: rows of the training curve.
         knowledge: what base or path were told about the target, such as "the modes"; empty where nothing.
+        shared: evaluations of the target that every attempt builds on, by stage: `base`, `checks`, and long `chains`
+            whose ends are carried back.
+        shared_seconds: the same in time.
 
     Example:
         >>> from nessampler import DensityEffort, sample
@@ -116,6 +120,8 @@ class Sampled:
     flags: tuple[Flag, ...]
     metrics: Sequence[Mapping[str, Any]] = ()
     knowledge: str = ""
+    shared: Mapping[str, Tally] = field(default_factory=dict)
+    shared_seconds: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def attempt(self) -> Attempt:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +16,7 @@ from nessampler.methods.density.attempts import ATTEMPTS
 from nessampler.methods.density.auto import auto
 from nessampler.methods.density.chains import long_chains
 from nessampler.methods.density.context import Context, told
+from nessampler.methods.density.counted import CountedPath
 from nessampler.methods.density.effort import DensityEffort, check_kernel
 from nessampler.methods.density.problem import DensityProblem
 from nessampler.methods.density.result import Attempt, Sampled
@@ -80,17 +82,21 @@ def sample_density(
             )
     context = Context(problem, effort or DensityEffort(), seed, device, say, progress, report, checkpoint)
     check_kernel(context.effort.kernel, method)
-    context = replace(context, problem=_with_chains(context))
+    path, started = CountedPath(problem.path), time.perf_counter()
+    with path.stage("chains"):
+        context = replace(context, problem=_with_chains(context, path))
+    seconds = {stage: time.perf_counter() - started for stage in path.tallies}
     metrics: list[Mapping[str, Any]] = []
     with torch.no_grad():
         if method == "auto":
             attempts, chosen = auto(context, metrics)
         else:
             attempts, chosen = [ATTEMPTS[method](context, metrics)], method
-    return _result(context, method, attempts, chosen, metrics)
+    found = _result(context, method, attempts, chosen, metrics)
+    return replace(found, shared=path.tallies, shared_seconds=seconds)
 
 
-def _with_chains(context: Context) -> DensityProblem:
+def _with_chains(context: Context, path: CountedPath) -> DensityProblem:
     """The problem, with samples of its target by long chains where it has none and they are asked for."""
     problem, effort = context.problem, context.effort
     if problem.target_samples is not None or not (effort.reverse_steps and effort.reverse_walkers):
@@ -98,7 +104,7 @@ def _with_chains(context: Context) -> DensityProblem:
     generator = context.generator("chains")
     x = problem.path.start.sample(effort.reverse_walkers, generator=generator)  # pyright: ignore[reportAttributeAccessIssue]
     chains = long_chains(
-        problem.path,
+        path,
         x.to(context.device, problem.dtype),
         context.mover,
         steps=effort.reverse_steps,

@@ -182,6 +182,7 @@ class Sampling(Table):
     steps: Annotated[int, Field(ge=2)] = 40
     leapfrog_steps: PositiveInt = 5
     kernel: Literal["hmc", "inertial"] = "hmc"
+    baseline_walkers: Annotated[int, Field(ge=64)] | None = None
     reverse_walkers: Annotated[int, Field(ge=0)] = 1024
     reverse_steps: Annotated[int, Field(ge=0)] = 0
     nets_steps: Annotated[int, Field(ge=0)] = 1000
