@@ -28,7 +28,7 @@ from nessampler.paths import EndpointPath
 from nessampler.simulate import simulate
 from nessampler.targets import Gaussian
 from nessampler.targets.many_well import ManyWell
-from nessampler.targets.mixture import GaussianMixture
+from nessampler.targets.mixture import GaussianMixture, random_mixture
 from nessampler.targets.student import StudentMixture
 
 __all__ = ["CASES", "Case", "Outcome"]
@@ -315,12 +315,26 @@ class Blind:
 FAR = GaussianMixture(torch.tensor([[-3.0] * 4, [3.0] * 4]).double(), torch.ones(2).double())
 
 
+NEAR_AND_FAR = [random_mixture(n, 50, scale=1.0, spread=s, seed=n).means for n, s in ((3, 0.8), (5, 4.0))]
+EIGHT_MODES = GaussianMixture(torch.cat(NEAR_AND_FAR), torch.ones(8).double())
+FIFTY = replace(SAMPLING, walkers=1024, pilot_walkers=1024, pilot_steps=16, reverse_walkers=512)
+
+
 def lost_mode(seed: int) -> Outcome:
     return _density(FAR, _normal(4, 1.3, -3.0), seed)
 
 
 def lost_mode_without_samples(seed: int) -> Outcome:
     return _density(Blind(FAR), _normal(4, 1.3, -3.0), seed)
+
+
+def lost_modes_of_a_drift(seed: int) -> Outcome:
+    """Three modes near the base and five far from it, in fifty dimensions: the drift serves the three."""
+    return _density(EIGHT_MODES, _normal(50, 1.3), seed, "lsq", effort=FIFTY)
+
+
+def lost_modes_of_a_drift_without_samples(seed: int) -> Outcome:
+    return _density(Blind(EIGHT_MODES), _normal(50, 1.3), seed, "lsq", effort=FIFTY)
 
 
 def chains_that_do_not_mix(seed: int) -> Outcome:
@@ -414,6 +428,14 @@ CASES: dict[str, dict[str, Case]] = {
         "lost mode, exact samples": Case("the base covers one of two modes", lost_mode),
         "lost mode, no samples": Case(
             "the same without samples", lost_mode_without_samples, why_not="no walker knows of the other mode"
+        ),
+        "lost modes of a drift, exact samples": Case(
+            "five of eight modes in 50 dimensions, ESS about .65", lost_modes_of_a_drift
+        ),
+        "lost modes of a drift, no samples": Case(
+            "the same without samples",
+            lost_modes_of_a_drift_without_samples,
+            why_not="weights are even among the walkers that there are",
         ),
         "chains that do not mix": Case("long chains in two modes", chains_that_do_not_mix),
         "narrow base": Case("a thirtieth of the target's width", narrow_base),

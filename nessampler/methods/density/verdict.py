@@ -14,6 +14,7 @@ __all__ = ["cross_check", "judge"]
 DISAGREEMENT = 4.0  # standard errors between two methods
 WEAK_RESIDUAL = 0.0  # held-out R² below which a drift explains nothing
 NOTHING_LEFT = 0.9  # effective fraction above which there was little to explain
+ONE_WAY = " Walkers went one way only: modes that none of them reached would not show."
 # Flags of a number that may be wrong by more than its error; the others ask for caution. Samples of the target that are
 # none cannot harm it: they are carried back to check it, and that check is what falls.
 GRAVE = frozenset(
@@ -66,7 +67,7 @@ def judge(reported: Attempt, attempts: Sequence[Attempt], flags: Sequence[Flag])
     estimate = reported.log_z
     if estimate.value is None or estimate.std_error is None:
         return Verdict("not trusted", "There is no result: no walker arrived in the support. Use a wider base.")
-    words = _comparison(reported, attempts)
+    words = _comparison(reported, attempts) + ("" if reported.reverse is not None else ONE_WAY)
     if not flags:
         return Verdict("trusted", words)
     named = ", ".join(dict.fromkeys(f.code for f in flags))
