@@ -27,14 +27,16 @@ CHAINS = 4  # as many as ArviZ wants to see for R-hat
 def works_data(result: Difference) -> InferenceData:
     """Groups `forward` and `reverse` with `work_RUNG` in kT and `log_weight_RUNG`, `(chain, draw)`.
 
-    Rungs that were not climbed have the works of their pilot in `pilot_forward` and `pilot_reverse`.
+    Rungs that were not climbed have the works of their pilot in `pilot_forward` and `pilot_reverse`; where those are of
+    a part of the samples, along a dimension `draw_RUNG` of their own.
     """
     groups: dict[str, dict[str, Any]] = {}
     for rung in result.rungs:
         prefix = "" if rung.block == "evaluate" else "pilot_"
+        draw = f"draw_{rung.name}" if prefix and rung.pilot.share < 1 else "draw"
         for direction, work in zip(("forward", "reverse"), rung.works, strict=True):
             variables = groups.setdefault(prefix + direction, {})
-            draws = (("chain", "draw"), np.atleast_2d(work))
+            draws = (("chain", draw), np.atleast_2d(work))
             correlated = int(np.ndim(work) == 2)  # a single chain, or independent works: both are one row here
             variables[f"work_{rung.name}"] = (*draws, {"units": "kT", "correlated": correlated})
             variables[f"log_weight_{rung.name}"] = (draws[0], -draws[1])

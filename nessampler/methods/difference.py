@@ -81,6 +81,8 @@ class Difference:
         evaluations: of both states and of networks, by stage.
         metrics: rows of the training curve.
         state: tensors of the fitted maps and networks.
+        pilot_share: of all evaluations at their prices, end states included, what went into rungs that were tried and
+            that the reported one does not stand on.
 
     Example:
         >>> from nessampler.targets import Gaussian
@@ -103,6 +105,7 @@ class Difference:
     seconds: Mapping[str, float]
     metrics: Sequence[Mapping[str, Any]]
     state: Mapping[str, Tensor]
+    pilot_share: float = 0.0
 
     @property
     def rung(self) -> RungResult:
@@ -292,8 +295,9 @@ def _rung(
 def _note(name: str, pilots: Mapping[str, Pilot], chosen: str) -> str:
     if name == chosen:
         return "chosen"
+    seen = "pilot" if pilots[name].share == 1 else f"pilot of {sum(map(len, pilots[name].works))} samples"
     if pilots[name].estimate.std_error is None:
-        return "does not pay: no overlap in the pilot"
+        return f"does not pay: no overlap in the {seen}"
     if pilots[chosen].estimate.std_error is None:
         return f"{chosen} was asked for, though it has no overlap in the pilot"
     if pilots[chosen].merit == 0:
@@ -301,7 +305,7 @@ def _note(name: str, pilots: Mapping[str, Pilot], chosen: str) -> str:
     ratio = pilots[name].merit / pilots[chosen].merit
     if ratio < 1:
         return f"variance × cost {ratio:.2g} × that of {chosen} in the pilot, not below the margin of {MARGIN:g}"
-    return f"does not pay: variance × cost {ratio:.2g} × that of {chosen} in the pilot"
+    return f"does not pay: variance × cost {ratio:.2g} × that of {chosen} in the {seen}"
 
 
 def _result(
@@ -335,7 +339,14 @@ def _result(
         seconds={stage: ledger.seconds(stage=stage) for stage in ("training", "sampling")},
         metrics=stage.metrics,
         state=state,
+        pilot_share=_pilot_share(ledger, [r.name for r in rungs if r.name not in ("plain", "map", chosen)], stage),
     )
+
+
+def _pilot_share(ledger: Ledger, lost: Sequence[str], stage: Stage) -> float:
+    prices = stage.effort.prices
+    shared, total = ledger.cost("end states alone", prices), ledger.cost(None, prices)
+    return sum(ledger.cost(name, prices) - shared for name in lost) / total if total else 0.0
 
 
 def _checked_samples(target: Target, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor, bool]:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Literal, get_args
 
 from nessampler.errors import InputError
 from nessampler.estimators import FreeEnergy
-from nessampler.methods.ends import generator_for
+from nessampler.methods.ends import Block, generator_for
 from nessampler.methods.ledger import CountsEvaluations
 from nessampler.methods.plain import plain
 from nessampler.methods.stage import Pilot, Rungs, Stage
@@ -23,6 +24,11 @@ ON_REQUEST = ("tfep",)  # rungs for comparison, which auto does not climb
 MARGIN = 0.8  # a rung must lower variance x cost below this fraction: pilot errors are themselves uncertain
 NOTHING = 1e-6  # kT: an error that cannot pay for anything any more
 PATIENCE = 2  # rungs in a row that do not pay, after which nothing dearer is tried
+SCOUTS, SCOUTS_THAT_TUNE = 64, 32  # samples of each end that look at a rung above the maps first
+PILOTS = 512  # samples of each end that tell its variance, if it goes on
+DOUBT = 1.0  # times the best merit, from where a rung does not go on: what few samples fit is worse than what all will
+TRAINING_SHARE = 0.1  # of what the best rung costs: a network is trained where that is the most it can lose
+WALKERS_OF_A_STEP = 4  # that a training step evaluates, per sample of a batch: two fields, noise of both signs
 
 
 class Ladder:
@@ -42,11 +48,13 @@ class Ladder:
         """Pilots of the rungs that `method` asks for, and the name of the chosen one.
 
         `auto` goes up while rungs pay, and stops after two in a row that do not: they cost more the higher they are.
+        Where the maps give an answer already, the rungs above are first tried on a few samples, and the most promising
+        one is built; a network is trained where that can be lost.
         """
         if method not in get_args(Method):
             raise InputError(f"method must be one of {', '.join(get_args(Method))}: got {method!r}")
         pilots = self._stage.below
-        pilots["plain"] = self._pilot(plain(self._stage.ends), None)
+        pilots["plain"] = self._pilot(plain(self._stage.ends), None, self._stage.select)
         if method == "auto":
             return pilots, self._climb_while_it_pays()
         for name in (*STANDS_ON.get(method, ()), method):
@@ -55,42 +63,101 @@ class Ladder:
         return pilots, method
 
     def _climb_while_it_pays(self) -> str:
-        pilots, best, misses = self._stage.below, "plain", 0
-        for name in RUNGS[1:]:
-            if name in ON_REQUEST or not self._build(name):
+        pilots = self._stage.below
+        above = [name for name in RUNGS[2:] if name in self._rungs and name not in ON_REQUEST]
+        best = self._climb(["map"], "plain")
+        if _settled(pilots[best]):
+            return best
+        scouted = [name for name in above if name != "feat" and self._scouted(name, pilots[best])]
+        promising = sorted(scouted, key=lambda name: pilots[name].merit)
+        rest = [name for name in above if name not in scouted]
+        return self._climb([*promising, *rest], best, misses=int(best == "plain"))
+
+    def _climb(self, names: Sequence[str], best: str, misses: int = 0) -> str:
+        pilots = self._stage.below
+        for name in names:
+            hopeless = name in pilots and pilots[name].merit >= DOUBT * pilots[best].merit  # as its scouts say
+            if hopeless or self._too_dear(name, pilots[best]) or not self._build(name):
                 continue
             pays = pilots[name].merit < MARGIN * pilots[best].merit
             best, misses = (name, 0) if pays else (best, misses + 1)
-            error = pilots[best].estimate.std_error
-            if (misses == PATIENCE and math.isfinite(pilots[best].merit)) or (error is not None and error < NOTHING):
+            if (misses == PATIENCE and math.isfinite(pilots[best].merit)) or _settled(pilots[best]):
                 break
         return best
 
-    def _build(self, name: str) -> bool:
+    def _too_dear(self, name: str, best: Pilot) -> bool:
+        """Whether training a network costs more than may be lost on it, where something cheaper gives an answer."""
+        training = self._stage.effort.feat
+        foreseen = self._stage.effort.prices.network * WALKERS_OF_A_STEP * training.steps * training.batch_size
+        if name != "feat" or not math.isfinite(best.merit) or foreseen <= TRAINING_SHARE * best.cost:
+            return False
+        self._stage.say(
+            f"feat is not tried: its training would cost {foreseen:.2g} evaluations, more than a tenth of the "
+            f"{best.cost:.2g} that an answer costs already; ask for it by name"
+        )
+        return True
+
+    def _scouted(self, name: str, best: Pilot) -> bool:
+        """Try a rung on a few samples, where there is an answer to compare with and these can tell."""
+        if not math.isfinite(best.merit) or len(self._stage.select) < 4 * SCOUTS:
+            return False
+        try:
+            return self._build(name, scouts=True)
+        except InputError as error:
+            self._stage.say(f"{name}: a few samples cannot tell ({error})")
+            return False
+
+    def _build(self, name: str, *, scouts: bool = False) -> bool:
         """Pilot the rung's candidates and keep the most promising; whether there was one."""
         if name not in self._rungs:
             return False
-        tried = [self._pilot(*candidate) for candidate in self._rungs[name](self._stage)]
+        if name == "map" or len(self._stage.select) < 4 * SCOUTS:  # maps cost little, and are much alike
+            tried = [self._pilot(*candidate, self._stage.select) for candidate in self._rungs[name](self._stage)]
+        else:
+            stage, few = _scouting(self._stage) if scouts else self._stage, self._stage.select.thinned(SCOUTS)
+            tried = [self._pilot(*candidate, few) for candidate in self._rungs[name](stage)]
+            if not scouts:
+                more = self._stage.select.thinned(PILOTS)
+                tried = [self._pilot(pilot.transport, pilot.network, more) for pilot in _promising(tried)]
         if tried:
             best = min(tried, key=lambda pilot: pilot.promise)
             self._stage.below[name] = replace(best, cost=self._spent(name) + best.carrying)
         return bool(tried)
 
-    def _pilot(self, transport: Transport, network: CountsEvaluations | None) -> Pilot:
-        """Works on the select block, which tell how the rung would fare; they count as training."""
+    def _pilot(self, transport: Transport, network: CountsEvaluations | None, select: Block) -> Pilot:
+        """Works on the select block or a part of it, which tell how the rung would fare; they count as training."""
         stage, name = self._stage, transport.name
+        share = len(select) / len(stage.select)
         generator = generator_for(stage.seed, f"pilot {name} {transport.description}")
         before = self._spent(name)
         with stage.ledger.charge(name, "training", network):
-            works = transport.works(stage.select, generator=generator, progress=stage.watched(f"{name}: pilot"))
-        carrying = self._scale * (self._spent(name) - before)
+            works = transport.works(select, generator=generator, progress=stage.watched(f"{name}: pilot"))
+        carrying = self._scale / share * (self._spent(name) - before)
         estimate = transport.estimate(works, seed=stage.seed)
         stage.report(delta_f=estimate.delta_f, std_error=estimate.std_error, overlap=estimate.overlap)
-        stage.say(f"{name} ({transport.description}) on the select block: {_short(estimate)}")
-        return Pilot(transport, works, estimate, self._spent(name) + carrying, carrying, network)
+        block = "the select block" if share == 1 else f"{len(select)} samples of the select block"
+        stage.say(f"{name} ({transport.description}) on {block}: {_short(estimate)}")
+        return Pilot(transport, works, estimate, self._spent(name) + carrying, carrying, network, share)
 
     def _spent(self, name: str) -> float:
         return self._stage.ledger.cost(name, self._stage.effort.prices)
+
+
+def _settled(pilot: Pilot) -> bool:
+    error = pilot.estimate.std_error
+    return error is not None and error < NOTHING
+
+
+def _promising(tried: Sequence[Pilot]) -> Sequence[Pilot]:
+    """The best candidate of a few samples; all of them where these see no overlap."""
+    known = [pilot for pilot in tried if math.isfinite(pilot.promise)]
+    return [min(known, key=lambda pilot: pilot.promise)] if known else tried
+
+
+def _scouting(stage: Stage) -> Stage:
+    """Tuned on so few samples that a look costs little; fits are of all of them, for mixtures cost no evaluations."""
+    few = min(SCOUTS_THAT_TUNE, stage.effort.tuning_samples)
+    return replace(stage, effort=replace(stage.effort, tuning_samples=few))
 
 
 def _short(estimate: FreeEnergy) -> str:

@@ -99,8 +99,8 @@ class Ledger:
         }
         return table
 
-    def cost(self, rung: str, prices: Prices, *, sampling_scale: float = 1.0) -> float:
-        """Price of a rung, end states and training included, its sampling stage scaled to the evaluate block."""
+    def cost(self, rung: str | None, prices: Prices, *, sampling_scale: float = 1.0) -> float:
+        """Price of a rung or of all, end states and training included, sampling scaled to the evaluate block."""
         table, total = self.evaluations(rung), 0.0
         for state, price in zip(STATES, (prices.state_a, prices.state_b), strict=True):
             stages = {name: sum(t.values()) for name, t in table[state].items()}

@@ -37,6 +37,7 @@ class Pilot:
     Attributes:
         cost: of the whole rung, what its other candidates cost included, with works on the evaluate block.
         carrying: the part of it that these works alone will cost.
+        share: of the select block that the works are of: a rung that is only scouted sees a part of it.
     """
 
     transport: Transport
@@ -45,6 +46,7 @@ class Pilot:
     cost: float
     carrying: float
     network: CountsEvaluations | None = None
+    share: float = 1.0
 
     @property
     def merit(self) -> float:
@@ -58,8 +60,9 @@ class Pilot:
 
     @property
     def _variance(self) -> float:
+        """As it would be on the whole select block."""
         error = self.estimate.std_error
-        return math.inf if error is None else error**2
+        return math.inf if error is None else self.share * error**2
 
 
 @dataclass
