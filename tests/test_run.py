@@ -255,8 +255,9 @@ def test_stored_works_give_the_estimate_again(auto: tuple[Path, Ended]) -> None:
     for rung in result["rungs"]:
         prefix = "" if rung["block"] == "evaluate" else "pilot_"
         forward, reverse = (data[prefix + d][f"work_{rung['name']}"] for d in ("forward", "reverse"))
-        few = "samples" in rung["note"]  # of a rung that was only looked at
-        assert (forward.dims, forward.attrs["units"]) == (("chain", f"draw_{rung['name']}" if few else "draw"), "kT")
+        own = f"draw_{rung['name']}"  # of a pilot that saw a part of the samples
+        assert forward.dims in ([("chain", "draw")] if not prefix else [("chain", "draw"), ("chain", own)])
+        assert forward.attrs["units"] == "kT"
         works = forward.values.ravel(), reverse.values.ravel()
         assert ns.bar(*works).delta_f == rung["delta_f"]["value"]
         assert ns.bar(*works).std_error == rung["delta_f"]["std_error"]
