@@ -220,6 +220,11 @@ def test_stored_walkers_and_draws_give_the_averages_of_the_target(wells: tuple[P
     assert abs(draws[:, 0].mean() - mean) < 4 * error
 
 
+def test_the_ess_of_fresh_walkers_carries_no_doubt_about_them(wells: tuple[Path, Ended]) -> None:
+    for attempt in read(wells[0])["attempts"]:
+        assert "dependent_walkers" not in {flag["code"] for flag in attempt["flags"]}
+
+
 def test_a_solved_drift_is_stored_and_its_quality_reported(lattice: Path) -> None:
     state, quality = load_file(lattice / "model.safetensors"), read(lattice)["quality"]
     assert state
@@ -529,5 +534,6 @@ def test_a_run_by_parallel_tempering_says_that_its_draws_are_correlated(tmp_path
     (attempt,) = result["attempts"]
     assert attempt["diagnostics"].keys() == {"swap_acceptance", "round_trips", "rhat"}
     assert list(unexplained(result)) == []
+    assert "dependent_walkers" in {flag["code"] for flag in attempt["flags"]}
     report = (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
     assert "of 160 draws of the target, which are correlated and have no weights" in report

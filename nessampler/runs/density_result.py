@@ -127,6 +127,13 @@ def _gaps(attempt: Attempt) -> list[Flag]:
     gaps, bounds = [], attempt.bounds
     if attempt.log_z.pareto_k is None:
         gaps.append(Flag("no_pareto_k", "too few weights, or weights too alike, to fit a tail: Pareto k is null"))
+    if attempt.name in ("smc", "pt"):
+        gaps.append(
+            Flag(
+                "dependent_walkers",
+                "the ESS is of walkers that were resampled or follow one another, not of fresh ones",
+            )
+        )
     if attempt.reverse is None:
         gaps.append(Flag("no_reverse", "no walkers were carried back from samples of the target: no reverse ESS"))
     if not all(math.isfinite(v) for values in _quality(attempt.quality).values() for v in values):
