@@ -334,6 +334,14 @@ FILES: dict[str, tuple[Callable[[Path], Arguments], str]] = {
         given("phi4-8", "--method", "lsq", "--set", "sampling.kernel=inertial"),
         "kernel = 'inertial' is for plain annealing",
     ),
+    "random walks of a method that asks for gradients": (
+        given("phi4-8", "--method", "pt", "--set", "sampling.kernel=walk"),
+        "kernel = 'walk' is for plain annealing and SMC: pt asks for gradients",
+    ),
+    "long chains beside random walks": (
+        given("lgcp-1600", "--method", "ais", "--set", "sampling.kernel=walk", "--set", "sampling.reverse_steps=100"),
+        "long chains of the target ask for gradients, and kernel = 'walk' for none: got reverse_steps = 100",
+    ),
     "method of a difference": (given("phi4-8", "--method", "switching"), "got 'switching'"),
     "file in the way": (file_in_the_way, "taken is not"),
     "file in the way further up": (file_in_the_way_further_up, "taken/run is not"),
@@ -483,7 +491,7 @@ KEYS: dict[str, dict[str, str]] = {
         "sampling.pilot_steps=1": "`sampling.pilot_steps` must be greater than or equal to 2: got 1",
         "sampling.steps=many": "`sampling.steps` must be an integer: got 'many'",
         "sampling.leapfrog_steps=0": "`sampling.leapfrog_steps` must be greater than 0: got 0",
-        "sampling.kernel=nuts": "`sampling.kernel` must be 'hmc' or 'inertial': got 'nuts'",
+        "sampling.kernel=nuts": "`sampling.kernel` must be 'hmc', 'inertial' or 'walk': got 'nuts'",
         "sampling.budget=10": "`sampling.budget` must be greater than or equal to 1000: got 10",
         "sampling.baseline_walkers=1": "`sampling.baseline_walkers` must be greater than or equal to 64: got 1",
         "sampling.reverse_walkers=-1": "`sampling.reverse_walkers` must be greater than or equal to 0: got -1",

@@ -296,7 +296,7 @@ def test_every_density_of_the_catalogue_is_valid_in_every_preset(name: str) -> N
 def test_the_catalogue_has_the_promised_densities() -> None:
     assert set(DENSITIES) >= {
         "gmm-40", "gmm-40-linear", "gmm-50d", "gmm-200d", "gmm-200d-linear", "phi4-8", "phi4-16", "phi4-20", "phi4-32",
-        "phi4-64", "phi4-8-ordered", "phi4-16-ordered", "phi4-20-ordered", "phi4-32-ordered", "phi4-3d-8",
+        "phi4-64", "phi4-128", "phi4-8-ordered", "phi4-16-ordered", "phi4-20-ordered", "phi4-32-ordered", "phi4-3d-8",
         "funnel-10", "many-well-32", "student-50d", "logistic", "lgcp-1600",
     }  # fmt: skip
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -74,6 +74,34 @@ def exact_shift(
         walkers, _ = relax.step(t0, t1, after, generator=generator)
     influence = torch.softmax(integrated, 0) - torch.softmax(exact, 0)
     return float(integrated.logsumexp(0) - exact.logsumexp(0)), float(influence.square().sum().sqrt())
+
+
+# ---- where the steps lie -------------------------------------------------------------------------------------------
+
+
+def solved(residual: Callable[[float], float]) -> SolvedDrift:
+    """A drift of which only the residual is known, at 41 times."""
+    times = tuple(k / 40 for k in range(41))
+    left = tuple(residual(t) for t in times)
+    return SolvedDrift(None, times, (0.0,) * 41, left, (1.0,) * 41)  # pyright: ignore[reportArgumentType]
+
+
+def test_steps_crowd_where_the_drift_leaves_a_residual_and_nowhere_otherwise() -> None:
+    crowded = production_times(solved(lambda t: 25.0 if 0.4 <= t <= 0.5 else 1e-4), 40)
+    flat = production_times(solved(lambda t: 2.0), 40)
+    for times in (crowded, flat, production_times(solved(lambda t: 0.0), 40)):
+        assert (times[0], times[-1], len(times)) == (0.0, 1.0, 41)
+        assert all(later > earlier for earlier, later in pairwise(times))
+    shares = [sum(0.4 <= t <= 0.5 for t in times[1:-1]) / 39 for times in (crowded, flat)]
+    assert 0.4 < shares[0] < 0.65  # half of the steps by the residual, and a tenth of the others
+    assert shares[1] < 0.15
+    assert max(later - earlier for earlier, later in pairwise(crowded)) < 2.1 / 40  # half are where the pilot's were
+    assert flat == pytest.approx([k / 40 for k in range(41)], abs=1e-12)
+
+
+def test_a_residual_without_bound_does_not_take_the_steps_away() -> None:
+    times = production_times(solved(lambda t: math.inf if t == 0.0 else math.nan if t == 1.0 else 2.0), 10)
+    assert times[1:-1] == pytest.approx([k / 10 for k in range(1, 10)], abs=0.02)
 
 
 # ---- against exact determinants ------------------------------------------------------------------------------------

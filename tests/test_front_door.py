@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 
 import mdtraj
 import numpy as np
@@ -12,13 +13,16 @@ import pytest
 import torch
 from openmm import app, unit
 from scipy.integrate import quad
+from torch.distributions import constraints
 
 import nessampler as ns
 from nessampler.methods.front_door import density_of
 from nessampler.targets import AnharmonicWell, Gaussian, energy_and_score
 from nessampler.targets.anything import target_of
 from nessampler.targets.callable import LogDensity, check_target
-from nessampler.targets.differences import central_differences
+from nessampler.targets.constrained import Constrained
+from nessampler.targets.differences import central_differences, energies_per_gradient
+from nessampler.targets.numpy_density import NumpyDensity
 from nessampler.targets.pymc import PyMCDensity
 from nessampler.targets.stan import StanDensity
 
@@ -59,6 +63,33 @@ def test_a_numpy_log_density_is_sampled_with_and_without_a_gradient(arguments):
     found = ns.sample(log_well, dim=2, base=BASE, effort=LITTLE, method="lsq", **arguments)
     assert abs(found.log_z.value - exact_log_z()) < 4 * found.log_z.std_error
     assert found.log_z.std_error < 0.05
+
+
+def test_energies_that_gradients_are_made_of_are_told_counted_and_paid_from_the_budget():
+    asked = [0]
+
+    def counting(x: np.ndarray) -> np.ndarray:
+        asked[0] += len(x)
+        return log_well(x)
+
+    def run(budget: int) -> tuple[ns.methods.density.result.Sampled, int, int]:
+        asked[0], effort = 0, replace(LITTLE, budget=budget)
+        target = NumpyDensity(counting, 2, central_differences(counting))
+        found = ns.sample(target, base=BASE, effort=effort, method="ais")
+        tallies = found.attempt.evaluations["target"].values()
+        return found, sum(t["energy"] + t["gradient"] for t in tallies), asked[0]
+
+    (few, billed, spent), (_, more, further) = run(100_000), run(150_000)
+    assert further - spent == more - billed > 0  # looks before any work cost the same for both
+    assert 0.9 * 150_000 < more < 1.06 * 150_000  # Stein's check of at most a thousand walkers comes on top
+    sampling = few.attempt.evaluations["target"]["sampling"]
+    assert sampling["energy"] == 4 * sampling["gradient"] > 0
+    assert "differences of energies steered the walkers, 4 energies for each gradient" in str(few)
+    given = ns.sample(log_well, dim=2, base=BASE, effort=replace(LITTLE, budget=20_000), method="ais", gradient=slope)
+    assert "differences" not in str(given)
+    assert given.attempt.evaluations["target"]["sampling"]["energy"] == 0
+    behind = Constrained(NumpyDensity(counting, 2, central_differences(counting)), constraints.positive)
+    assert energies_per_gradient(behind) == 4
 
 
 @pytest.mark.parametrize("gradient", [None, slope])

@@ -13,6 +13,8 @@ from torch import Tensor
 
 from nessampler.errors import InputError
 from nessampler.estimators.log_z import log_z
+from nessampler.kernels import HMC
+from nessampler.methods.density.annealing import Annealing
 from nessampler.methods.density.dictionaries import curvature_fields, random_fourier
 from nessampler.methods.density.effort import DensityEffort
 from nessampler.methods.density.nets import train_nets
@@ -22,7 +24,7 @@ from nessampler.methods.density.result import Sampled
 from nessampler.methods.density.sample import DensityMethod, sample_density
 from nessampler.methods.density.smc import Particles
 from nessampler.methods.density.verdict import GRAVE
-from nessampler.paths import LinearPath
+from nessampler.paths import LinearPath, ScheduledPath
 from nessampler.simulate import Ensemble
 from nessampler.targets import AnharmonicWell, Counted, Gaussian, Tally, Target
 from nessampler.targets.mixture import GaussianMixture
@@ -229,6 +231,30 @@ def test_the_method_that_auto_does_not_choose_has_as_many_walkers_as_are_asked_f
     assert found.log_z.n == EFFORT.walkers
 
 
+class Wary:
+    """A base that notes how many walkers it is asked for at once."""
+
+    def __init__(self) -> None:
+        self.event_shape, self.energy, self.log_z, self.asked = BASE.event_shape, BASE.energy, BASE.log_z, []
+
+    def sample(self, n: int, *, generator: torch.Generator) -> Tensor:
+        self.asked.append(n)
+        return BASE.sample(n, generator=generator)
+
+
+def test_the_base_is_asked_for_no_more_at_once_than_fits(monkeypatch: pytest.MonkeyPatch) -> None:
+    wary = Wary()
+    path = LinearPath(wary, WELL)
+    annealing = Annealing("ais", "", HMC(path, 0.3), path, (0.0, 0.5, 1.0))
+    whole = annealing.draw(1_000, generator=seeded(0))
+    monkeypatch.setattr("nessampler.methods.density.annealing.DRAWN_AT_ONCE", 800)  # numbers, of two coordinates
+    many = annealing.draw(1_000, generator=seeded(0))
+    assert wary.asked == [1_000, 400, 400, 200]
+    assert torch.equal(many.x, whole.x)  # normals come one after the other
+    assert torch.equal(many.log_weight, whole.log_weight)
+    assert abs(many.log_z_ratio + BASE.log_z - WELL.log_z) < 4 * many.log_z_error < 0.4
+
+
 def test_fields_along_the_gradient_count_as_gradients_too() -> None:
     target = GaussianMixture(torch.tensor([[-1.0, 0.0], [1.0, 0.5]]).double(), torch.ones(2).double())
     path = CurvedPath(Normal(torch.zeros(2), 2 * torch.eye(2)), target)
@@ -250,6 +276,30 @@ def test_plain_annealing_with_inertia_takes_as_many_gradients() -> None:
     assert sampling["gradient"] == 2_000 * EFFORT.steps * EFFORT.leapfrog_steps
     with pytest.raises(InputError, match="kernel = 'inertial' is for plain annealing: lsq moves by"):
         sample_density(problem(), method="lsq", effort=spent)
+
+
+def tempered(last: float = 1.0) -> DensityProblem:
+    """The base, and what the target has beyond it, turned on as the cube of time."""
+
+    class Beyond:
+        event_shape = WELL.event_shape
+
+        def energy(self, x: Tensor) -> Tensor:
+            return WELL.energy(x) - BASE.energy(x)
+
+    def schedule(t: Tensor) -> Tensor:
+        return torch.stack([torch.ones_like(t), last * t**3], -1)
+
+    return replace(problem(exact=None), path=ScheduledPath([BASE, Beyond()], schedule, BASE, WELL))
+
+
+@pytest.mark.parametrize("method", ["ais", "lsq"])
+def test_a_tempered_path_leads_to_the_same_log_z(method: DensityMethod) -> None:
+    found = sample_density(tempered(), method=method, seed=1, effort=EFFORT).log_z
+    assert found.std_error is not None
+    assert abs(found.value - WELL.log_z) < 4 * found.std_error < 0.2
+    colder = sample_density(tempered(0.4), method="ais", seed=1, effort=EFFORT).log_z  # stops on its way
+    assert abs(colder.value - WELL.log_z) > 8 * found.std_error
 
 
 # ---- the same again ------------------------------------------------------------------------------------------------

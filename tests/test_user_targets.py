@@ -762,10 +762,10 @@ def test_a_numpy_density_without_gradient_has_energies_and_says_what_it_lacks():
     torch.testing.assert_close(target.energy(x), -log_banana(x))
     check_target(target, x, gradient=False)
     for ask in (lambda: target.energy_and_score(x), lambda: check_target(target, x)):
-        with pytest.raises(InputError, match="random-walk"):
+        with pytest.raises(InputError, match="random walks"):
             ask()
     shifted = TransformedTarget(target, AffineTransform(0.0, 2.0, event_dim=1))
-    with pytest.raises(InputError, match="random-walk"):
+    with pytest.raises(InputError, match="random walks"):
         shifted.energy_and_score(x)
 
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from nessampler.kernels.mass import Mass, UnitMass
 from nessampler.kernels.protocol import Walkers
 from nessampler.paths import Path
 
@@ -25,6 +26,7 @@ class RandomWalk:
         path: energies only.
         scale: of the proposal, a number, one per coordinate, or a function of $s$ that gives either.
         repeats: proposals per step.
+        mass: whose inverse is the covariance of a proposal of scale 1, or a function of $s$ that gives it.
 
     References:
         Neal, Annealed importance sampling, 2001, Stat. Comput. 11, 125.
@@ -43,6 +45,7 @@ class RandomWalk:
     path: Path
     scale: float | Tensor | Callable[[float], float | Tensor]
     repeats: int = 10
+    mass: Mass | Callable[[float], Mass] = field(default_factory=UnitMass)
 
     def start(self, t: float, x: Float[Tensor, " n *event"]) -> Walkers:
         """Evaluate the energy where the walkers start."""
@@ -56,8 +59,10 @@ class RandomWalk:
         energy = walkers.energy if walkers.energy is not None and walkers.time == time else self._energy(time, x)
         before, acceptance = energy, torch.zeros_like(energy)
         scale = torch.as_tensor(self.scale(time) if callable(self.scale) else self.scale).to(x)
+        mass = self.mass(time) if callable(self.mass) else self.mass
         for _ in range(self.repeats):
-            y = x + scale * torch.randn(x.shape, generator=generator, dtype=x.dtype, device=x.device)
+            noise = torch.randn(x.shape, generator=generator, dtype=x.dtype, device=x.device)
+            y = x + scale * mass.velocity(mass.momentum(noise))
             proposed = self._energy(time, y)
             uniform = torch.rand(len(x), generator=generator, dtype=torch.float64, device=x.device)
             accept = uniform.log() < energy - proposed

@@ -60,7 +60,7 @@ def check_density(config: DensityConfig, folder: Path) -> Target:
     """The target, with everything found that can be wrong before work starts."""
     target = build_target(config.target.name, config.target.parameters, folder)
     base = config.base
-    check_kernel(config.sampling.kernel, config.run.method)
+    check_kernel(config.sampling.kernel, config.run.method, config.sampling.reverse_steps)
     if isinstance(base, FreeFieldBase) and not isinstance(target, Phi4):
         raise InputError(f"a free-field base is for lattices (phi4): got {config.target.name}; use the pilot base")
     if isinstance(base, PriorBase) and not hasattr(target, "prior"):

@@ -278,7 +278,7 @@ def _check_scores(score: Tensor, energy: Tensor, x: Tensor) -> None:
     if bool((score[inside] == 0).all()) and len(energy[inside].unique()) > 1:
         raise InputError(
             f"the gradient must follow the energy: got zero at all {int(inside.sum())} points while energies differ; "
-            "avoid rounding, comparisons and .detach(), or use a random-walk kernel"
+            'avoid rounding, comparisons and .detach(), or take random walks, DensityEffort(kernel="walk"), from a base'
         )
 
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float
 
-__all__ = ["central_differences"]
+__all__ = ["central_differences", "energies_per_gradient"]
 
 Array = np.ndarray
 STEP = float(np.cbrt(np.finfo(np.float64).eps))  # balances truncation and rounding of a central difference
@@ -28,8 +29,14 @@ def central_differences(log_density: Callable[[Array], Array]) -> Callable[[Arra
         >>> gradient(np.array([[1.0, -2.0]])).round(6)
         array([[-1.,  2.]])
     """
+    return _Differences(log_density)
 
-    def gradient(x: Float[Array, " n *event"]) -> Float[Array, " n *event"]:
+
+@dataclass(frozen=True)
+class _Differences:
+    log_density: Callable[[Array], Array]
+
+    def __call__(self, x: Float[Array, " n *event"]) -> Float[Array, " n *event"]:
         flat = x.reshape(len(x), -1)
         found = np.empty_like(flat)
         for i in range(flat.shape[1]):
@@ -38,10 +45,28 @@ def central_differences(log_density: Callable[[Array], Array]) -> Callable[[Arra
             for sign in (1.0, -1.0):
                 moved = flat.copy()
                 moved[:, i] += sign * step
-                sides.append(np.asarray(log_density(moved.reshape(x.shape)), dtype=np.float64))
+                sides.append(np.asarray(self.log_density(moved.reshape(x.shape)), dtype=np.float64))
             with np.errstate(invalid="ignore"):
                 slope = (sides[0] - sides[1]) / (2 * step)
             found[:, i] = np.where(np.isinf(sides[0]) | np.isinf(sides[1]), 0.0, slope)
         return found.reshape(x.shape)
 
-    return gradient
+
+def energies_per_gradient(target: object) -> int:
+    """Energies that a gradient of a target asks for besides its own: two a coordinate by differences, otherwise none.
+
+    A density that is seen through others, as by `Constrained`, is looked for behind them.
+
+    Example:
+        >>> from nessampler.targets.numpy_density import NumpyDensity
+        >>> bowl = lambda x: -0.5 * (x**2).sum(-1)
+        >>> energies_per_gradient(NumpyDensity(bowl, 3, central_differences(bowl)))
+        6
+        >>> energies_per_gradient(NumpyDensity(bowl, 3, lambda x: -x))
+        0
+    """
+    for name in ("view", "target"):
+        if hasattr(target, name):
+            return energies_per_gradient(getattr(target, name))
+    by_differences = isinstance(getattr(target, "gradient", None), _Differences)
+    return 2 * target.event_shape.numel() if by_differences else 0  # pyright: ignore[reportAttributeAccessIssue]

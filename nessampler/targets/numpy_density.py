@@ -23,7 +23,7 @@ class NumpyDensity:
 
     The function gives the **log density**, $U = -\log\rho$, −inf outside the support. With `gradient`,
     $\nabla \log \rho$, every kernel and transform works, differentiable once. Without it only kernels that ask for none
-    do (random walks).
+    do: random walks, `DensityEffort(kernel="walk")` with a base, methods ais and smc.
 
     Args:
         log_density: `(n, *event) -> (n,)`, both float64 arrays.
@@ -69,7 +69,7 @@ class NumpyDensity:
         if self.gradient is None:
             raise InputError(
                 "this kernel needs a gradient: got a NumpyDensity without one; pass gradient=..., write the density in "
-                "torch, or use a random-walk kernel"
+                'torch, or take random walks: DensityEffort(kernel="walk") with a base (method ais, smc or auto)'
             )
         return self.gradient
 

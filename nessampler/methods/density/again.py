@@ -18,6 +18,7 @@ from nessampler.methods.density.annealing import Annealing
 from nessampler.methods.density.dictionaries import end_gradients
 from nessampler.methods.density.problem import DensityProblem
 from nessampler.methods.density.tuning import StepSizes
+from nessampler.methods.density.walks import walk_from
 from nessampler.networks.field import NetworkField
 
 __all__ = ["drift_state", "moves_state", "network_for", "rebuilt"]
@@ -77,6 +78,9 @@ def rebuilt(problem: DensityProblem, name: str, state: Mapping[str, Tensor], dev
     """
     if "times" not in state:
         raise InputError(f"only ais, lsq and nets leave a transport to draw from: this run was {name}")
+    if "proposals" in state:
+        times, walk = tuple(state["times"].tolist()), walk_from(state, problem.path)
+        return Annealing(name, f"{name}, opened again", walk, problem.path, times, dtype=problem.dtype, state=state)
     sizes = StepSizes(tuple(state["step_times"].tolist()), tuple(state["step_sizes"].tolist()))
     relax = HMC(problem.path, sizes, int(state["leapfrog_steps"]), problem.mass)
     times = tuple(state["times"].tolist())

@@ -14,10 +14,11 @@ from nessampler.fields import PathScore
 from nessampler.kernels import DiagonalMass, Inertial, Langevin, Mass, UnitMass
 from nessampler.methods.density.again import moves_state
 from nessampler.methods.density.annealing import Annealing
-from nessampler.methods.density.tuning import Hamiltonian, Mover, Pilot, Precondition, StepSizes, mala, pilot
+from nessampler.methods.density.tuning import Hamiltonian, Mover, Pilot, Precondition, StepSizes, Walk, mala, pilot
+from nessampler.methods.density.walks import walk_state
 from nessampler.paths import AnnealingPath
 
-__all__ = ["IntervalDiffusion", "Unadjusted", "Underdamped", "ais"]
+__all__ = ["IntervalDiffusion", "Unadjusted", "Underdamped", "ais", "moves_in_words"]
 
 
 @dataclass(frozen=True)
@@ -143,10 +144,12 @@ def ais(
         return _underdamped(path, chosen, found, grid, dtype, generator)
     if not isinstance(chosen, Unadjusted):
         kernel = family.kernel(path, found.step_sizes, found.masses)
-        description = f"annealing, {_words(chosen)}, {len(grid) - 1} steps"
+        description = f"annealing, {moves_in_words(chosen)}, {len(grid) - 1} steps"
         state = {}
         if isinstance(chosen, Hamiltonian) and chosen.repeats == 1 and precondition is None:
             state = moves_state(grid, found.step_sizes, chosen.leapfrog_steps)
+        elif isinstance(chosen, Walk):
+            state = walk_state(grid, found.step_sizes, found.masses, chosen.repeats)
         return Annealing("ais", description, kernel, path, grid, dtype=dtype, state=state)
     variance = torch.ones(path.start.event_shape, dtype=dtype) if chosen.variance is None else chosen.variance
     unit = Annealing("ais", "", Langevin(PathScore(path), 1.0), path, grid, dtype=dtype)
@@ -209,7 +212,12 @@ def _variance_of_work(annealing: Annealing, pilots: int, generator: torch.Genera
     return torch.inf if math.isnan(variance) else variance
 
 
-def _words(mover: Mover) -> str:
+def moves_in_words(mover: Mover) -> str:
+    """For a description.
+
+    >>> moves_in_words(Hamiltonian(5)), moves_in_words(Walk(10))
+    ('HMC of 5 leapfrogs', 'random walks of 10 proposals')
+    """
     if isinstance(mover, Hamiltonian):
         return "MALA" if mover.leapfrog_steps == 1 else f"HMC of {mover.leapfrog_steps} leapfrogs"
-    return "random walk"
+    return f"random walks of {mover.repeats} proposals" if isinstance(mover, Walk) else type(mover).__name__

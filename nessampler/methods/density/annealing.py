@@ -16,6 +16,8 @@ from nessampler.simulate import Ensemble, simulate
 
 __all__ = ["Annealing"]
 
+DRAWN_AT_ONCE = 2**25  # numbers
+
 
 @dataclass(frozen=True)
 class Annealing:
@@ -57,8 +59,17 @@ class Annealing:
         watch: Callable[[float], None] | None = None,
     ) -> Ensemble:
         """n fresh walkers, from the base to the target."""
-        x = self.path.start.sample(n, generator=generator)  # pyright: ignore[reportAttributeAccessIssue]
-        return self._run(x.to(device, self.dtype), self.times, generator, chunk_size, progress, watch)
+        return self._run(self._drawn(n, generator, device), self.times, generator, chunk_size, progress, watch)
+
+    def _drawn(self, n: int, generator: torch.Generator, device: torch.device | str) -> Tensor:
+        """Of the base, which works in float64: piece by piece, so that it holds little beside what is returned."""
+        start, size = self.path.start, max(1, DRAWN_AT_ONCE // self.path.start.event_shape.numel())
+        if n <= size:
+            return start.sample(n, generator=generator).to(device, self.dtype)  # pyright: ignore[reportAttributeAccessIssue]
+        x = torch.empty(n, *start.event_shape, dtype=self.dtype, device=device)
+        for done in range(0, n, size):
+            x[done : done + size] = start.sample(min(size, n - done), generator=generator)  # pyright: ignore[reportAttributeAccessIssue]
+        return x
 
     def reverse(
         self,

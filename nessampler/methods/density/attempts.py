@@ -16,7 +16,7 @@ from nessampler.closed_form.dictionary import Dictionary
 from nessampler.closed_form.ridge_dictionary import RidgeDictionary
 from nessampler.errors import InputError
 from nessampler.estimators.log_z import LogZ, log_z, log_z_bounds
-from nessampler.methods.density.ais import Underdamped, ais, pilot_walkers
+from nessampler.methods.density.ais import Underdamped, ais, moves_in_words, pilot_walkers
 from nessampler.methods.density.annealing import Annealing
 from nessampler.methods.density.budget import (
     COARSE,
@@ -113,7 +113,7 @@ def scouted(context: Context, path: CountedPath, found: Pilot, left: float) -> S
     scatter = Scatter.through(*seen)
     left -= in_all(path.tally - before)
     most = budget.most_steps(left, budget.move)
-    steps = scatter.best_steps(most) if context.effort.kernel == "hmc" else min(most, _given(context.effort.steps))
+    steps = scatter.best_steps(most) if context.effort.kernel != "inertial" else min(most, _given(context.effort.steps))
     annealing, walkers = plain_annealing(context, path, steps, found), walkers_for(left, 1 + steps * budget.move)
     return Scouted(annealing, walkers, scatter.at(steps) / walkers)
 
@@ -218,7 +218,8 @@ def particles(
         budget=budget,
         tuned=found,
         **_few_pilots(budget),
-        mover=context.mover,
+        mover=context.moves,
+        precondition=context.precondition,
         steps=context.effort.steps if budget is None else None,
         conditional_ess=conditional_ess,
         fewest=fewest,
@@ -253,8 +254,7 @@ def attempt_smc(
     }
     return Attempt(
         name="smc",
-        description=f"sequential Monte Carlo, {len(found.times) - 1} temperatures, HMC of {effort.leapfrog_steps} "
-        "leapfrogs",
+        description=f"sequential Monte Carlo, {len(found.times) - 1} temperatures, {moves_in_words(context.moves)}",
         log_z=estimate,
         ensemble=ensemble,
         reverse=None,
@@ -378,7 +378,7 @@ def _trial(context: Context) -> int:
 def _given(steps: int | None) -> int:
     if steps is None:
         raise InputError(
-            "only Hamiltonian annealing and SMC find their own number of steps: got steps = None; give one"
+            "only SMC, and annealing by HMC or random walks, find their own number of steps: got steps = None; give one"
         )
     return steps
 
@@ -391,7 +391,8 @@ def tuned(context: Context, path: CountedPath) -> Pilot:
     """Times and step sizes by walkers of plain annealing."""
     generator = context.generator("ais pilot")
     x = pilot_walkers(path, TUNING, context.problem.dtype, generator)
-    return pilot(path, x, context.mover, generator=generator, conditional_ess=COARSE)
+    options = {"conditional_ess": COARSE, "precondition": context.precondition}
+    return pilot(path, x, context.moves, generator=generator, **options)
 
 
 def plain_annealing(context: Context, path: CountedPath, steps: int | None, found: Pilot | None = None) -> Annealing:
@@ -400,7 +401,7 @@ def plain_annealing(context: Context, path: CountedPath, steps: int | None, foun
     if context.effort.kernel == "inertial":
         gradients = _given(steps) * context.effort.leapfrog_steps
         return ais(path, steps=gradients, mover=Underdamped(context.problem.mass), **options)
-    return ais(path, steps=steps, mover=context.mover, tuned=found, **options)
+    return ais(path, steps=steps, mover=context.moves, precondition=context.precondition, tuned=found, **options)
 
 
 def carried(
@@ -430,7 +431,7 @@ def carried(
     about = {"base": annealing.base_log_z, "systematic": annealing.systematic}
     estimate = log_z(forward, **about, seed=context.seed)
     with path.stage("checks"):
-        doubts = check_walkers(path, ensemble, seed=context.seed)
+        doubts = () if context.walks else check_walkers(path, ensemble, seed=context.seed)
     doubts += unmet(annealing.systematic, context.effort.flow_tolerance, estimate.std_error)
     reverse, bounds = None, None
     back = min(context.effort.reverse_walkers, walkers)
@@ -439,7 +440,7 @@ def carried(
         options["progress"] = told(context.progress, f"{name}: walkers back")
         x = problem.target_samples(back, context.generator("target samples")).to(context.device)
         with path.stage("checks"):
-            doubts += check_target_samples(path, x, seed=context.seed)
+            doubts += () if context.walks else check_target_samples(path, x, seed=context.seed)
         with path.stage("reverse"):
             reverse = annealing.reverse(x, generator=context.generator(f"reverse {name}"), **options)
         seconds["reverse"] = time.perf_counter() - started

@@ -24,7 +24,7 @@ from nessampler.methods.density.attempts import (
     solve_within,
     tuned,
 )
-from nessampler.methods.density.budget import COARSE, SCOUTS, Scatter, variance, walkers_for
+from nessampler.methods.density.budget import COARSE, FINE, SCOUTS, Scatter, variance, walkers_for
 from nessampler.methods.density.context import Context
 from nessampler.methods.density.counted import CountedPath
 from nessampler.methods.density.dictionaries import NoFieldsError
@@ -51,11 +51,14 @@ DEAREST_SOLUTION = 0.08  # share beyond which no drift is tried
 def auto(context: Context, metrics: list[Mapping[str, Any]]) -> tuple[list[Attempt], str]:
     """Attempts in order, and the name of the one that gives the estimate.
 
+    Random walks leave annealing and SMC to choose from, see `_walking`.
     Without a budget the drift is solved as it would be used, and the method that is not chosen runs as well, with
     `baseline_walkers`. Within a budget a drift of few pilots is compared, and only what is chosen goes on.
     """
     if context.budget is not None:
         return _within(context, metrics)
+    if context.walks:
+        return _walking(context, metrics)
     path, started = CountedPath(context.problem.path), time.perf_counter()
     with path.stage("pilot"):
         try:
@@ -106,7 +109,7 @@ def _within(context: Context, metrics: list[Mapping[str, Any]]) -> tuple[list[At
     scale = in_all(lost) / budget.evaluations
     drift_path = CountedPath(context.problem.path)
     with drift_path.stage("pilot"):
-        drift = _tried(context, drift_path, found)
+        drift = None if context.walks else _tried(context, drift_path, found)
     lost = lost + drift_path.tallies.get("pilot", Tally())
     with path.stage("pilot"):
         plain = scouted(context, path, found, budget.evaluations - in_all(lost) - in_all(path.tally))
@@ -128,6 +131,32 @@ def _within(context: Context, metrics: list[Mapping[str, Any]]) -> tuple[list[At
     else:
         attempt = attempt_lsq(context, metrics, left=left, found=found)
     return [_paying(attempt, lost, note)], chosen
+
+
+def _walking(context: Context, metrics: list[Mapping[str, Any]]) -> tuple[list[Attempt], str]:
+    """Annealing or SMC, whichever has the smaller variance × energies; the other runs too, with fewer walkers."""
+    effort, path, started = context.effort, CountedPath(context.problem.path), time.perf_counter()
+    with path.stage("pilot"):
+        found = tuned(context, path)
+        steps = effort.steps or math.ceil(found.lengths[-1] / math.sqrt(1 / FINE - 1))
+        plain, before = plain_annealing(context, path, steps, found), path.tally.copy()
+        scouts = plain.draw(PILOTS, generator=context.generator("compare ais"), device=context.device)
+        spent = in_all(path.tally - before)
+    seconds, few = time.perf_counter() - started, replace(effort, walkers=PILOTS, steps=steps)
+    islands = particles(replace(context, effort=few), None, found, "compare smc")
+    lost = islands.evaluations["sampling"]
+    merits = {"ais": _variance(scouts) / PILOTS * spent, "smc": ONE_WAY * islands.std_error**2 * in_all(lost)}
+    chosen = min(merits, key=lambda name: merits[name] if math.isfinite(merits[name]) else math.inf)
+    fewer = max(PILOTS, effort.walkers // 4)
+    walkers = {name: effort.walkers if name == chosen else fewer for name in merits}
+    notes = {
+        name: "chosen" if name == chosen else f"variance × cost {_ratio(merit, merits[chosen])} × that of {chosen}"
+        for name, merit in merits.items()
+    }
+    context.say(f"{chosen} gives the estimate; random walks have no drift")
+    some = replace(context, effort=replace(effort, walkers=walkers["smc"], steps=steps))
+    annealed = carried(context, plain, path, None, PathQuality(), walkers["ais"], {"pilot": seconds}, notes["ais"])
+    return [annealed, _paying(attempt_smc(some, metrics, pilot=found), lost, notes["smc"])], chosen
 
 
 def _tried(context: Context, path: CountedPath, found: Pilot) -> Callable[[float], float] | None:

@@ -13,7 +13,7 @@ from torch import Tensor
 from nessampler.closed_form._covariance import with_correlations_times
 from nessampler.closed_form.density_fits import FAMILIES, Family, FittedDensity, fit_density, widened
 from nessampler.errors import InputError
-from nessampler.kernels import HMC, DenseMass, DiagonalMass, Mass, SpectralMass, UnitMass
+from nessampler.kernels import HMC, DenseMass, DiagonalMass, Mass, RandomWalk, SpectralMass, UnitMass
 from nessampler.methods.density.ais import ais
 from nessampler.methods.density.annealing import Annealing
 from nessampler.methods.density.smc import Particles, smc
@@ -179,13 +179,13 @@ def pilot_base(
 
 
 def run_chains(
-    target: Target, x: Float[Tensor, " n *event"], steps: int, *, generator: torch.Generator
+    target: Target, x: Float[Tensor, " n *event"], steps: int, *, generator: torch.Generator, walks: bool = False
 ) -> Float[Tensor, " m *event"]:
-    """What Hamiltonian chains from x saw in the second half of their steps, the step size tuned as they go."""
+    """What Hamiltonian chains, or `walks`, saw from x in the second half of their steps, tuned as they go."""
     path = LinearPath(_Nothing(target.event_shape), target)
     size, seen, walkers = 0.1, [], None
     for step in range(steps):
-        kernel = HMC(path, size, leapfrog_steps=5)
+        kernel = RandomWalk(path, size, repeats=5) if walks else HMC(path, size, leapfrog_steps=5)
         walkers = walkers or kernel.start(1.0, x)
         walkers, _ = kernel.step(0.5, 1.0, walkers, generator=generator)
         accepted = float(walkers.acceptance.mean()) if walkers.acceptance is not None else TARGET_ACCEPTANCE
@@ -201,14 +201,16 @@ def run_chains(
     return found
 
 
-def check_proper(target: Target, base: Target, *, generator: torch.Generator) -> None:
+def check_proper(target: Target, base: Target, *, generator: torch.Generator, walks: bool = False) -> None:
     """Short chains from draws of a base, whose lengths grow for as long as nothing holds the chains.
+
+    They ask for gradients, unless they are random `walks`.
 
     Raises:
         InputError: chains that leave the numbers, as under an improper density.
     """
     x = base.sample(PROPER_CHAINS, generator=generator).to(torch.float64)  # pyright: ignore[reportAttributeAccessIssue]
-    run_chains(target, x, PROPER_STEPS, generator=generator)
+    run_chains(target, x, PROPER_STEPS, generator=generator, walks=walks)
 
 
 def fitted_normal(x: Float[Tensor, " n *event"], inflation: float = 1.0) -> Base:

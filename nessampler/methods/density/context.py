@@ -11,7 +11,8 @@ import torch
 from nessampler.methods.density.budget import Budget
 from nessampler.methods.density.effort import DensityEffort
 from nessampler.methods.density.problem import DensityProblem
-from nessampler.methods.density.tuning import Hamiltonian
+from nessampler.methods.density.tuning import Hamiltonian, Mover, Precondition, Walk
+from nessampler.methods.density.walks import spread
 from nessampler.methods.ends import generator_for
 
 __all__ = ["Context", "told"]
@@ -36,10 +37,25 @@ class Context:
         return Hamiltonian(self.effort.leapfrog_steps, mass=self.problem.mass, step_size=self.problem.step_size)
 
     @property
+    def walks(self) -> bool:
+        """Whether the target is asked for energies alone."""
+        return self.effort.kernel == "walk"
+
+    @property
+    def moves(self) -> Mover:
+        """Of plain annealing and SMC: the Hamiltonian ones, or random walks."""
+        return Walk(self.effort.leapfrog_steps) if self.walks else self.mover
+
+    @property
+    def precondition(self) -> Precondition | None:
+        """What random walks are shaped by; Hamiltonian moves keep the problem's mass."""
+        return spread if self.walks else None
+
+    @property
     def budget(self) -> Budget | None:
         """What may be spent, where that is given."""
         effort = self.effort
-        return None if effort.budget is None else Budget(effort.budget, self.mover.evaluations)
+        return None if effort.budget is None else Budget(effort.budget, self.moves.evaluations)
 
     def generator(self, purpose: str) -> torch.Generator:
         """A stream of its own for every purpose."""

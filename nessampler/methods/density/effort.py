@@ -19,9 +19,9 @@ class DensityEffort:
         pilot_walkers, pilot_steps: of the walkers on which a drift is solved.
         steps: of the production run; parallel tempering takes as many replicas as swaps need. None, of plain annealing
             and SMC only: as many as their conditional ESS asks for.
-        leapfrog_steps: of the Hamiltonian moves at each of them.
-        kernel: of plain annealing, "hmc" or "inertial": underdamped Langevin steps, one gradient each and as many
-            times more of them.
+        leapfrog_steps: of the Hamiltonian moves at each of them; proposals, of a random walk.
+        kernel: "hmc"; of plain annealing also "inertial": underdamped Langevin steps, one gradient each and as many
+            times more of them; of plain annealing and SMC also "walk": random walks, which ask for energies alone.
         baseline_walkers: of the method that `auto` does not choose; a quarter of `walkers` by default.
         reverse_walkers: carried back from samples of the target, where there are any.
         reverse_steps: of long Hamiltonian chains that make such samples where nobody has them; 0 for none.
@@ -44,7 +44,7 @@ class DensityEffort:
     pilot_steps: int = 30
     steps: int | None = 40
     leapfrog_steps: int = 5
-    kernel: Literal["hmc", "inertial"] = "hmc"
+    kernel: Literal["hmc", "inertial", "walk"] = "hmc"
     reverse_walkers: int = 1024
     reverse_steps: int = 0
     nets_steps: int = 1000
@@ -55,13 +55,24 @@ class DensityEffort:
     budget: int | None = None
 
 
-def check_kernel(kernel: str, method: str) -> None:
+def check_kernel(kernel: str, method: str, reverse_steps: int = 0) -> None:
     """Refuse moves that a method does not make.
 
     Raises:
-        InputError: naming both.
+        InputError: naming both; long chains, which ask for gradients, where nothing else does.
     """
-    if kernel != "hmc" and method not in ("ais", "auto"):
+    if kernel == "walk":
+        if method not in ("ais", "smc", "auto"):
+            raise InputError(
+                f"kernel = 'walk' is for plain annealing and SMC: {method} asks for gradients; choose method ais, smc "
+                "or auto, or kernel hmc"
+            )
+        if reverse_steps:
+            raise InputError(
+                f"long chains of the target ask for gradients, and kernel = 'walk' for none: got reverse_steps = "
+                f"{reverse_steps}; set it to 0, or choose kernel hmc"
+            )
+    elif kernel != "hmc" and method not in ("ais", "auto"):
         raise InputError(
             f"kernel = {kernel!r} is for plain annealing: {method} moves by Hamiltonian trajectories; "
             "choose method ais or auto, or kernel hmc"

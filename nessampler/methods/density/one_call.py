@@ -19,7 +19,7 @@ from nessampler.methods.density.dictionaries import default_dictionary
 from nessampler.methods.density.effort import DensityEffort
 from nessampler.methods.density.problem import DensityProblem
 from nessampler.methods.density.result import Sampled
-from nessampler.methods.density.sample import sample_density
+from nessampler.methods.density.sample import billed, sample_density
 from nessampler.methods.ends import generator_for
 from nessampler.methods.front_door import density_of
 from nessampler.paths import LinearPath
@@ -66,12 +66,12 @@ def sample(
         dim: shape of one point, needed for a callable: `3` is `(3,)`.
         batched: whether a callable takes many points at once.
         gradient: of a log density in numpy; without it, differences of energies steer the walkers, two energies a
-            coordinate, which the counts of gradients do not tell.
+            coordinate, as the result says and its counts of energies tell.
         temperature: in kelvin, of an OpenMM `System`.
         base: where to start: a density with `sample(n, *, generator)` and `log_z` that covers the target.
         method: ais, smc, pt (parallel tempering), lsq (a drift solved in closed form), nets (a learned one), or auto.
         seed: the same seed gives the same result.
-        effort: what to spend on it.
+        effort: what to spend on it; `kernel="walk"` asks for energies alone, of methods ais, smc and auto, from a base.
         target_samples: `(n, generator)` to independent samples of the target, for a bound from the other side; by
             default the target's own `sample`.
         origin: where these samples come from, named in the result.
@@ -97,12 +97,18 @@ def sample(
         tensor(True)
     """
     target = density_of(density, dim=dim, batched=batched, gradient=gradient, temperature=temperature)
-    lattice = isinstance(target, Phi4)
+    effort = effort or DensityEffort()
+    walks, lattice = effort.kernel == "walk", isinstance(target, Phi4)
     mass: Mass = UnitMass()
     counted, started = Counted(target), time.perf_counter()
     if base is None:
+        if walks:
+            raise InputError(
+                "a base is fitted by chains that ask for gradients, and kernel = 'walk' for none: got no base; pass "
+                "base=Gaussian(mean, scale), or another density with `sample` and `log_z` that covers the target"
+            )
         probes = torch.randn(PROBES, *target.event_shape, generator=generator_for(seed, "probes"), dtype=torch.float64)
-        _checked(counted, probes)
+        _checked(counted, probes, gradient=True)
         say("fitting a base to short chains")
         with counted.stage("base"):
             fitted = pilot_base(counted, lattice=lattice, generator=generator_for(seed, "base"))
@@ -110,9 +116,9 @@ def sample(
     else:
         _check_base(base)
         probes = base.sample(PROBES, generator=generator_for(seed, "probes"))  # pyright: ignore[reportAttributeAccessIssue]
-        _checked(counted, probes.to(dtype))
+        _checked(counted, probes.to(dtype), gradient=not walks)
         with counted.stage("checks"):
-            check_proper(counted, base, generator=generator_for(seed, "proper"))
+            check_proper(counted, base, generator=generator_for(seed, "proper"), walks=walks)
     seconds = {"base": time.perf_counter() - started}
     path = LinearPath(base, target)
     own = getattr(target, "sample", None)
@@ -131,7 +137,7 @@ def sample(
         problem,
         method=method,
         seed=seed,
-        effort=effort or DensityEffort(),
+        effort=effort,
         say=say,
         progress=progress,
         report=report,
@@ -139,15 +145,20 @@ def sample(
         device=device,
     )
     return replace(
-        found, shared={**counted.tallies, **found.shared}, shared_seconds={**seconds, **found.shared_seconds}
+        found,
+        shared={**billed(target, counted.tallies), **found.shared},
+        shared_seconds={**seconds, **found.shared_seconds},
     )
 
 
-def _checked(counted: Counted, probes: Tensor) -> None:
+def _checked(counted: Counted, probes: Tensor, *, gradient: bool) -> None:
     """`check_target` on the target itself, which tells by what it offers where its gradient comes from."""
-    check_target(counted.target, probes)
-    tally, own = counted.tally("checks"), hasattr(counted.target, "energy_and_score")
-    tally.gradient, tally.energy = tally.gradient + len(probes), tally.energy + (len(probes) if own else 0)
+    check_target(counted.target, probes, gradient=gradient)
+    tally = counted.tally("checks")
+    if gradient:
+        tally.gradient += len(probes)
+    if not gradient or hasattr(counted.target, "energy_and_score"):
+        tally.energy += len(probes)
 
 
 def _check_base(base: Target) -> None:

@@ -99,6 +99,7 @@ class Sampled:
         flags: of the reported estimate and of the cross-checks.
         metrics: rows of the training curve.
         knowledge: what base or path were told about the target, such as "the modes"; empty where nothing.
+        remark: how gradients were come by, where nobody gave them.
         shared: evaluations of the target that every attempt builds on, by stage: `base`, `checks`, and long `chains`
             whose ends are carried back.
         shared_seconds: the same in time.
@@ -120,6 +121,7 @@ class Sampled:
     flags: tuple[Flag, ...]
     metrics: Sequence[Mapping[str, Any]] = ()
     knowledge: str = ""
+    remark: str = ""
     shared: Mapping[str, Tally] = field(default_factory=dict)
     shared_seconds: Mapping[str, float] = field(default_factory=dict)
 
@@ -192,6 +194,7 @@ class Sampled:
 
     def __str__(self) -> str:
         told = f"\nBase or path were told of {self.knowledge}." if self.knowledge else ""
+        told += f"\n{self.remark}" if self.remark else ""
         return f"{self.log_z}\n{self.verdict.text}{told}{flag_lines(self.flags, self.log_z.flags)}"
 
     def plot(self) -> Figure:

@@ -21,6 +21,8 @@ from nessampler.methods.density.effort import DensityEffort, check_kernel
 from nessampler.methods.density.problem import DensityProblem
 from nessampler.methods.density.result import Attempt, Sampled
 from nessampler.methods.density.verdict import cross_check, judge
+from nessampler.targets import Tally, Target
+from nessampler.targets.differences import energies_per_gradient
 
 __all__ = ["DensityMethod", "sample_density"]
 
@@ -41,9 +43,10 @@ def sample_density(
 ) -> Sampled:
     r"""Carry walkers from the base to the target, and weigh them exactly.
 
-    `ais` anneals by Hamiltonian moves, `smc` resamples too, `pt` lets chains along the path swap places, `lsq` adds a
-    drift solved in closed form, `nets` refines that drift by a network. `auto` compares a drift with plain
-    annealing at equal gradient evaluations on pilot walkers, and runs what has the smaller variance × cost.
+    `ais` anneals by Hamiltonian moves or random walks, `smc` resamples too, `pt` lets chains along the path swap
+    places, `lsq` adds a drift solved in closed form, `nets` refines that drift by a network. `auto` compares a drift
+    with plain annealing at equal gradient evaluations on pilot walkers, and runs what has the smaller variance × cost;
+    by random walks, which have no drift, annealing with SMC.
 
     Args:
         problem: path, dictionary, mass.
@@ -81,7 +84,8 @@ def sample_density(
                 f"{name}; choose a base such as Gaussian"
             )
     context = Context(problem, effort or DensityEffort(), seed, device, say, progress, report, checkpoint)
-    check_kernel(context.effort.kernel, method)
+    context = _by_differences(context)
+    check_kernel(context.effort.kernel, method, context.effort.reverse_steps)
     path, started = CountedPath(problem.path), time.perf_counter()
     with path.stage("chains"):
         context = replace(context, problem=_with_chains(context, path))
@@ -93,7 +97,39 @@ def sample_density(
         else:
             attempts, chosen = [ATTEMPTS[method](context, metrics)], method
     found = _result(context, method, attempts, chosen, metrics)
-    return replace(found, shared=path.tallies, shared_seconds=seconds)
+    return replace(found, shared=billed(problem.target, path.tallies), shared_seconds=seconds)
+
+
+def billed(target: Target, tallies: Mapping[str, Tally]) -> dict[str, Tally]:
+    """With the energies that gradients were made of, where nobody gave any."""
+    each = energies_per_gradient(target)
+    return {stage: Tally(t.energy + each * t.gradient, t.gradient) for stage, t in tallies.items()}
+
+
+def _by_differences(context: Context) -> Context:
+    """Where a gradient is made of energies, with a budget of as many fewer gradients, and the user told."""
+    each, effort = energies_per_gradient(context.problem.target), context.effort
+    if not each or context.walks:
+        return context
+    context.say(_remark(each))
+    return (
+        context
+        if effort.budget is None
+        else replace(context, effort=replace(effort, budget=effort.budget // (1 + each)))
+    )
+
+
+def _remark(each: int) -> str:
+    return f"No gradient was given: differences of energies steered the walkers, {each} energies for each gradient."
+
+
+def _billed(attempt: Attempt, each: int) -> Attempt:
+    """With the energies that its gradients were made of."""
+    target = {
+        stage: {**tally, "energy": tally["energy"] + each * tally["gradient"]}
+        for stage, tally in attempt.evaluations["target"].items()
+    }
+    return replace(attempt, evaluations={**attempt.evaluations, "target": target})
 
 
 def _with_chains(context: Context, path: CountedPath) -> DensityProblem:
@@ -121,8 +157,11 @@ def _with_chains(context: Context, path: CountedPath) -> DensityProblem:
 def _result(
     context: Context, method: str, attempts: list[Attempt], chosen: str, metrics: list[Mapping[str, Any]]
 ) -> Sampled:
+    each = 0 if context.walks else energies_per_gradient(context.problem.target)
+    attempts = [_billed(a, each) for a in attempts] if each else attempts
     reported = next(a for a in attempts if a.name == chosen)
     flags: tuple[Flag, ...] = (*reported.log_z.flags, *cross_check(reported, attempts), *context.problem.doubts)
     origin = context.problem.origin if any(a.reverse is not None for a in attempts) else None
     verdict, knowledge = judge(reported, attempts, flags), context.problem.knowledge
-    return Sampled(method, chosen, tuple(attempts), origin, verdict, flags, metrics, knowledge)
+    remark = _remark(each) if each else ""
+    return Sampled(method, chosen, tuple(attempts), origin, verdict, flags, metrics, knowledge, remark)

@@ -142,7 +142,7 @@ def mala(*, repeats: int = 1, mass: Mass | None = None, step_size: float = 0.3) 
 
 @dataclass(frozen=True)
 class Walk:
-    """Random-walk Metropolis, see `RandomWalk`; of the mass it uses the variances of a `DiagonalMass`."""
+    """Random-walk Metropolis, see `RandomWalk`: `repeats` proposals, shaped as the mass says."""
 
     repeats: int = 10
     mass: Mass = field(default_factory=UnitMass)
@@ -156,19 +156,14 @@ class Walk:
 
     @property
     def evaluations(self) -> int:
-        """An energy for each proposal."""
-        return self.repeats
+        """An energy for each proposal, and one where the walker is when the time changes."""
+        return self.repeats + 1
 
     def kernel(
         self, path: Path, step_size: float | Callable[[float], float], mass: Mass | Callable[[float], Mass]
     ) -> Kernel:
         """Proposals of `step_size` standard deviations."""
-
-        def scale(t: float) -> float | Tensor:
-            here, h = mass(t) if callable(mass) else mass, step_size(t) if callable(step_size) else step_size
-            return h * here.variance.sqrt() if isinstance(here, DiagonalMass) else h
-
-        return RandomWalk(path, scale, self.repeats)
+        return RandomWalk(path, step_size, self.repeats, mass)
 
 
 def diagonal(x: Float[Tensor, " n *event"], weight: Float[Tensor, " n"]) -> DiagonalMass:

@@ -90,4 +90,5 @@ def _comparison(reported: Attempt, attempts: Sequence[Attempt]) -> str:
     plain = next((a for a in attempts if a.name == "ais" and a is not reported), None)
     if plain is None:
         return f"{own}."
-    return f"{own}; plain annealing at equal gradient evaluations has {100 * plain.log_z.ess:.1f} %."
+    equal = "" if reported.name == "smc" else " at equal gradient evaluations"
+    return f"{own}; plain annealing{equal} has {100 * plain.log_z.ess:.1f} %."

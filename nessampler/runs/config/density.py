@@ -181,7 +181,7 @@ class Sampling(Table):
     pilot_steps: Annotated[int, Field(ge=2)] = 30
     steps: Annotated[int, Field(ge=2)] = 40
     leapfrog_steps: PositiveInt = 5
-    kernel: Literal["hmc", "inertial"] = "hmc"
+    kernel: Literal["hmc", "inertial", "walk"] = "hmc"
     baseline_walkers: Annotated[int, Field(ge=64)] | None = None
     reverse_walkers: Annotated[int, Field(ge=0)] = 1024
     reverse_steps: Annotated[int, Field(ge=0)] = 0
