@@ -6,32 +6,51 @@ import csv
 import io
 import json
 import math
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from command_line import nessampler
 
+from nessampler.bench import difference_cell, origin
+from nessampler.bench.clock import cpu_seconds
+from nessampler.bench.difference_cell import _Outcome, difference_row
 from nessampler.bench.grid import Cell, Grid, run_grid
 from nessampler.bench.metrics import energy_distance, missing_modes, mode_distance, wasserstein
+from nessampler.bench.origin import origin_of
+from nessampler.bench.peers.blackjax_smc import scattered
+from nessampler.bench.peers.dynesty_nested import unfinished
+from nessampler.bench.peers.whitened import Evidence, verdict_of
 from nessampler.bench.row import Row
-from nessampler.bench.suites import SUITES
+from nessampler.bench.sizes import scale_of, trials
+from nessampler.bench.suites import KINDS, SUITES
 from nessampler.bench.tables import summaries, to_csv, to_markdown, winners
 from nessampler.bench.torsions import torsion_kl, torsion_metrics
+from nessampler.bench.trial import trial
 from nessampler.errors import InputError
+from nessampler.estimators import FreeEnergy
 from nessampler.plots import Carried
 from nessampler.runs import catalogue
+from nessampler.runs.config import DifferenceConfig, load, resolve
+from nessampler.runs.molecular_problem import check_frames
 from nessampler.runs.observed import Observed
+from nessampler.runs.prepared import Prepared
+from nessampler.runs.target_problem import check_targets
 
 
 def row(method: str, seed: int, value: float | None, std_error: float | None = 0.1, **other) -> Row:
     known = {"reference": 1.0, "reference_error": 0.0, "evaluations": 1e6, "fields": 0, "seconds": 2.0} | other
+    known.setdefault("budget", 1000)
     return Row(
         system="two-wells",
         kind="density",
         method=method,
         seed=seed,
-        budget=1000,
         chosen=known.pop("chosen", method),
         value=value,
         std_error=None if value is None else std_error,
@@ -71,6 +90,24 @@ def test_a_method_that_does_not_always_answer_does_not_win():
     assert winners(summaries([*rejected, *rows[2:]]))["two-wells"].method == "ais"
 
 
+def test_errors_are_compared_as_if_all_had_spent_the_budget():
+    """Who spends four times as much has twice the error at the budget; who has half of it left, less."""
+    rows = [row("ais", 0, 1.0, 0.15, budget=1000, evaluations=1000.0)]
+    rows += [row("lsq", 0, 1.0, 0.10, budget=1000, evaluations=4000.0)]
+    ais, lsq = summaries(rows)
+    assert (ais.at_budget, lsq.at_budget) == (pytest.approx(0.15), pytest.approx(0.2))
+    assert winners([ais, lsq])["two-wells"] is ais
+    text = to_markdown(rows)
+    assert "| 1 k | 100% | 0.15 |" in text
+    assert "| 4 k | 400% | 0.2 |" in text
+    assert "two-wells: ais (not learned) has the smallest error at the budget, ± 0.15" in text
+    assert "lsq follows with 1.3 times it" in text
+    # Where everything is of its own size there is nothing to scale to.
+    unsized = [row("ais", 0, 1.0, 0.15, budget=None), row("lsq", 0, 1.0, 0.1, budget=None, evaluations=9e6)]
+    assert winners(summaries(unsized))["two-wells"].method == "lsq"
+    assert "lsq (closed form) has the smallest error, ± 0.1" in to_markdown(unsized)
+
+
 def test_auto_is_measured_against_the_best_and_never_wins_itself():
     rows = [row("ais", 0, 1.0, 0.1), row("lsq", 0, 1.0, 0.02), row("auto", 0, 1.0, 0.01, chosen="lsq")]
     assert winners(summaries(rows))["two-wells"].method == "lsq"
@@ -90,6 +127,18 @@ def test_the_tidy_table_has_a_line_for_each_cell_and_a_column_for_each_metric():
         "",
         "gave up",
     )
+
+
+def test_the_tidy_table_has_effective_draws_for_an_evaluation_and_a_second_and_says_what_kind_a_method_is():
+    metrics = {"effective_draws": 500.0}
+    rows = [row("ais", 0, 1.2, metrics=metrics, evaluations=1e4), row("auto", 0, 1.2, chosen="lsq")]
+    rows.append(row("nets", 0, 1.2))
+    first, auto, nets = csv.DictReader(io.StringIO(to_csv(rows)))
+    assert (float(first["ess_per_evaluation"]), float(first["ess_per_second"])) == (0.05, 500.0)
+    assert (auto["ess_per_evaluation"], auto["ess_per_second"]) == ("", "")
+    assert [r["method_kind"] for r in (first, auto, nets)] == ["not learned", "closed form", "learned"]
+    for suite in SUITES.values():
+        assert {*suite.methods, *suite.peers} - {"auto"} <= set(KINDS)
 
 
 def test_chains_without_log_z_have_metrics_and_never_win():
@@ -122,9 +171,30 @@ def test_distances_of_samples():
     assert (missing_modes(share), mode_distance(share, torch.full((3,), 1 / 3))) == (1, pytest.approx(1 / 3))
 
 
+def test_processor_time_is_that_of_workers_too():
+    work = "sum(k * k for k in range(3_000_000))"
+    before, own = cpu_seconds(), time.process_time()
+    subprocess.run([sys.executable, "-c", work], check=True)
+    with_workers, alone = cpu_seconds() - before, time.process_time() - own
+    assert alone < 0.05 < 0.1 < with_workers
+
+
 def test_seeds_come_one_after_the_other():
     cells = list(Grid(("a", "b"), ("ais",), 2).cells())
     assert cells == [Cell("a", "ais", 0), Cell("b", "ais", 0), Cell("a", "ais", 1), Cell("b", "ais", 1)]
+
+
+def test_without_a_reference_claims_are_compared_and_the_summary_says_so():
+    unknown = {"reference": None, "reference_error": None}
+    rows = [row("plain", 0, -4.0, 0.1, **unknown), row("map", 0, -4.9, 0.05, **unknown)]
+    text = to_markdown(rows)
+    assert text.count("| no reference |") == 2
+    assert "two-wells: map (closed form) claims the smallest error at the budget, ± 1.6" in text
+    assert "± 1.6 (no reference: by claims only); plain follows" in text
+    assert "no reference" not in to_markdown([row("plain", 0, 1.0), row("map", 0, None)])
+    referenced = {s: load(catalogue.find(s)).get("reference") for s in SUITES["difference"].systems}
+    assert {s for s, found in referenced.items() if found is None} == {"alanine-solvation", "alanine-basins"}
+    assert {"toluene-solvation", "lj-38"} <= set(referenced)
 
 
 def test_every_suite_is_in_the_catalogue():
@@ -132,18 +202,76 @@ def test_every_suite_is_in_the_catalogue():
         assert set(suite.systems) <= set(catalogue.names())
 
 
+def test_systems_of_a_suite_have_budgets_of_their_own():
+    suite = SUITES["difference"]
+    assert set(suite.budgets) <= set(suite.systems)
+    grid = Grid(suite.systems, ("plain",), 1, suite.budget, budgets=suite.budgets)
+    assert grid.budget_of("amber-to-amoeba") == 24_000_000
+    assert grid.budget_of("lj-13") == suite.budget == 2_000_000
+
+
+def test_a_budget_that_is_asked_for_is_that_of_every_system(monkeypatch, tmp_path):
+    seen = []
+    monkeypatch.setattr("nessampler.bench.grid.run_grid", lambda grid, *_, **__: seen.append(grid) or [])
+    monkeypatch.setattr("nessampler.bench.figures.error_against_evaluations", lambda *_: None)
+    for options in ([], ["--budget", 1000], ["--budget", 0]):
+        assert nessampler("bench", "difference", *options, "--out", tmp_path).code == 0
+    found = [[grid.budget_of(system) for system in ("lj-13", "lj-55")] for grid in seen]
+    assert found == [[2_000_000, 8_000_000], [1000, 1000], [None, None]]
+
+
 def test_finished_cells_are_read_and_not_run(tmp_path):
     (tmp_path / "cells").mkdir()
-    stored = row("ais", 0, 1.0)
-    (tmp_path / "cells" / "gmm-40--ais--0.json").write_text(json.dumps(stored.to_dict()))
+    stored = row("ais", 0, 1.0, origin=origin_of("quick"))
+    (tmp_path / "cells" / "gmm-40--ais--0.json").write_text(json.dumps(stored.to_cell()))
+    assert "reference" not in stored.to_cell()
     said: list[str] = []
-    assert run_grid(Grid(("gmm-40",), ("ais",), 1, 1000), tmp_path, say=said.append) == [stored]
+    (found,) = run_grid(Grid(("gmm-40",), ("ais",), 1, 1000), tmp_path, say=said.append)
+    assert found == replace(stored, reference=0.0, reference_error=0.0)  # as the catalogue has it
     assert said == []
+    with pytest.raises(InputError, match=r"is of one version, .* has preset quick, asked for is smoke; choose another"):
+        run_grid(Grid(("gmm-40",), ("ais",), 1, 1000, preset="smoke"), tmp_path)
+    with pytest.raises(InputError, match=r"has settings none, asked for is sampling\.walkers=100"):
+        run_grid(Grid(("gmm-40",), ("ais",), 1, 1000, settings=["sampling.walkers=100"]), tmp_path)
     with pytest.raises(InputError, match="share a budget"):
         run_grid(Grid(("gmm-40",), ("ais",), 1, 2000), tmp_path)
     (tmp_path / "cells" / "gmm-40--ais--0.json").write_text("{")
     with pytest.raises(InputError, match="is none; remove it"):
         run_grid(Grid(("gmm-40",), ("ais",), 1, 1000), tmp_path)
+
+
+def test_cells_of_another_version_are_refused_and_of_another_commit_or_machine_are_not(tmp_path):
+    (tmp_path / "cells").mkdir()
+    file, grid = tmp_path / "cells" / "gmm-40--ais--0.json", Grid(("gmm-40",), ("ais",), 1, 1000)
+    elsewhere = origin_of("quick") | {"commit": "0123abc", "machine": "another", "cores": 3}
+    file.write_text(json.dumps(row("ais", 0, 1.0, origin=elsewhere).to_cell()))
+    (found,) = run_grid(grid, tmp_path)
+    (line,) = csv.DictReader(io.StringIO(to_csv([found])))
+    assert (line["commit"], line["machine"], line["cores"], line["preset"]) == ("0123abc", "another", "3", "quick")
+    for other in ({}, elsewhere | {"version": "0.0.1"}):
+        file.write_text(json.dumps(row("ais", 0, 1.0, origin=other).to_cell()))
+        with pytest.raises(InputError, match=r"has version (none on record|0\.0\.1), asked for is"):
+            run_grid(grid, tmp_path)
+
+
+def test_trials_of_other_settings_are_refused(tmp_path):
+    file = tmp_path / "trials" / "a.json"
+    assert trial(file, origin_of("quick"), lambda: {"each": 1.0}) == {"each": 1.0}
+    with pytest.raises(InputError, match=r"has settings none, asked for is md\.replicas=2"):
+        trial(file, origin_of("quick", ["md.replicas=2"]), lambda: {"each": 2.0})
+
+
+def test_an_origin_without_git_is_one(monkeypatch):
+    def missing(*_, **__) -> None:
+        raise FileNotFoundError("git")
+
+    monkeypatch.setattr(subprocess, "run", missing)
+    origin._commit.cache_clear()
+    found = origin_of("quick")
+    origin._commit.cache_clear()
+    assert found["commit"] is None
+    assert found["machine"]
+    assert found["cores"] >= 1
 
 
 def test_a_cell_that_takes_too_long_is_on_record_as_given_up(tmp_path):
@@ -173,6 +301,7 @@ def test_a_grid_from_the_command_line(tmp_path):
     assert [r["method"] for r in rows] == ["ais", "smc"]
     for r in rows:
         assert 0.6 * 600_000 < float(r["evaluations"]) < 1.4 * 600_000
+        assert bool(r["ess_per_evaluation"]) == (r["method"] == "ais")  # islands were selected on their way
         assert abs(float(r["z"])) < 4
     assert (tmp_path / "errors.png").stat().st_size > 10_000
     assert "| gmm-40 |" in (tmp_path / "summary.md").read_text(encoding="utf-8")
@@ -200,6 +329,120 @@ def test_a_rung_and_staged_mbar_for_one_budget(tmp_path):
     for r in csv.DictReader((tmp_path / "cells.csv").open(encoding="utf-8")):
         assert 0.6 * 40_000 < float(r["evaluations"]) < 1.4 * 40_000, r["method"]
         assert abs(float(r["z"])) < 4
+
+
+def apart(distance: float) -> DifferenceConfig:
+    """Two normals of width 0.1, of equal Z."""
+    ends = {
+        f"state_{name}": {"label": name, "target": {"name": "mixture", "means": [[mean, 0.0]], "scales": [0.1]}}
+        for name, mean in (("a", 0.0), ("b", distance))
+    }
+    reference = {"value": 0.0, "std_error": 0.0, "source": "normalised by construction"}
+    found = resolve({"name": "apart", "title": "apart", "kind": "difference", "reference": reference, **ends})
+    assert isinstance(found, DifferenceConfig)
+    return found
+
+
+def test_staged_states_that_nothing_connects_are_no_answer(tmp_path):
+    near, far = (difference_row(apart(d), Path(), "staged", 4_000, tmp_path) for d in (0.3, 4.0))
+    assert near.verdict in ("trusted", "caution")
+    assert ("chains_disagree" in near.flags) == ((near.metrics["rhat"] or 0.0) > 1.1)
+    assert far.verdict == "not trusted"
+    assert {"poor_overlap", "far_end"} <= set(far.flags)
+    assert [s.answers for s in summaries([near])] == [1]
+    assert [s.answers for s in summaries([far])] == [0]
+
+
+def test_a_peer_is_judged_by_the_flags_that_ours_would_have():
+    assert verdict_of(Evidence(0.0, 0.1)) == "trusted"
+    assert verdict_of(Evidence(0.0, 0.1, flags=scattered(0.5))) == "caution"
+    assert verdict_of(Evidence(0.0, 0.1, flags=unfinished(np.log([0.01, 0.1, 1.0]), 1))) == "not trusted"
+    assert verdict_of(Evidence(0.0, None)) == verdict_of(Evidence(0.0, math.inf)) == "not trusted"
+    assert verdict_of(Evidence(None, None, "no log Z; 16 chains")) == ""
+
+
+def test_a_third_trial_corrects_a_cost_that_is_no_line():
+    def cost(scale: float) -> float:
+        return 50 + 100 * scale**2
+
+    found = trials(cost, 250)
+    assert len(found["scales"]) == 3
+    assert abs(cost(scale_of(found, 250)) / 250 - 1) < 0.1
+    two = {name: found[name][:2] if name != "smallest" else 0.05 for name in found}
+    assert abs(cost(scale_of(two, 250)) / 250 - 1) > 0.3  # without it
+    assert len(trials(lambda scale: 1000 * scale, 800)["scales"]) == 2  # the second met the budget
+    assert len(trials(lambda scale: 230 + 20 * scale, 400)["scales"]) == 2  # trials have cost more than a budget
+
+
+def test_a_trial_that_is_refused_is_run_at_its_double_and_no_cell_is_smaller():
+    def cost(scale: float) -> float:
+        if scale < 0.4:
+            raise InputError("every block needs at least 10 samples")
+        return 1000 * scale
+
+    found = trials(cost, 100)
+    assert found["scales"] == [0.5]
+    assert scale_of(found, 100) == 0.5
+    with pytest.raises(InputError, match="every block"):
+        trials(lambda scale: cost(0.0), 100)
+
+
+@pytest.mark.parametrize("system", ["alanine-solvation", "alanine-basins", "anharmonic-wells", "lj-13"])
+def test_trials_are_no_smaller_than_the_catalogue_accepts(system):
+    path = catalogue.find(system)
+    config = resolve(load(path), source=str(path))
+    assert isinstance(config, DifferenceConfig)
+    smallest = difference_cell._smallest(config, path.parent)
+    assert smallest < 1
+    check = check_frames if config.molecular else lambda c: check_targets(c, path.parent)
+    check(difference_cell._scaled(config, smallest))
+    if system == "alanine-basins":  # 4 frames of each replica
+        with pytest.raises(InputError, match="store 4 frames"):
+            check(difference_cell._scaled(config, 0.1))
+
+
+@pytest.fixture
+def without_molecules(monkeypatch) -> list[tuple[str, int, str, Path]]:
+    """Cells of molecules that only note what they were asked: method, seed, length of MD, and where it lies."""
+    seen: list[tuple[str, int, str, Path]] = []
+
+    def climbed(config, folder, method, where):
+        scale = float(config.md.production_a.split()[0]) / 200
+        seen.append((method, config.run.seed, config.md.production_a, where))
+        made = FreeEnergy(0.0, 0.1, (-0.2, 0.2), (9, 9), (1.0, 1.0), (), "BAR", 0.5)
+        return _Outcome(made, method, 100.0 + 1000 * scale, 0, {}, (), "trusted")
+
+    monkeypatch.setattr(difference_cell, "_climbed", climbed)
+    monkeypatch.setattr(difference_cell, "_prepared", lambda *_: Prepared(None, None, None, None))  # pyright: ignore
+    return seen
+
+
+def test_methods_of_one_seed_share_the_end_states_of_a_molecule(without_molecules, tmp_path):
+    path = catalogue.find("alanine-solvation")
+    for seed in (0, 1):
+        config = resolve(load(path), run={"seed": seed}, source=str(path))
+        assert isinstance(config, DifferenceConfig)
+        for method in ("plain", "map", "auto"):
+            difference_row(config, path.parent, method, 600, tmp_path)
+    first, cells = without_molecules[:2], without_molecules[2:]
+    assert [method for method, *_ in first] == ["map", "map"]  # once for all
+    assert len(cells) == 6
+    for seed in (0, 1):
+        assert len({(length, where) for _, s, length, where in cells if s == seed}) == 1
+    assert cells[0][2] == cells[3][2] == "100.0 ps"
+    assert cells[0][3] != cells[3][3]
+    assert not {where for *_, where in first} & {where for *_, where in cells}
+
+
+def test_a_cell_pays_for_end_states_that_another_sampled(without_molecules, tmp_path):
+    path = catalogue.find("alanine-solvation")
+    config = resolve(load(path), source=str(path))
+    assert isinstance(config, DifferenceConfig)
+    (took,) = [tmp_path / "ends" / "alanine-solvation-0-1" / "took.json"]
+    trial(took, origin_of("quick"), lambda: {"seconds": 300.0, "cpu_seconds": 200.0})
+    row = difference_row(config, path.parent, "plain", None, tmp_path)
+    assert 300 < row.seconds < 360
+    assert 200 < row.cpu_seconds < 260
 
 
 # ---- torsions ------------------------------------------------------------------------------------------------------

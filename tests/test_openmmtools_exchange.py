@@ -71,6 +71,8 @@ def test_a_budget_is_met_and_a_seed_repeats_its_bits(tmp_path):
     assert (again.value, again.std_error) == (row.value, row.std_error)
     assert other.value != row.value
     assert row.note.startswith("3 replicas of")
+    assert row.verdict in ("trusted", "caution", "not trusted")
+    assert bool(row.flags) == (row.verdict != "trusted")
 
 
 @pytest.mark.parametrize("system", ["lj-13", "alanine-basins"])

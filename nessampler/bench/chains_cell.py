@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
+from nessampler.bench.clock import cpu_seconds
 from nessampler.bench.metrics import draw_metrics
 from nessampler.bench.row import NO_LOG_Z, Row
 from nessampler.methods.density.hmc_chains import FEWEST_TRAJECTORIES, hamiltonian_chains
@@ -21,7 +22,7 @@ CHAINS = 64
 def chains_row(config: DensityConfig, folder: Path, budget: int | None) -> Row:
     """Chains of our kernel from draws of the base, as long as the budget allows; without one, of as many draws as the
     preset has walkers. A row without a value, for the metrics of its draws."""
-    started, busy = time.perf_counter(), time.process_time()
+    started, busy = time.perf_counter(), cpu_seconds()
     prepared = prepare_density(config, folder)
     problem, sampling = prepared.problem, config.sampling
     base = prepared.evaluations.energy + prepared.evaluations.gradient
@@ -48,7 +49,7 @@ def chains_row(config: DensityConfig, folder: Path, budget: int | None) -> Row:
         evaluations=base + found.evaluations.energy + found.evaluations.gradient,
         fields=0,
         seconds=time.perf_counter() - started,
-        cpu_seconds=time.process_time() - busy,
+        cpu_seconds=cpu_seconds() - busy,
         metrics=metrics | draw_metrics(found.ensemble, problem.target, config.run.seed),
         note=f"{NO_LOG_Z}; {CHAINS} chains of {found.trajectories} trajectories",
     )

@@ -6,9 +6,12 @@ import time
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from nessampler.bench.chains_cell import chains_row
+from nessampler.bench.clock import cpu_seconds
 from nessampler.bench.metrics import density_metrics
+from nessampler.bench.origin import origin_of
 from nessampler.bench.peers import PEERS
 from nessampler.bench.row import Row
 from nessampler.bench.trial import TRIAL_SEED, trial
@@ -27,7 +30,14 @@ BASE_SHARE = 0.3  # of a budget that a learned base may take
 FEWEST_PILOTS = 512  # of it
 
 
-def density_row(config: DensityConfig, folder: Path, method: str, budget: int | None, trials: Path) -> Row:
+def density_row(
+    config: DensityConfig,
+    folder: Path,
+    method: str,
+    budget: int | None,
+    trials: Path,
+    origin: Mapping[str, Any] | None = None,
+) -> Row:
     """Base, pilots, training and walkers for about `budget` evaluations of the target, see `DensityEffort`.
 
     A learned base is cut to its share of the budget, by the cost of one from the fewest pilots, which is not counted.
@@ -35,17 +45,19 @@ def density_row(config: DensityConfig, folder: Path, method: str, budget: int | 
 
     Args:
         trials: where costs of such bases are kept.
+        origin: of these, see `origin_of`; by default of the configuration's preset.
 
     Raises:
         InputError: a base that costs more than the budget.
     """
     if budget is not None:
-        config = _with_affordable_base(config, folder, budget, trials)
+        origin = origin_of(config.run.preset) if origin is None else origin
+        config = _with_affordable_base(config, folder, budget, trials, origin)
     if method == "hmc":
         return chains_row(config, folder, budget)
     if method in PEERS:
         return PEERS[method](config, folder, budget)
-    started, busy = time.perf_counter(), time.process_time()
+    started, busy = time.perf_counter(), cpu_seconds()
     prepared = prepare_density(config, folder)
     effort = DensityEffort(**config.sampling.model_dump())
     if budget is not None:
@@ -54,7 +66,7 @@ def density_row(config: DensityConfig, folder: Path, method: str, budget: int | 
     asked: DensityMethod = method  # pyright: ignore[reportAssignmentType]
     seed, device = config.run.seed, config.run.device
     found = sample_density(prepared.problem, method=asked, seed=seed, effort=effort, device=device)
-    seconds, cpu = time.perf_counter() - started, time.process_time() - busy
+    seconds, cpu = time.perf_counter() - started, cpu_seconds() - busy
     attempt = found.attempt
     return Row.of_cell(
         config,
@@ -74,7 +86,9 @@ def density_row(config: DensityConfig, folder: Path, method: str, budget: int | 
     )
 
 
-def _with_affordable_base(config: DensityConfig, folder: Path, budget: int, trials: Path) -> DensityConfig:
+def _with_affordable_base(
+    config: DensityConfig, folder: Path, budget: int, trials: Path, origin: Mapping[str, Any]
+) -> DensityConfig:
     base = config.base
     if not isinstance(base, LearnedBase):
         return config
@@ -87,7 +101,7 @@ def _with_affordable_base(config: DensityConfig, folder: Path, budget: int, tria
         small = small.model_copy(update={"run": small.run.model_copy(update={"seed": TRIAL_SEED})})
         return {"evaluations": _base(prepare_density(small, folder))}
 
-    cost = trial(trials / f"{config.name}--base.json", measured)["evaluations"]
+    cost = trial(trials / f"{config.name}--base.json", origin, measured)["evaluations"]
     return with_(min(base.pilots, max(FEWEST_PILOTS, int(FEWEST_PILOTS * BASE_SHARE * budget / cost))))
 
 

@@ -11,31 +11,35 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from nessampler.bench.clock import cpu_seconds
+from nessampler.bench.origin import origin_of
 from nessampler.bench.peers import DIFFERENCE_PEERS
 from nessampler.bench.row import Row
+from nessampler.bench.sizes import FIRST, scale_of, smallest_accepted, trials
 from nessampler.bench.torsions import torsion_metrics
 from nessampler.bench.trial import TRIAL_SEED, trial
 from nessampler.errors import InputError
-from nessampler.estimators import FreeEnergy
+from nessampler.estimators import Flag, FreeEnergy
 from nessampler.methods.difference import Difference, free_energy
 from nessampler.methods.ends import generator_for
-from nessampler.methods.staged import staged
+from nessampler.methods.staged import Staged, staged
 from nessampler.methods.staged_chains import HamiltonianStates
+from nessampler.methods.verdict import judge_states
 from nessampler.paths import LinearPath
 from nessampler.runs.config import DifferenceConfig
 from nessampler.runs.difference import effort_of
 from nessampler.runs.end_observations import carried_of
 from nessampler.runs.prepared import Prepared
-from nessampler.runs.target_problem import prepare_targets
+from nessampler.runs.target_problem import check_targets, prepare_targets
 from nessampler.runs.units import parse
 from nessampler.targets import Counted, Target
 
 __all__ = ["difference_row"]
 
-TRIAL = 0.25  # of the preset's samples, in the first run that measures what they cost
-SMALLEST_TRIAL, LARGEST_TRIAL = 0.1, 1.0  # of the second
-SMALLEST = 0.05  # of a cell
+ENDS_BY = "map"  # whose trials size the ends of a molecule, which are most of its cost, for all methods
+FEWEST_SAMPLES = 50  # of an exact end, as in a system's file
 NODES, CHAINS, LEAPFROG, EQUILIBRATION = 9, 64, 10, 0.2  # of staged MBAR
+WORST_RHAT = 1.1  # of the chains of a state, as of chains of the ends
 FEWEST_CHAINS, SHORTEST = 4, 50  # chains, and trajectories of each; fewer chains where a budget holds no more
 
 
@@ -52,28 +56,41 @@ class _Outcome:
     verdict: str = ""
 
 
-def difference_row(config: DifferenceConfig, folder: Path, method: str, budget: int | None, out: Path) -> Row:
+def difference_row(
+    config: DifferenceConfig,
+    folder: Path,
+    method: str,
+    budget: int | None,
+    out: Path,
+    origin: Mapping[str, Any] | None = None,
+) -> Row:
     """End states and a rung for about `budget` evaluations, each state at its relative cost.
 
-    Two first runs, on a quarter of the preset's samples and on as many as that one lets expect, from another seed, find
-    what costs once and what each sample costs, and are not counted. Staged MBAR spends the budget on its own states.
-    Without a budget the sizes are those of the preset.
+    A few first runs from another seed find what costs once and what each sample costs, see `sizes.trials`, and are not
+    counted. Staged MBAR spends the budget on its own states.
+    Without a budget the sizes are those of the preset. Ends of a molecule are of one size, and the same samples, for
+    all methods of a seed; each is charged for them.
 
     Args:
         out: where end states of molecules are kept, and what first runs found.
+        origin: of both, see `origin_of`; by default of the configuration's preset.
 
     Raises:
         InputError: staged MBAR without a budget.
     """
     if method in DIFFERENCE_PEERS:
         return DIFFERENCE_PEERS[method](config, folder, budget)
-    if method != "staged" and budget is not None:
-        file = out / "trials" / f"{config.name}--{method}.json"
-        costs = trial(file, lambda: _costs(config, folder, method, budget, out))
-        config = _scaled(config, _scale(costs, budget))
-    started, busy = time.perf_counter(), time.process_time()
-    where = out / "ends" / f"{config.name}-{method}-{config.run.seed}"
-    found = _staged(config, folder, budget, where) if method == "staged" else _climbed(config, folder, method, where)
+    if method == "staged" and budget is None:
+        raise InputError("staged MBAR has no size of its own: give --budget")
+    origin = origin_of(config.run.preset) if origin is None else origin
+    scale = _size(config, folder, method, budget, out, origin)
+    sized, where = _scaled(config, scale), _ends(config, scale, out)
+    ends = _sampled(sized, folder, where, origin)
+    started, busy = time.perf_counter(), cpu_seconds()
+    if method == "staged" and budget is not None:
+        found = _staged(sized, folder, budget, where)
+    else:
+        found = _climbed(sized, folder, method, where)
     return Row.of_cell(
         config,
         method,
@@ -83,37 +100,72 @@ def difference_row(config: DifferenceConfig, folder: Path, method: str, budget: 
         std_error=found.estimate.std_error,
         evaluations=found.cost,
         fields=found.fields,
-        seconds=time.perf_counter() - started,
-        cpu_seconds=time.process_time() - busy,
+        seconds=ends["seconds"] + time.perf_counter() - started,
+        cpu_seconds=ends["cpu_seconds"] + cpu_seconds() - busy,
         metrics=found.metrics,
         flags=found.flags,
         verdict=found.verdict,
     )
 
 
-def _costs(config: DifferenceConfig, folder: Path, method: str, budget: int, out: Path) -> dict[str, float]:
-    """Of two sizes, as multiples of the preset's."""
+def _size(
+    config: DifferenceConfig, folder: Path, method: str, budget: int | None, out: Path, origin: Mapping[str, Any]
+) -> float:
+    """Of the ends, as a multiple of the preset's."""
+    if budget is None:
+        return 1.0
+    if config.molecular:
+        method, file = ENDS_BY, f"{config.name}.json"
+    elif method == "staged":
+        return max(FIRST, _smallest(config, folder))  # where its chains start
+    else:
+        file = f"{config.name}--{method}.json"
+    found = trial(out / "trials" / file, origin, lambda: _trials(config, folder, method, budget, out))
+    return scale_of(found, budget)
+
+
+def _ends(config: DifferenceConfig, scale: float, out: Path) -> Path:
+    """Where end states of a molecule lie."""
+    return out / "ends" / f"{config.name}-{config.run.seed}-{scale:.4g}"
+
+
+def _sampled(config: DifferenceConfig, folder: Path, where: Path, origin: Mapping[str, Any]) -> Mapping[str, float]:
+    """What the ends of a molecule took when they were sampled, by this cell or another; frames are in `where`."""
+
+    def measured() -> Mapping[str, float]:
+        started, busy = time.perf_counter(), cpu_seconds()
+        _prepared(config, folder, where).close()
+        return {"seconds": time.perf_counter() - started, "cpu_seconds": cpu_seconds() - busy}
+
+    return trial(where / "took.json", origin, measured) if config.molecular else {"seconds": 0.0, "cpu_seconds": 0.0}
+
+
+def _trials(config: DifferenceConfig, folder: Path, method: str, budget: int, out: Path) -> Mapping[str, Any]:
+    reseeded = _reseeded(config, TRIAL_SEED)
 
     def cost(scale: float) -> float:
-        where = out / "ends" / f"{config.name}-{method}-trial-{scale:.3g}"
-        return _climbed(_scaled(_reseeded(config, TRIAL_SEED), scale), folder, method, where).cost
+        return _climbed(_scaled(reseeded, scale), folder, method, _ends(reseeded, scale, out)).cost
 
-    few = cost(TRIAL)
-    larger = min(LARGEST_TRIAL, max(SMALLEST_TRIAL, TRIAL * budget / few))
-    return {"few": TRIAL, "cost_of_few": few, "many": larger, "cost_of_many": cost(larger)}
+    return trials(cost, budget, _smallest(config, folder))
 
 
-def _scale(costs: Mapping[str, float], budget: int) -> float:
-    """At which a line through both costs meets the budget.
+def _smallest(config: DifferenceConfig, folder: Path) -> float:
+    """Of what the catalogue's checks accept; of a molecule the double, as half of its frames may be dropped later."""
+    if config.molecular:
+        from nessampler.runs.molecular_problem import check_frames as check
+    else:
 
-    >>> _scale({"few": 0.25, "cost_of_few": 30.0, "many": 1.0, "cost_of_many": 60.0}, 100)  # 20 once, 40 by size
-    2.0
-    """
-    few, many = costs["few"], costs["many"]
-    each = (costs["cost_of_many"] - costs["cost_of_few"]) / (many - few) if many != few else 0.0
-    if not each > 0:  # another rung was taken, or both are of one size
-        return many * budget / costs["cost_of_many"]
-    return max(SMALLEST, few + (budget - costs["cost_of_few"]) / each)
+        def check(config: DifferenceConfig) -> object:
+            return check_targets(config, folder)
+
+    def accepted(scale: float) -> bool:
+        try:
+            check(_scaled(config, scale / 2 if config.molecular else scale))
+        except InputError:
+            return False
+        return True
+
+    return smallest_accepted(accepted)
 
 
 def _climbed(config: DifferenceConfig, folder: Path, method: str, where: Path) -> _Outcome:
@@ -147,11 +199,9 @@ def _climbed(config: DifferenceConfig, folder: Path, method: str, where: Path) -
     )
 
 
-def _staged(config: DifferenceConfig, folder: Path, budget: int | None, where: Path) -> _Outcome:
+def _staged(config: DifferenceConfig, folder: Path, budget: int, where: Path) -> _Outcome:
     """MBAR over chains at nodes of the linear path; they start at samples of the ends, whose cost is not charged."""
-    if budget is None:
-        raise InputError("staged MBAR has no size of its own: give --budget")
-    prepared = _prepared(_scaled(config, TRIAL), folder, where)
+    prepared = _prepared(config, folder, where)
     ends = (Counted(prepared.target_a), Counted(prepared.target_b))
     path, generator = LinearPath(*ends), generator_for(config.run.seed, "staged")
     trajectories_in_all = budget / _price(config) / (NODES * (LEAPFROG + 1))
@@ -168,12 +218,31 @@ def _staged(config: DifferenceConfig, folder: Path, budget: int | None, where: P
             interval=interval,
             leapfrog_steps=LEAPFROG,
         )
-        found = staged(path, sampler, points=NODES, generator=generator).multistate
+        found = staged(path, sampler, points=NODES, generator=generator)
     finally:
         prepared.close()
     tallies = [end.tally() for end in ends]
     spent = {f"state_{s}": {"sampling": {"all": t.energy + t.gradient}} for s, t in zip("ab", tallies, strict=True)}
-    return _Outcome(found, "staged", _cost(config, spent), 0, {}, tuple(f.code for f in found.flags))
+    estimate, flags = found.multistate, _flags_of(found)
+    return _Outcome(
+        estimate,
+        "staged",
+        _cost(config, spent),
+        0,
+        {"overlap": estimate.overlap, "rhat": max(found.r_hats)},
+        tuple(dict.fromkeys(f.code for f in flags)),
+        judge_states(estimate, flags).level,
+    )
+
+
+def _flags_of(found: Staged) -> tuple[Flag, ...]:
+    """Those of MBAR, and of chains that have not seen the same."""
+    worst = max(found.r_hats)
+    if worst <= WORST_RHAT:
+        return found.multistate.flags
+    at = found.times[found.r_hats.index(worst)]
+    text = f"R-hat of the chains at t = {at:.3f} is {worst:.2f}, above {WORST_RHAT}; take more trajectories"
+    return (*found.multistate.flags, Flag("chains_disagree", text))
 
 
 def _prepared(config: DifferenceConfig, folder: Path, where: Path) -> Prepared:
@@ -196,7 +265,9 @@ def _scaled(config: DifferenceConfig, factor: float) -> DifferenceConfig:
     def times(n: float) -> int:
         return max(1, round(factor * n))
 
-    samples = config.samples.model_copy(update={"a": times(config.samples.a), "b": times(config.samples.b)})
+    samples = config.samples.model_copy(
+        update={state: max(FEWEST_SAMPLES, times(getattr(config.samples, state))) for state in "ab"}
+    )
     changed: dict[str, Any] = {"samples": samples}
     if config.chains is not None:
         changed["chains"] = config.chains.model_copy(update={"draws": max(8, times(config.chains.draws))})
@@ -239,8 +310,10 @@ def _metrics(found: Difference) -> dict[str, float | None]:
         "overlap": rung.estimate.overlap,
         "ess_forward": forward,
         "ess_reverse": reverse,
+        "effective_draws": forward * rung.estimate.n[0],
         "lower_limit": low,
         "upper_limit": high,
+        "pilot_share": found.pilot_share,
     }
 
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import multiprocessing
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import Any
 
 from nessampler._files import write_atomically
+from nessampler.bench.origin import check_origin, origin_of
 from nessampler.bench.row import Row
 from nessampler.errors import InputError
 from nessampler.runs import catalogue
@@ -40,6 +42,7 @@ class Grid:
     Attributes:
         systems, methods, seeds: every combination is a cell.
         budget: evaluations for a cell; None for the sizes of the preset.
+        budgets: of systems that have one of their own.
         preset, settings: as of `nessampler run`.
         cap: minutes after which a cell is given up, None for never. It is then on record as given up.
 
@@ -47,6 +50,8 @@ class Grid:
         >>> grid = Grid(systems=["funnel-10"], methods=["ais", "smc"], seeds=2, budget=100_000)
         >>> [(cell.method, cell.seed) for cell in grid.cells()]
         [('ais', 0), ('smc', 0), ('ais', 1), ('smc', 1)]
+        >>> grid.budget_of("funnel-10")
+        100000
     """
 
     systems: Sequence[str]
@@ -56,6 +61,11 @@ class Grid:
     preset: str | None = None
     settings: Sequence[str] = ()
     cap: float | None = None
+    budgets: Mapping[str, int] = field(default_factory=dict)
+
+    def budget_of(self, system: str) -> int | None:
+        """Its own, or that of all."""
+        return self.budgets.get(system, self.budget)
 
     def cells(self) -> Iterator[Cell]:
         """Seed by seed, so that every method has been seen before any is seen twice."""
@@ -71,7 +81,7 @@ def run_grid(grid: Grid, out: Path, *, say: Callable[[str], None] = lambda _: No
     Every cell has a process of its own, so that one that is killed, or runs out of memory, costs itself only.
 
     Raises:
-        InputError: an unknown system or method; files of another budget.
+        InputError: an unknown system or method; files of another budget, version, preset or settings.
 
     Example:
         >>> from tempfile import TemporaryDirectory
@@ -85,23 +95,31 @@ def run_grid(grid: Grid, out: Path, *, say: Callable[[str], None] = lambda _: No
     configs = {system: _config(grid, system, 0) for system in grid.systems}  # all refused before any is run
     folder = out / "cells"
     folder.mkdir(parents=True, exist_ok=True)
+    origins = {system: _origin(grid, config) for system, config in configs.items()}
     rows, cells = [], list(grid.cells())
     for n, cell in enumerate(cells):
         file = folder / cell.file
         if not file.exists():
             say(f"{n + 1} of {len(cells)}: {cell.system}, {cell.method}, seed {cell.seed}")
             row = _in_a_process(grid, cell, configs[cell.system], out)
-            text = json.dumps(row.to_dict(), indent=1)
+            text = json.dumps(replace(row, origin=origins[cell.system]).to_cell(), indent=1)
             write_atomically(file, lambda path, text=text: path.write_text(text, encoding="utf-8"))
             say(f"    {_short(row)}")
-        rows.append(_read(file, grid))
+        rows.append(_read(file, grid.budget_of(cell.system), origins[cell.system], configs[cell.system]))
     return rows
 
 
 def _config(grid: Grid, system: str, seed: int) -> Config:
     path = catalogue.find(system)
-    settings = [s for s in grid.settings if s.partition("=")[0].split(".")[0] != "run"]
-    return resolve(load(path), run={"seed": seed}, preset=grid.preset, settings=settings, source=str(path))
+    return resolve(load(path), run={"seed": seed}, preset=grid.preset, settings=_settings(grid), source=str(path))
+
+
+def _settings(grid: Grid) -> list[str]:
+    return [s for s in grid.settings if s.partition("=")[0].split(".")[0] != "run"]
+
+
+def _origin(grid: Grid, config: Config) -> dict[str, Any]:
+    return origin_of(config.run.preset, _settings(grid))
 
 
 def _in_a_process(grid: Grid, cell: Cell, config: Config, out: Path) -> Row:
@@ -129,13 +147,13 @@ def _work(pipe: Connection, grid: Grid, cell: Cell, out: Path) -> None:
     from nessampler.bench.density_cell import density_row
     from nessampler.bench.difference_cell import difference_row
 
-    config = _config(grid, cell.system, cell.seed)
-    folder = catalogue.find(cell.system).parent
+    config, budget = _config(grid, cell.system, cell.seed), grid.budget_of(cell.system)
+    folder, origin = catalogue.find(cell.system).parent, _origin(grid, config)
     try:
         if isinstance(config, DensityConfig):
-            answer: Row | InputError = density_row(config, folder, cell.method, grid.budget, out / "trials")
+            answer: Row | InputError = density_row(config, folder, cell.method, budget, out / "trials", origin)
         else:
-            answer = difference_row(config, folder, cell.method, grid.budget, out)
+            answer = difference_row(config, folder, cell.method, budget, out, origin)
     except InputError as error:
         answer = error
     pipe.send(answer)
@@ -148,7 +166,7 @@ def _without(grid: Grid, cell: Cell, config: Config, seconds: float, note: str) 
     return Row.of_cell(
         own,
         cell.method,
-        grid.budget,
+        grid.budget_of(cell.system),
         chosen=cell.method,
         value=None,
         std_error=None,
@@ -160,17 +178,19 @@ def _without(grid: Grid, cell: Cell, config: Config, seconds: float, note: str) 
     )
 
 
-def _read(file: Path, grid: Grid) -> Row:
+def _read(file: Path, budget: int | None, origin: Mapping[str, Any], config: Config) -> Row:
     try:
         row = Row.of(json.loads(file.read_text(encoding="utf-8")))
     except (json.JSONDecodeError, TypeError, KeyError) as error:
         raise InputError(f"a finished cell is a JSON file of this bench: {file} is none; remove it") from error
-    if row.budget != grid.budget:
+    if row.budget != budget:
         raise InputError(
-            f"cells of one folder share a budget: {file} has {row.budget}, asked for is {grid.budget}; choose another "
-            "--out"
+            f"cells of one folder share a budget: {file} has {row.budget}, asked for is {budget}; choose another --out"
         )
-    return row
+    check_origin(row.origin, origin, file)
+    known = config.reference
+    value, error = (None, None) if known is None else (known.value, known.std_error)
+    return replace(row, reference=value, reference_error=error)
 
 
 def _short(row: Row) -> str:

@@ -61,6 +61,8 @@ def density_metrics(attempt: Attempt, target: object, bounds: Bounds | None, see
     """Everything that a method, the target and its samples allow to measure."""
     return {
         "ess": attempt.log_z.ess,
+        # Of particles that were selected on their way, weights at the end say nothing of how many are independent.
+        "effective_draws": None if attempt.name == "smc" else attempt.log_z.ess * attempt.log_z.n,
         "ess_reverse": None if attempt.reverse is None else attempt.reverse.ess,
         "elbo": None if bounds is None else bounds.lower,
         "eubo": None if bounds is None else bounds.upper,

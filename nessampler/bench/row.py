@@ -12,6 +12,7 @@ __all__ = ["NO_LOG_Z", "Row"]
 
 NO_LOG_Z = "no log Z"  # starts the note of what gives none by its nature
 
+REFERENCE = ("reference", "reference_error")
 ROUNDING = 1e-9  # kT: an error below this is that of arithmetic
 
 
@@ -23,14 +24,15 @@ class Row:
         system, kind, method, seed, budget: the cell; the budget is in evaluations, None for the preset's own size.
         chosen: what `auto` took, else the method.
         value, std_error: log Z or ΔF, in kT; None where there is none.
-        reference, reference_error: what it should be.
+        reference, reference_error: what it should be; not in the file of a cell, but as the catalogue has it when read.
         evaluations: energies and gradients of the target, base or end states, pilots and training included; of two
             states the sum at their relative costs.
         fields: evaluations of closed-form and learned fields, by walker.
-        seconds, cpu_seconds: of this process.
+        seconds, cpu_seconds: of this process and of those that worked for it.
         metrics: what else can be measured of this kind of result, by name.
         flags, verdict: as of a run.
         note: why there is no value, or what differs.
+        origin: what was asked, by which code, on which machine: see `origin_of`.
 
     Example:
         >>> from nessampler.runs import catalogue
@@ -60,6 +62,7 @@ class Row:
     flags: tuple[str, ...] = ()
     verdict: str = ""
     note: str = ""
+    origin: dict[str, Any] = field(default_factory=dict)
 
     @property
     def draws_only(self) -> bool:
@@ -100,9 +103,14 @@ class Row:
         """Plain data, for JSON."""
         return asdict(self) | {"flags": list(self.flags)}
 
+    def to_cell(self) -> dict[str, Any]:
+        """The same without the reference."""
+        return {name: value for name, value in self.to_dict().items() if name not in REFERENCE}
+
     @classmethod
     def of(cls, table: dict[str, Any]) -> Row:
         """The row again."""
         known: dict[str, Any] = {f.name: table[f.name] for f in fields(cls) if f.name in table}
         known["flags"] = tuple(known["flags"])
+        known |= {name: known.get(name) for name in REFERENCE}
         return cls(**known)

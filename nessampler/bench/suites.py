@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Literal
 
-__all__ = ["SUITES", "Suite"]
+__all__ = ["KINDS", "SUITES", "Kind", "Suite"]
+
+Kind = Literal["not learned", "closed form", "learned"]
+KINDS: dict[str, Kind] = {  # of methods; `auto` is of the kind that it took
+    **dict.fromkeys(("ais", "smc", "pt", "hmc", "blackjax", "nuts", "dynesty"), "not learned"),
+    **dict.fromkeys(("plain", "switching", "staged", "openmmtools"), "not learned"),
+    **dict.fromkeys(("lsq", "map", "fields"), "closed form"),
+    **dict.fromkeys(("nets", "feat", "tfep", "pocomc"), "learned"),
+}
 
 
 @dataclass(frozen=True)
@@ -17,7 +26,8 @@ class Suite:
         systems: names of the catalogue.
         methods: by default; `peers` only on request, since they need packages of their own.
         peers: methods of other packages that apply.
-        budget: evaluations of energies and gradients for a cell, per state of a difference.
+        budget: evaluations of energies and gradients for a cell, of two states the sum at their relative costs.
+        budgets: of systems that need more, or for which less is enough.
     """
 
     kind: Literal["density", "difference"]
@@ -25,6 +35,7 @@ class Suite:
     methods: tuple[str, ...]
     peers: tuple[str, ...]
     budget: int
+    budgets: Mapping[str, int] = field(default_factory=dict)
 
 
 SUITES = {
@@ -63,8 +74,10 @@ SUITES = {
             "phi4-umbrellas",
             "phi4-couplings",
             "lj-13",
+            "lj-38",
             "lj-55",
             "lj-79",
+            "toluene-solvation",
             "alanine-solvation",
             "alanine-basins",
             "amber-to-amoeba",
@@ -72,5 +85,15 @@ SUITES = {
         ("plain", "map", "fields", "switching", "feat", "tfep", "auto", "staged"),
         ("openmmtools",),
         2_000_000,
+        {  # molecules and large clusters: about the quick preset, below which blocks are too small or end states poor
+            "anharmonic-wells": 500_000,
+            "gmm-pair-40": 200_000,
+            "gmm-pair-100": 200_000,
+            "lj-55": 8_000_000,
+            "lj-79": 8_000_000,
+            "alanine-solvation": 20_000_000,
+            "alanine-basins": 10_000_000,
+            "amber-to-amoeba": 24_000_000,
+        },
     ),
 }

@@ -7,12 +7,15 @@ import io
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from nessampler.bench.row import Row
+from nessampler.bench.suites import KINDS
 
 __all__ = ["Summary", "summaries", "to_csv", "to_markdown", "winners"]
 
 COVERED = 1.96
+NESTED = ("metrics", "origin")  # of a row
 GATE = "not trusted"  # a verdict that counts as no answer, as `nessampler run` says
 
 DRAWS = {  # columns of the summary, where any method of the table has such a metric
@@ -33,10 +36,14 @@ class Summary:
     Attributes:
         answers: how many seeds gave a number that the run itself does not reject.
         draws_only: whether the method gives none by its nature, only draws.
+        referenced: whether the system has a reference; without one there are claims only.
         claimed: root mean square of the standard errors.
         rms: root mean square distance to the reference.
         validated: the larger of `claimed` and, where there is a reference, the distance to it beyond the reference's
             own error: what one may rely on.
+        budget: evaluations that a cell was given; None for the preset's sizes.
+        at_budget: `validated`, had the method spent the budget: times sqrt(spent / budget), as errors
+            fall as 1 / sqrt(N). Without a budget it is `validated` itself.
         covered: seeds whose 95 % interval, widened by the reference's error, holds the reference.
         evaluations, cpu_seconds: means.
     """
@@ -46,9 +53,12 @@ class Summary:
     seeds: int
     answers: int
     draws_only: bool
+    referenced: bool
     claimed: float | None
     rms: float | None
     validated: float | None
+    budget: int | None
+    at_budget: float | None
     covered: int | None
     evaluations: float
     fields: float
@@ -73,6 +83,8 @@ def _summary(system: str, method: str, group: Sequence[Row]) -> Summary:
     own = known[0].reference_error or 0.0 if known else 0.0
     beyond = None if rms is None else math.sqrt(max(0.0, rms**2 - own**2))
     validated = claimed if beyond is None or claimed is None else max(claimed, beyond)
+    spent, budget = _mean([r.evaluations for r in group]), group[0].budget
+    at_budget = validated if validated is None or not budget else validated * math.sqrt(spent / budget)
     scores = [abs(r.z) for r in known if r.z is not None]
     return Summary(
         system,
@@ -80,11 +92,14 @@ def _summary(system: str, method: str, group: Sequence[Row]) -> Summary:
         len(group),
         len(sound),
         all(r.draws_only for r in group),
+        any(r.reference is not None for r in group),
         claimed,
         rms,
         validated,
+        budget,
+        at_budget,
         sum(z < COVERED for z in scores) if scores else None,
-        _mean([r.evaluations for r in group]),
+        spent,
         _mean([float(r.fields) for r in group]),
         _mean([r.cpu_seconds for r in group]),
         tuple(dict.fromkeys(r.chosen for r in group)),
@@ -93,12 +108,12 @@ def _summary(system: str, method: str, group: Sequence[Row]) -> Summary:
 
 
 def winners(found: Sequence[Summary]) -> dict[str, Summary]:
-    """By system, the method of the smallest validated error that answered on every seed; `auto` is no method."""
+    """By system, the method of the smallest error at the budget that answered on every seed; `auto` is no method."""
     best: dict[str, Summary] = {}
     for s in found:
-        if s.method == "auto" or s.validated is None or s.answers < s.seeds:
+        if s.method == "auto" or s.at_budget is None or s.answers < s.seeds:
             continue
-        if s.system not in best or s.validated < (best[s.system].validated or math.inf):
+        if s.system not in best or s.at_budget < _at_budget(best[s.system]):
             best[s.system] = s
     return best
 
@@ -108,20 +123,35 @@ def to_csv(rows: Sequence[Row]) -> str:
     metrics = list(dict.fromkeys(name for row in rows for name in row.metrics))
     text = io.StringIO()
     tables = [row.to_dict() for row in rows]
-    plain = [k for k in tables[0] if k != "metrics"] if tables else []
-    writer = csv.DictWriter(text, [*plain, "error", "z", *metrics], lineterminator="\n")
+    plain = [k for k in tables[0] if k not in NESTED] if tables else []
+    origin = list(dict.fromkeys(name for row in rows for name in row.origin))
+    heads = [*plain, *origin, "error", "z", "method_kind", "ess_per_evaluation", "ess_per_second", *metrics]
+    writer = csv.DictWriter(text, heads, lineterminator="\n")
     writer.writeheader()
     for row, table in zip(rows, tables, strict=True):
-        table = {k: v for k, v in table.items() if k != "metrics"}
-        writer.writerow(table | {"flags": " ".join(row.flags), "error": row.error, "z": row.z, **row.metrics})
+        table = {k: v for k, v in table.items() if k not in NESTED} | _flat(row.origin)
+        found = {"flags": " ".join(row.flags), "error": row.error, "z": row.z, "method_kind": KINDS.get(row.chosen)}
+        writer.writerow(table | found | _efficiency(row) | row.metrics)
     return text.getvalue()
+
+
+def _efficiency(row: Row) -> dict[str, float | None]:
+    """Effective draws of walkers that went forward, or of chains, for an evaluation and a second of a processor."""
+    effective = row.metrics.get("effective_draws")
+    spent = {"ess_per_evaluation": row.evaluations, "ess_per_second": row.cpu_seconds}
+    return {name: effective / n if effective is not None and n > 0 else None for name, n in spent.items()}
+
+
+def _flat(origin: Mapping[str, Any]) -> dict[str, Any]:
+    return {k: " ".join(v) if isinstance(v, list) else v for k, v in origin.items()}
 
 
 def to_markdown(rows: Sequence[Row]) -> str:
     """A line for each system and method, the winners in bold, and a sentence for each system."""
     found = summaries(rows)
     best = winners(found)
-    heads = ("system", "method", "answers", "claimed error", "distance to the reference", "within 95 %", "evaluations")
+    heads = ("system", "method", "answers", "claimed error", "distance to the reference", "within 95 %")
+    heads += ("evaluations", "of the budget", "error at the budget")
     shown = [name for name in DRAWS if any(name in s.metrics for s in found)]
     heads += ("fields", "CPU s", "ESS", *(DRAWS[name] for name in shown), "chosen")
     lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
@@ -131,7 +161,9 @@ def to_markdown(rows: Sequence[Row]) -> str:
         ess = s.metrics.get("ess", s.metrics.get("ess_forward"))
         chosen = ", ".join(s.chosen) if s.method == "auto" else ""
         answers = "no log Z" if s.draws_only else f"{s.answers} of {s.seeds}"
-        cells = [s.system, name, answers, _number(s.claimed), _number(s.rms), covered, _count(s.evaluations)]
+        distance = _number(s.rms) if s.referenced else "no reference"
+        cells = [s.system, name, answers, _number(s.claimed), distance, covered, _count(s.evaluations)]
+        cells += [f"{s.evaluations / s.budget:.0%}" if s.budget else "", _number(s.at_budget)]
         cells += [_count(s.fields), f"{s.cpu_seconds:.0f}", _number(ess)]
         cells += [*(_number(s.metrics.get(name)) for name in shown), chosen]
         lines.append(f"| {' | '.join(cells)} |")
@@ -145,19 +177,27 @@ def _sentences(found: Sequence[Summary], best: Mapping[str, Summary]) -> list[st
             lines.append(f"{system}: no method answered on every seed.")
             continue
         first = best[system]
-        others = [s for s in found if s.system == system and s.validated and s is not first and s.method != "auto"]
+        others = [s for s in found if s.system == system and s.at_budget and s is not first and s.method != "auto"]
         others = [s for s in others if s.answers == s.seeds]
-        second = min(others, key=lambda s: s.validated or math.inf, default=None)
-        line = f"{system}: {first.method} has the smallest error, ± {_number(first.validated)}"
-        if second is not None and first.validated:
-            ratio = (second.validated or 0.0) / first.validated
+        second = min(others, key=_at_budget, default=None)
+        where = " at the budget" if first.budget else ""
+        has = "has the smallest error" if first.referenced else "claims the smallest error"
+        kind = f" ({KINDS[first.method]})" if first.method in KINDS else ""
+        line = f"{system}: {first.method}{kind} {has}{where}, ± {_number(first.at_budget)}"
+        line += "" if first.referenced else " (no reference: by claims only)"
+        if second is not None and first.at_budget:
+            ratio = _at_budget(second) / first.at_budget
             evaluations = _factor(ratio**2)
             line += f"; {second.method} follows with {_factor(ratio)} times it, or {evaluations} times the evaluations"
         auto = next((s for s in found if s.system == system and s.method == "auto"), None)
-        if auto is not None and auto.validated is not None and first.validated:
-            line += f"; auto took {', '.join(auto.chosen)}: {auto.validated / first.validated:.2g} times the best"
+        if auto is not None and auto.at_budget is not None and first.at_budget:
+            line += f"; auto took {', '.join(auto.chosen)}: {auto.at_budget / first.at_budget:.2g} times the best"
         lines.append(line + ".")
     return lines
+
+
+def _at_budget(s: Summary) -> float:
+    return math.inf if s.at_budget is None else s.at_budget
 
 
 def _metrics(rows: Sequence[Row]) -> dict[str, float]:

@@ -22,7 +22,8 @@ def bench(
         list[str] | None, typer.Option("--methods", help="Of the suite's, or peers; repeatable.")
     ] = None,
     budget: Annotated[
-        int | None, typer.Option(help="Evaluations for a cell; the suite's own by default, 0 for the presets' sizes.")
+        int | None,
+        typer.Option(help="Evaluations for a cell; by default the suite's for it, 0 for the presets' sizes."),
     ] = None,
     seeds: Annotated[int, typer.Option(min=1, help="Seeds 0, 1, ….")] = 3,
     preset: Annotated[str | None, typer.Option(help="smoke, quick or full.")] = None,
@@ -50,6 +51,7 @@ def bench(
         preset=preset,
         settings=tuple(settings or ()),
         cap=cap,
+        budgets=chosen.budgets if budget is None else {},
     )
     where = out or Path("runs") / f"bench-{suite}"
     errors = Console(stderr=True)

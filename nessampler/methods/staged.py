@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from nessampler.errors import InputError
-from nessampler.estimators import Flag, FreeEnergy, statistical_inefficiency
+from nessampler.estimators import Flag, FreeEnergy, r_hat, statistical_inefficiency
 from nessampler.estimators.integration import GaussRule, thermodynamic_integration
 from nessampler.estimators.multistate import mbar
 from nessampler.paths import AnnealingPath
@@ -44,6 +44,7 @@ class Staged:
         slopes, slope_errors: averages of the slope of the energy at these, in kT, and their standard errors.
         inefficiency: how many draws count as one, by state.
         discarded: draws dropped from the start of every chain, by state.
+        r_hats: split R-hat over the chains of what was kept, the larger of energy and slope, by state.
         spent: evaluations of the path by the analysis; those of the sampler come on top.
         energies: in kT, of the samples that MBAR used in every state, the ends among them: at `(0, *times, 1)`.
         counts: samples of each of these states.
@@ -56,6 +57,7 @@ class Staged:
     slope_errors: tuple[float, ...]
     inefficiency: tuple[float, ...]
     discarded: tuple[int, ...]
+    r_hats: tuple[float, ...]
     spent: Tally
     energies: Array = field(repr=False, compare=False)
     counts: tuple[int, ...]
@@ -128,6 +130,7 @@ def staged(
         tuple(math.sqrt(g_k * float(s.var(ddof=1)) / s.size) for g_k, s in zip(g, slopes, strict=True)),
         tuple(g),
         tuple(discarded),
+        tuple(max(r_hat(values[:, k:]) for values in pair) for k, pair in zip(discarded, series, strict=True)),
         spent,
         energies,
         counts,

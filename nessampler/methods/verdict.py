@@ -7,11 +7,19 @@ from typing import Literal, NamedTuple
 
 from nessampler.estimators import Flag, FreeEnergy
 
-__all__ = ["Verdict", "judge", "judge_works"]
+__all__ = ["Verdict", "judge", "judge_states", "judge_works", "level_of"]
 
 GOOD_OVERLAP = 0.3  # plain BAR above this is a result nobody would question
 
-DECISIVE = {"poor_overlap", "no_overlap", "crossed_bounds", "crooks_violated", "overlap_disagrees"}
+DECISIVE = {
+    "copies_disagree",
+    "crooks_violated",
+    "crossed_bounds",
+    "far_end",
+    "no_overlap",
+    "overlap_disagrees",
+    "poor_overlap",
+}
 
 
 class Verdict(NamedTuple):
@@ -35,7 +43,7 @@ def judge(estimate: FreeEnergy, plain: FreeEnergy, chosen: str, flags: Sequence[
     own = [f for f in flags if f in estimate.flags]
     doubt = "The estimate itself" if own else "The estimate is sound, but the sampling behind it"
     return Verdict(
-        _level(flags), f"{doubt} is flagged ({_codes(flags)}): read the flags before using the number. {comparison}"
+        level_of(flags), f"{doubt} is flagged ({_codes(flags)}): read the flags before using the number. {comparison}"
     )
 
 
@@ -62,11 +70,35 @@ def judge_works(estimate: FreeEnergy, flags: Sequence[Flag]) -> Verdict:
     if not flags:
         return Verdict("trusted", said)
     return Verdict(
-        _level(flags), f"The works are flagged ({_codes(flags)}): read the flags before using the number. {said}"
+        level_of(flags), f"The works are flagged ({_codes(flags)}): read the flags before using the number. {said}"
     )
 
 
-def _level(flags: Sequence[Flag]) -> Literal["caution", "not trusted"]:
+def judge_states(estimate: FreeEnergy, flags: Sequence[Flag]) -> Verdict:
+    """Weigh MBAR over samples of states between the ends.
+
+    >>> from nessampler.estimators import mbar
+    >>> import numpy as np
+    >>> x = np.random.default_rng(0).normal(size=(2, 500)) + [[0.0], [9.0]]
+    >>> u = 0.5 * (x.reshape(1, -1) - [[0.0], [9.0]]) ** 2
+    >>> apart = mbar(u, [500, 500])
+    >>> judge_states(apart, apart.flags).level
+    'not trusted'
+    """
+    if estimate.delta_f is None or estimate.std_error is None:
+        return Verdict("not trusted", "There is no result: nothing connects the two ends. Put states in between.")
+    said = f"MBAR over {sum(n > 0 for n in estimate.n)} states gives ± {estimate.std_error:.3f} kT."
+    if not flags:
+        return Verdict("trusted", said)
+    return Verdict(
+        level_of(flags), f"The states are flagged ({_codes(flags)}): read the flags before using the number. {said}"
+    )
+
+
+def level_of(flags: Sequence[Flag]) -> Literal["trusted", "caution", "not trusted"]:
+    """Of a difference that is there."""
+    if not flags:
+        return "trusted"
     return "not trusted" if any(flag.code in DECISIVE for flag in flags) else "caution"
 
 

@@ -34,7 +34,7 @@ from nessampler.runs.system_files import file_inside
 from nessampler.runs.units import parse
 from nessampler.targets import Tally, Target, TransformedTarget, carry
 
-__all__ = ["check_molecular", "prepare_molecular"]
+__all__ = ["check_frames", "check_molecular", "prepare_molecular"]
 
 STATES = ("a", "b")
 FEWEST_DRAWS = 8  # per replica, to compare the halves of each
@@ -66,9 +66,14 @@ def check_molecular(config: DifferenceConfig, folder: Path) -> tuple[dict[str, M
             raise InputError(
                 f'md.platform "torch" cannot run state {name.upper()}: {reason}; set md.platform="Reference"'
             )
+    check_frames(config)
+    return molecules, systems
+
+
+def check_frames(config: DifferenceConfig) -> None:
+    """Are there enough in every replica, and are they apart in time?"""
     for name in STATES:
         _check_frames(config, name)
-    return molecules, systems
 
 
 def _check_frames(config: DifferenceConfig, state: str) -> None:

@@ -10,9 +10,11 @@ import numpy as np
 
 from nessampler.bench.peers.in_jax import configure, in_jax
 from nessampler.bench.peers.whitened import Evidence, Whitened
+from nessampler.estimators import Flag
+from nessampler.methods.density.smc import WIDEST_ISLANDS
 from nessampler.targets import Counted
 
-__all__ = ["blackjax_smc", "island", "mover"]
+__all__ = ["blackjax_smc", "island", "mover", "scattered"]
 
 ISLANDS = 8  # independent runs, as many as ours: their spread is the error
 TRIAL, FEWEST = 128, 64  # particles
@@ -48,7 +50,19 @@ def blackjax_smc(problem: Whitened, counted: Counted, left: int | None, seed: in
     share = np.exp(found - found.max())
     error = float(share.std(ddof=1) / share.mean() / math.sqrt(ISLANDS))
     log_z = float(np.log(share.mean()) + found.max())
-    return Evidence(log_z, error, f"{ISLANDS} islands of {particles} particles", draws[None])
+    note = f"{ISLANDS} islands of {particles} particles"
+    return Evidence(log_z, error, note, draws[None], scattered(math.sqrt(ISLANDS) * error))
+
+
+def scattered(spread: float) -> tuple[Flag, ...]:
+    """The flag of our own islands, where estimates of Z scatter by too large a part of their mean.
+
+    >>> [flag.code for flag in scattered(0.4)], scattered(0.1)
+    (['islands_disagree'], ())
+    """
+    if spread <= WIDEST_ISLANDS:
+        return ()
+    return (Flag("islands_disagree", f"islands' estimates of Z scatter by {spread:.0%}; take more particles"),)
 
 
 def mover(log_likelihood: Any) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import copy
 import logging
+import math
 import time
 import warnings
 from dataclasses import dataclass
@@ -18,8 +19,11 @@ from openmm import unit
 from openmmtools import cache, mcmc, states
 from openmmtools.multistate import MultiStateReporter, MultiStateSamplerAnalyzer, ReplicaExchangeSampler
 
+from nessampler.bench.clock import cpu_seconds
 from nessampler.bench.row import Row
 from nessampler.errors import InputError
+from nessampler.estimators import Flag, mbar
+from nessampler.methods.verdict import level_of
 from nessampler.molecular.systems import load_structure, parameterize
 from nessampler.runs.config import DifferenceConfig, MolecularState
 from nessampler.runs.units import parse
@@ -86,11 +90,11 @@ def openmmtools_exchange(config: DifferenceConfig, folder: Path, budget: int | N
             f"openmmtools exchanges replicas between two force fields on all of space: {config.name} has other states; "
             "choose another method"
         )
-    started, busy = time.perf_counter(), time.process_time()
+    started, busy = time.perf_counter(), cpu_seconds()
     sizes = _sizes(config, budget)
     mass, molecule = parse(config.md.hydrogen_mass, "Da"), load_structure(folder / a.structure)
     ends = [parameterize(load_structure(folder / s.structure), s.force_field, s.options, mass, folder) for s in (a, b)]
-    value, error, note = _exchanged(config, mixture_of(*ends), molecule.positions, sizes)
+    value, error, note, flags = _exchanged(config, mixture_of(*ends), molecule.positions, sizes)
     return Row.of_cell(
         config,
         "openmmtools",
@@ -101,7 +105,9 @@ def openmmtools_exchange(config: DifferenceConfig, folder: Path, budget: int | N
         evaluations=sizes.spent,
         fields=0,
         seconds=time.perf_counter() - started,
-        cpu_seconds=time.process_time() - busy,
+        cpu_seconds=cpu_seconds() - busy,
+        flags=tuple(dict.fromkeys(f.code for f in flags)),
+        verdict="not trusted" if error is None else level_of(flags),
         note=note,
     )
 
@@ -159,7 +165,7 @@ def _sizes(config: DifferenceConfig, budget: int | None) -> _Sizes:
 
 def _exchanged(
     config: DifferenceConfig, system: openmm.System, positions: np.ndarray, sizes: _Sizes
-) -> tuple[float, float, str]:
+) -> tuple[float | None, float | None, str, tuple[Flag, ...]]:
     for name in ("openmmtools", "mpiplus"):
         logging.getLogger(name).setLevel(logging.ERROR)
     seed, generator = config.run.seed, np.random.default_rng(config.run.seed)
@@ -198,12 +204,22 @@ def _exchanged(
         analyzer = MultiStateSamplerAnalyzer(reporter)
         differences, errors = analyzer.get_free_energy()
         dropped, inefficiency = analyzer.n_equilibration_iterations, analyzer.statistical_inefficiency
+        states_seen = mbar(np.asarray(analyzer.mbar.u_kn), np.asarray(analyzer.mbar.N_k).tolist())
         reporter.close()
     note = (
         f"{STATES} replicas of {sizes.iterations * EVERY:g} ps, {dropped} of {sizes.iterations} iterations dropped, "
         f"inefficiency {inefficiency:.1f}"
     )
-    return float(differences[0, -1]), float(errors[0, -1]), note
+    flags = (*_drifting(dropped, sizes.iterations), *states_seen.flags)
+    if not math.isfinite(errors[0, -1]):
+        return None, None, f"MBAR has no error; {note}", flags
+    return float(differences[0, -1]), float(errors[0, -1]), note, flags
+
+
+def _drifting(dropped: int, iterations: int) -> tuple[Flag, ...]:
+    if 2 * dropped < iterations:
+        return ()
+    return (Flag("equilibration", f"{dropped} of {iterations} iterations are not stationary; sample longer"),)
 
 
 def _velocities(system: openmm.System, temperature: unit.Quantity, generator: np.random.Generator) -> unit.Quantity:

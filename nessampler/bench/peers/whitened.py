@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,30 +12,36 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from nessampler.bench.clock import cpu_seconds
 from nessampler.bench.metrics import draw_metrics
 from nessampler.bench.row import Row
 from nessampler.errors import InputError
-from nessampler.estimators import r_hat
+from nessampler.estimators import Flag, r_hat
 from nessampler.methods.density.chains import effective_part, slow_observables
+from nessampler.methods.density.verdict import level_of
 from nessampler.runs.config import DensityConfig
 from nessampler.runs.density_problem import prepare_density
 from nessampler.simulate import Ensemble
 from nessampler.targets import Counted, Gaussian, Target, energy_and_score
 from nessampler.targets.normal import Normal
 
-__all__ = ["Evidence", "Whitened", "measured"]
+__all__ = ["Evidence", "Whitened", "measured", "verdict_of"]
 
 LOWEST = -1e300  # of a log likelihood: these packages take no −inf for granted
 
 
 @dataclass(frozen=True)
 class Evidence:
-    """What a package says of log Z, if it does, and draws where it has any: `(chains, draws, d)`, of equal weight."""
+    """What a package says of log Z, if it does, and draws where it has any: `(chains, draws, d)`, of equal weight.
+
+    `flags` are what its numbers would be flagged for if they were ours.
+    """
 
     log_z: float | None
     std_error: float | None
     note: str = ""
     draws: np.ndarray | None = None
+    flags: tuple[Flag, ...] = ()
 
 
 class Whitened:
@@ -98,7 +105,7 @@ def measured(
     Args:
         run: given the problem, its counter, the evaluations that are left, and a seed.
     """
-    started, busy = time.perf_counter(), time.process_time()
+    started, busy = time.perf_counter(), cpu_seconds()
     prepared = prepare_density(config, folder)
     counted = Counted(prepared.problem.path.end)
     base = prepared.evaluations.energy + prepared.evaluations.gradient
@@ -117,10 +124,20 @@ def measured(
         evaluations=base + spent.energy + spent.gradient,
         fields=0,
         seconds=time.perf_counter() - started,
-        cpu_seconds=time.process_time() - busy,
+        cpu_seconds=cpu_seconds() - busy,
         metrics=metrics,
+        flags=tuple(f.code for f in found.flags),
+        verdict=verdict_of(found),
         note=found.note,
     )
+
+
+def verdict_of(found: Evidence) -> str:
+    """By the flags, as of our own methods; none where a package gives no log Z by its nature."""
+    if found.log_z is None:
+        return ""
+    numbers = [found.log_z, math.nan if found.std_error is None else found.std_error]
+    return level_of(found.flags) if all(map(math.isfinite, numbers)) else "not trusted"
 
 
 def _metrics(problem: Whitened, target: Target, draws: np.ndarray, seed: int) -> dict[str, float | None]:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Literal
 
 from nessampler.estimators import Flag
 from nessampler.methods.density.result import Attempt
 from nessampler.methods.verdict import Verdict
 
-__all__ = ["cross_check", "judge"]
+__all__ = ["cross_check", "judge", "level_of"]
 
 DISAGREEMENT = 4.0  # standard errors between two methods
 WEAK_RESIDUAL = 0.0  # held-out R² below which a drift explains nothing
@@ -71,8 +72,18 @@ def judge(reported: Attempt, attempts: Sequence[Attempt], flags: Sequence[Flag])
     if not flags:
         return Verdict("trusted", words)
     named = ", ".join(dict.fromkeys(f.code for f in flags))
-    level = "not trusted" if any(f.code in GRAVE for f in flags) else "caution"
-    return Verdict(level, f"Read the flags before using the number ({named}). {words}")
+    return Verdict(level_of(flags), f"Read the flags before using the number ({named}). {words}")
+
+
+def level_of(flags: Sequence[Flag]) -> Literal["trusted", "caution", "not trusted"]:
+    """Of a number that is there.
+
+    >>> level_of([]), level_of([Flag("islands_disagree", "")]), level_of([Flag("unreached", "")])
+    ('trusted', 'caution', 'not trusted')
+    """
+    if not flags:
+        return "trusted"
+    return "not trusted" if any(f.code in GRAVE for f in flags) else "caution"
 
 
 def _gap(one: Attempt, other: Attempt) -> float | None:
