@@ -342,6 +342,32 @@ FILES: dict[str, tuple[Callable[[Path], Arguments], str]] = {
         given("lgcp-1600", "--method", "ais", "--set", "sampling.kernel=walk", "--set", "sampling.reverse_steps=100"),
         "long chains of the target ask for gradients, and kernel = 'walk' for none: got reverse_steps = 100",
     ),
+    "choices for nets, of another method": (
+        given("phi4-8", "--method", "lsq", "--set", "sampling.nets_kernel=langevin"),
+        "nets_kernel = 'langevin' is for method nets: got method lsq",
+    ),
+    "path weights of a flow": (
+        given("phi4-8", "--method", "nets", "--set", "sampling.nets_objective=log-variance"),
+        "is the variance of Langevin path weights: got nets_kernel = 'flow'",
+    ),
+    "action matching from a closed form": (
+        given("phi4-8", "--method", "nets", "--set", "sampling.nets_objective=action-matching"),
+        "learns a potential: got nets_start = 'closed-form'",
+    ),
+    "action matching by flow steps": (
+        given("phi4-8", "--method", "nets", "--set", "sampling.nets_objective=action-matching",
+              "--set", "sampling.nets_start=zero"),
+        "learns a drift without its divergence: got nets_kernel = 'flow'",
+    ),
+    "budget of a training from zero": (
+        given("phi4-8", "--method", "nets", "--set", "sampling.nets_start=zero", "--set", "sampling.budget=1000000"),
+        "a budget is shared out for a closed form and flow steps: got nets_start = 'zero'",
+    ),
+    "gradients of the ends without a closed form": (
+        given("gmm-40-linear", "--method", "nets", "--set", "sampling.nets_start=zero",
+              "--set", "sampling.end_gradients=true"),
+        "end_gradients is for a drift in closed form: got nets_start = 'zero'",
+    ),
     "method of a difference": (given("phi4-8", "--method", "switching"), "got 'switching'"),
     "file in the way": (file_in_the_way, "taken is not"),
     "file in the way further up": (file_in_the_way_further_up, "taken/run is not"),
@@ -497,6 +523,10 @@ KEYS: dict[str, dict[str, str]] = {
         "sampling.reverse_walkers=-1": "`sampling.reverse_walkers` must be greater than or equal to 0: got -1",
         "sampling.reverse_steps=-1": "`sampling.reverse_steps` must be greater than or equal to 0: got -1",
         "sampling.nets_steps=-1": "`sampling.nets_steps` must be greater than or equal to 0: got -1",
+        "sampling.nets_objective=pin": "`sampling.nets_objective` must be 'pinn', 'pinn-rate', 'action-matching' or "
+        "'log-variance': got 'pin'",
+        "sampling.nets_start=lsq": "`sampling.nets_start` must be 'closed-form' or 'zero': got 'lsq'",
+        "sampling.nets_kernel=hmc": "`sampling.nets_kernel` must be 'flow', 'langevin' or 'inertial': got 'hmc'",
         "sampling.training_walkers=8": "`sampling.training_walkers` must be greater than or equal to 64: got 8",
         "sampling.end_gradients=3": "`sampling.end_gradients` must be true or false: got 3",
         "sampling.flow_tolerance=0": "`sampling.flow_tolerance` must be greater than 0: got 0",

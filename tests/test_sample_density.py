@@ -78,7 +78,7 @@ class Hand:
 def run(method: DensityMethod) -> tuple[Sampled, Hand]:
     hand = Hand()
     short = functools.partial(train_nets, rollout_steps=6, pilots=64)  # a training of seconds, of hardly any use
-    with mock.patch("nessampler.methods.density.refined.train_nets", short):
+    with mock.patch("nessampler.methods.density.nets_training.train_nets", short):
         return sample_density(problem(hand), method=method, seed=1, effort=effort(method)), hand
 
 

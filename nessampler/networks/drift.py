@@ -210,24 +210,41 @@ class PotentialNetwork(nn.Module):
         if energy is not None:
             self.gain = nn.Sequential(_trunk([times], width // 2 or 1, 1, generator), _zero_linear(width // 2 or 1, 1))
 
+    @property
+    def reads_score(self) -> bool:
+        """Whether a score known to the caller spares an evaluation."""
+        return self.energy is not None
+
     def potential(self, t: Float[Tensor, " n"], x: Float[Tensor, " n *event"]) -> Float[Tensor, " n"]:
         r"""$\phi(t, x)$."""
-        self.evaluations += len(x)
-        like = self.head.weight
-        times = time_features(t.to(like), self.frequencies)
-        standard = ((x - self.center.to(x)) / self.scale.to(x)).flatten(1).to(like)
-        value = self.head(self.body(torch.cat([standard, times], -1)))[:, 0].to(x)
+        learned = self._learned(t, x)
         if self.energy is not None:
-            value = value - self.gain(times)[:, 0].to(x) * self.energy(t, x).to(x)
-        return self.scale.to(x).square().mean() * value
+            learned = learned - self._gain(t, x) * self.energy(t, x).to(x)
+        return self.scale.to(x).square().mean() * learned
 
-    def forward(self, t: Float[Tensor, " n"], x: Float[Tensor, " n *event"]) -> Float[Tensor, " n *event"]:
-        r"""$\nabla\phi(t, x)$; where gradients are enabled it can be differentiated again."""
+    def forward(
+        self, t: Float[Tensor, " n"], x: Float[Tensor, " n *event"], score: Float[Tensor, " n *event"] | None = None
+    ) -> Float[Tensor, " n *event"]:
+        r"""$\nabla\phi(t, x)$; where gradients are enabled it can be differentiated again, but not through `score`."""
         keep = torch.is_grad_enabled()
         with torch.enable_grad():
             position = x if x.requires_grad else x.detach().requires_grad_()
-            (gradient,) = torch.autograd.grad(self.potential(t, position).sum(), position, create_graph=keep)
-        return gradient
+            value = self.potential(t, position) if score is None else self._learned(t, position)
+            (gradient,) = torch.autograd.grad(value.sum(), position, create_graph=keep)
+        if score is None:
+            return gradient
+        gain = self._gain(t, x).view(-1, *[1] * (x.ndim - 1))
+        return self.scale.to(x).square().mean() * (gradient + gain * score)
+
+    def _learned(self, t: Tensor, x: Tensor) -> Tensor:
+        """f."""
+        self.evaluations += len(x)
+        like = self.head.weight
+        standard = ((x - self.center.to(x)) / self.scale.to(x)).flatten(1).to(like)
+        return self.head(self.body(torch.cat([standard, time_features(t.to(like), self.frequencies)], -1)))[:, 0].to(x)
+
+    def _gain(self, t: Tensor, x: Tensor) -> Tensor:
+        return self.gain(time_features(t.to(self.head.weight), self.frequencies))[:, 0].to(x)
 
 
 def _trunk(inputs: list[int], width: int, depth: int, generator: torch.Generator) -> nn.Sequential:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -57,7 +58,7 @@ class DriftFields:
 
     point: PathPoint
 
-    def __init__(self, path: AnnealingPath, network: nn.Module) -> None:
+    def __init__(self, path: AnnealingPath, network: Callable[..., Tensor]) -> None:
         self.path, self.network = path, network
 
     def __call__(self, t: Float[Tensor, " n"], x: Float[Tensor, " n *event"]) -> Evaluated:

@@ -59,7 +59,8 @@ class ActionMatchingObjective(nn.Module):
         """The loss of a batch of weighted walkers grouped by time."""
         log_weight = torch.where(batch.alive, batch.log_weight, -torch.inf)
         weights = torch.softmax(log_weight, 1)
-        gradient = self.network(batch.flat_times, batch.flat_x)
+        known = {"score": batch.score.flatten(0, 1)} if getattr(self.network, "reads_score", False) else {}
+        gradient = self.network(batch.flat_times, batch.flat_x, **known)
         square = gradient.square().flatten(1).sum(1, dtype=torch.float64).view(weights.shape)
         kinetic = (quadrature(batch.times).to(weights) * 0.5 * (weights * square).sum(1)).sum()
         between = (0.5 * (batch.times[1:] + batch.times[:-1])).to(batch.x).repeat_interleave(batch.x.shape[1])

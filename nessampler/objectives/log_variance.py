@@ -53,6 +53,7 @@ class LogVarianceObjective(nn.Module):
 
     def log_weight(self, batch: Rollout) -> Float[Tensor, " n"]:
         """Of every path, float64; its walkers may have moved by any process."""
-        velocity = self.network(batch.flat_times, batch.flat_x).view(batch.x.shape)
+        known = {"score": batch.score.flatten(0, 1)} if getattr(self.network, "reads_score", False) else {}
+        velocity = self.network(batch.flat_times, batch.flat_x, **known).view(batch.x.shape)
         ratio = path_log_ratio(batch.times, batch.x, velocity, batch.score, self.diffusion)
         return (batch.energy[0] - batch.energy[-1]).to(torch.float64) + ratio

@@ -15,7 +15,7 @@ from nessampler.errors import InputError
 from nessampler.kernels import DenseMass, SpectralMass
 from nessampler.methods.density.bases import Base, laplace, learned_base, pilot_base
 from nessampler.methods.density.dictionaries import default_dictionary, in_space
-from nessampler.methods.density.effort import check_kernel
+from nessampler.methods.density.effort import DensityEffort, check_kernel, check_nets
 from nessampler.methods.density.magnetised import magnetised_field
 from nessampler.methods.density.modes import laplace_mixture
 from nessampler.methods.density.problem import DensityProblem
@@ -61,6 +61,7 @@ def check_density(config: DensityConfig, folder: Path) -> Target:
     target = build_target(config.target.name, config.target.parameters, folder)
     base = config.base
     check_kernel(config.sampling.kernel, config.run.method, config.sampling.reverse_steps)
+    check_nets(DensityEffort(**config.sampling.model_dump()), config.run.method)
     if isinstance(base, FreeFieldBase) and not isinstance(target, Phi4):
         raise InputError(f"a free-field base is for lattices (phi4): got {config.target.name}; use the pilot base")
     if isinstance(base, PriorBase) and not hasattr(target, "prior"):
@@ -78,7 +79,8 @@ def check_density(config: DensityConfig, folder: Path) -> Target:
             "leave it out for a full covariance"
         )
     fields_known = len(target.event_shape) == 1 or isinstance(target, Phi4) or in_space(target.event_shape)
-    if config.run.method in ("lsq", "nets") and not fields_known:
+    solves = config.run.method == "lsq" or (config.run.method == "nets" and config.sampling.nets_start != "zero")
+    if solves and not fields_known:
         raise InputError(
             f"method {config.run.method} is for vectors, lattices and points in space: got {config.target.name}, "
             f"shape {tuple(target.event_shape)}; choose ais, smc or pt"

@@ -6,20 +6,21 @@ from collections.abc import Mapping
 from dataclasses import fields, is_dataclass, replace
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from nessampler.closed_form.dictionary import Dictionary
 from nessampler.closed_form.joined_dictionary import JoinedDictionary
 from nessampler.closed_form.least_squares_drift import LeastSquaresDrift
 from nessampler.errors import InputError
 from nessampler.fields import PathScore
-from nessampler.kernels import HMC, Compose, Flow, Inertial
+from nessampler.kernels import HMC, Compose, Flow, Inertial, Kernel, Langevin
 from nessampler.methods.density.annealing import Annealing
 from nessampler.methods.density.dictionaries import end_gradients
 from nessampler.methods.density.problem import DensityProblem
+from nessampler.methods.density.scaled_steps import ScaledSteps
 from nessampler.methods.density.tuning import StepSizes
 from nessampler.methods.density.walks import walk_from
-from nessampler.networks.field import NetworkField
+from nessampler.networks.field import DriftFields, NetworkField
 
 __all__ = ["drift_state", "moves_state", "network_for", "rebuilt"]
 
@@ -85,26 +86,54 @@ def rebuilt(problem: DensityProblem, name: str, state: Mapping[str, Tensor], dev
     relax = HMC(problem.path, sizes, int(state["leapfrog_steps"]), problem.mass)
     times = tuple(state["times"].tolist())
     plain = Annealing(name, f"{name}, opened again", relax, problem.path, times, dtype=problem.dtype, state=state)
+    if name == "nets" and "variance" in state:
+        return replace(plain, kernel=_langevin(problem, state, times, sizes, _network(problem, state, device)))
     if "persistence" in state:
         rolling = Inertial(PathScore(problem.path), sizes, float(state["persistence"]), problem.mass)
         return replace(plain, kernel=rolling)
     if name == "ais":
         return plain
+    order, substeps = state["rule"].tolist()
+    field = _drift(problem, state, device)[0] if name == "lsq" else NetworkField(_network(problem, state, device))
+    kernel = Compose(Flow(field, order, substeps), relax)
+    return replace(plain, kernel=kernel, systematic=float(state["systematic"]))
+
+
+def _langevin(
+    problem: DensityProblem, state: Mapping[str, Tensor], times: tuple[float, ...], sizes: StepSizes, network: nn.Module
+) -> Kernel:
+    """The frozen steps of a network without a flow."""
+    from nessampler.methods.density.ais import IntervalDiffusion
+
+    fields, variance = DriftFields(problem.path, network), state["variance"]
+    if "diffusion" in state:
+        return Langevin(fields, IntervalDiffusion(times, sizes, float(state["diffusion"]), variance))
+    steps = ScaledSteps(sizes, float(state["step_factor"]), variance)
+    return Inertial(fields, steps, float(state["persistence"]))
+
+
+def _network(problem: DensityProblem, state: Mapping[str, Tensor], device: torch.device) -> nn.Module:
+    from nessampler.methods.density.zero_drifts import reopened_network
+
+    if "coefficients" not in state:
+        return reopened_network(problem.path, state, problem.dtype, device)
+    drift, x, generator = _drift(problem, state, device)
+    network = network_for(drift, x, generator)
+    network.load_state_dict({k.removeprefix("nets."): v for k, v in state.items() if k.startswith("nets.")})
+    return network
+
+
+def _drift(
+    problem: DensityProblem, state: Mapping[str, Tensor], device: torch.device
+) -> tuple[LeastSquaresDrift, Tensor, torch.Generator]:
+    """The closed form, and the walkers and the generator that its dictionary was remade with."""
     generator = torch.Generator().manual_seed(0)
     x = problem.path.start.sample(int(state["pilots"]), generator=generator).to(device, problem.dtype)  # pyright: ignore[reportAttributeAccessIssue]
     known = problem.dictionary(x, generator)
     if any(key.startswith("dictionary.parts.") for key in state):
         known = end_gradients(problem.path, lambda x, _: known)(x, generator)
     saved = {key.removeprefix("dictionary."): v for key, v in state.items() if key.startswith("dictionary.")}
-    drift = LeastSquaresDrift(_with(known, saved), state["pilot_times"], state["coefficients"])
-    order, substeps = state["rule"].tolist()
-    field = drift
-    if name == "nets":
-        network = network_for(drift, x, generator)
-        network.load_state_dict({k.removeprefix("nets."): v for k, v in state.items() if k.startswith("nets.")})
-        field = NetworkField(network)
-    kernel = Compose(Flow(field, order, substeps), relax)
-    return replace(plain, kernel=kernel, systematic=float(state["systematic"]))
+    return LeastSquaresDrift(_with(known, saved), state["pilot_times"], state["coefficients"]), x, generator
 
 
 def _tensors(dictionary: Dictionary) -> dict[str, Tensor]:

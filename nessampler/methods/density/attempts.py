@@ -24,19 +24,17 @@ from nessampler.methods.density.budget import (
     FINE,
     PILOT_SHARE,
     SCOUTS,
-    TRAINING_SHARE,
     Scatter,
     variance,
     walkers_for,
 )
 from nessampler.methods.density.context import Context, told
-from nessampler.methods.density.counted import CountedField, CountedPath
+from nessampler.methods.density.counted import CountedDrift, CountedField, CountedPath
 from nessampler.methods.density.dictionaries import end_gradients
 from nessampler.methods.density.effort import DensityEffort
 from nessampler.methods.density.end_checks import check_target_samples, check_walkers
 from nessampler.methods.density.flow_error import unmet
 from nessampler.methods.density.lsq import FewPilotsError, Solved, least_squares
-from nessampler.methods.density.refined import TRAINING_MOVES, refined
 from nessampler.methods.density.result import Attempt, PathQuality
 from nessampler.methods.density.smc import FEWEST_PARTICLES, Particles, smc
 from nessampler.methods.density.tempering import tempering
@@ -48,12 +46,15 @@ from nessampler.targets.laplacian import trace_passes
 
 __all__ = [
     "ATTEMPTS",
+    "TUNING",
     "Scouted",
+    "affordable",
     "attempt_ais",
     "attempt_lsq",
     "attempt_smc",
     "carried",
     "drift_effort",
+    "given_steps",
     "in_all",
     "particles",
     "plain_annealing",
@@ -113,7 +114,11 @@ def scouted(context: Context, path: CountedPath, found: Pilot, left: float) -> S
     scatter = Scatter.through(*seen)
     left -= in_all(path.tally - before)
     most = budget.most_steps(left, budget.move)
-    steps = scatter.best_steps(most) if context.effort.kernel != "inertial" else min(most, _given(context.effort.steps))
+    steps = (
+        scatter.best_steps(most)
+        if context.effort.kernel != "inertial"
+        else min(most, given_steps(context.effort.steps))
+    )
     annealing, walkers = plain_annealing(context, path, steps, found), walkers_for(left, 1 + steps * budget.move)
     return Scouted(annealing, walkers, scatter.at(steps) / walkers)
 
@@ -127,38 +132,9 @@ def attempt_lsq(
         if found is None and context.budget is not None:
             found = tuned(context, path)
         solved = solve_within(context, path, drift_effort(context), found)
-        walkers = _affordable(context, path, solved.annealing, left)
+        walkers = affordable(context, path, solved.annealing, left)
     seconds = {"pilot": time.perf_counter() - started}
     return carried(context, solved.annealing, path, solved.field, quality_of(solved), walkers, seconds)
-
-
-def _attempt_nets(context: Context, metrics: list[Mapping[str, Any]]) -> Attempt:
-    path, started, effort = CountedPath(context.problem.path), time.perf_counter(), context.effort
-    training = effort.nets_steps
-    if context.budget is not None:
-        training = min(
-            training, int(TRAINING_SHARE * context.budget.evaluations / context.budget.move / TRAINING_MOVES)
-        )
-    with path.stage("pilot"):
-        found = None if context.budget is None else tuned(context, path)
-        solved = solve_within(context, path, drift_effort(context, 0.5 - TRAINING_SHARE), found)
-    pilot, started = time.perf_counter() - started, time.perf_counter()
-    with path.stage("training"):
-        annealing, field = refined(
-            solved,
-            path,
-            walkers=effort.training_walkers,
-            steps=training,
-            metrics=metrics,
-            checkpoint=context.checkpoint,
-            generator=context.generator("training"),
-            device=context.device,
-            progress=context.progress,
-            report=context.report,
-        )
-        walkers = _affordable(context, path, annealing, None)
-    seconds = {"pilot": pilot, "training": time.perf_counter() - started}
-    return carried(context, annealing, path, field, quality_of(solved), walkers, seconds)
 
 
 def drift_effort(context: Context, share: float = PILOT_SHARE) -> DensityEffort:
@@ -170,7 +146,9 @@ def drift_effort(context: Context, share: float = PILOT_SHARE) -> DensityEffort:
     if further:
         budget = replace(budget, move=budget.move + further)
     walkers, times = budget.drift_pilots(effort.pilot_walkers, effort.pilot_steps, share)
-    return replace(effort, pilot_walkers=walkers, pilot_steps=times, steps=budget.drift_steps(_given(effort.steps)))
+    return replace(
+        effort, pilot_walkers=walkers, pilot_steps=times, steps=budget.drift_steps(given_steps(effort.steps))
+    )
 
 
 def solve_within(
@@ -192,7 +170,7 @@ def solve_within(
         return solve(context, path, replace(effort, pilot_walkers=few.needed), found, trial_walkers)
 
 
-def _affordable(context: Context, path: CountedPath, annealing: Annealing, left: float | None) -> int:
+def affordable(context: Context, path: CountedPath, annealing: Annealing, left: float | None) -> int:
     """Walkers that a budget holds after all that was spent; a few of them, then forgotten, tell what one costs."""
     if context.budget is None:
         return context.effort.walkers
@@ -300,7 +278,7 @@ def _attempt_pt(context: Context, metrics: list[Mapping[str, Any]]) -> Attempt:
     )
 
 
-ATTEMPTS = {"ais": attempt_ais, "smc": attempt_smc, "pt": _attempt_pt, "lsq": attempt_lsq, "nets": _attempt_nets}
+ATTEMPTS = {"ais": attempt_ais, "smc": attempt_smc, "pt": _attempt_pt, "lsq": attempt_lsq}
 
 
 def in_all(tally: Tally) -> int:
@@ -358,7 +336,7 @@ def solve(
         mover=context.mover,
         pilots=effort.pilot_walkers,
         pilot_steps=effort.pilot_steps,
-        steps=_given(effort.steps),
+        steps=given_steps(effort.steps),
         tolerance=effort.flow_tolerance,
         tuned=found,
         **({} if effort.budget is None else {"trial_walkers": trial_walkers or _trial(context)}),
@@ -375,7 +353,12 @@ def _trial(context: Context) -> int:
     return CURVED_TRIAL if _further_gradients(context) else TRIAL
 
 
-def _given(steps: int | None) -> int:
+def given_steps(steps: int | None) -> int:
+    """The number of steps of a method that does not find its own.
+
+    Raises:
+        InputError: none given.
+    """
     if steps is None:
         raise InputError(
             "only SMC, and annealing by HMC or random walks, find their own number of steps: got steps = None; give one"
@@ -399,7 +382,7 @@ def plain_annealing(context: Context, path: CountedPath, steps: int | None, foun
     """Without a drift, by the kernel that is asked for; tuned here unless it was before."""
     options = {"dtype": context.problem.dtype, "generator": context.generator("ais pilot")}
     if context.effort.kernel == "inertial":
-        gradients = _given(steps) * context.effort.leapfrog_steps
+        gradients = given_steps(steps) * context.effort.leapfrog_steps
         return ais(path, steps=gradients, mover=Underdamped(context.problem.mass), **options)
     return ais(path, steps=steps, mover=context.moves, precondition=context.precondition, tuned=found, **options)
 
@@ -408,7 +391,7 @@ def carried(
     context: Context,
     annealing: Annealing,
     path: CountedPath,
-    field: CountedField | None,
+    field: CountedField | CountedDrift | None,
     quality: PathQuality,
     walkers: int,
     seconds: dict[str, float],

@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from nessampler.kernels.flow import affine_part
 from nessampler.paths import AnnealingPath, LinearPath, PathPoint
 from nessampler.targets import Tally
 
-__all__ = ["CountedField", "CountedPath"]
+__all__ = ["CountedDrift", "CountedField", "CountedPath"]
 
 
 class CountedPath:
@@ -103,3 +104,25 @@ class CountedField:
     def affine(self, t: float) -> Float[Tensor, "*slope"] | None:
         """Of the field, which is not evaluated for it: see `affine_part`."""
         return affine_part(self.field, t)  # pyright: ignore[reportArgumentType]
+
+
+class CountedDrift:
+    """A velocity of (t, x), without a graph, that counts the walkers it is asked for, under the stage of a path.
+
+    Where the network reads the score of the path it is handed one that is known: see `DriftFields`.
+    """
+
+    def __init__(self, network: nn.Module, path: CountedPath) -> None:
+        self.network, self._path = network, path
+        self.evaluations: dict[str, int] = {}
+
+    @property
+    def reads_score(self) -> bool:
+        """Of the network."""
+        return bool(getattr(self.network, "reads_score", False))
+
+    @torch.no_grad()
+    def __call__(self, t: Float[Tensor, " n"], x: Float[Tensor, " n *event"], **known: Tensor) -> Tensor:
+        """The velocity; a `score` that is known spares an evaluation."""
+        self.evaluations[self._path.current] = self.evaluations.get(self._path.current, 0) + len(x)
+        return self.network(t, x, **known)

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, fields
+from typing import Literal, get_args
 
 from nessampler.errors import InputError
 
-__all__ = ["DensityEffort", "check_kernel"]
+__all__ = ["DensityEffort", "NetsKernel", "NetsObjective", "NetsStart", "check_kernel", "check_nets"]
+
+NetsObjective = Literal["pinn", "pinn-rate", "action-matching", "log-variance"]
+NetsStart = Literal["closed-form", "zero"]
+NetsKernel = Literal["flow", "langevin", "inertial"]
 
 
 @dataclass(frozen=True)
@@ -26,12 +30,20 @@ class DensityEffort:
         reverse_walkers: carried back from samples of the target, where there are any.
         reverse_steps: of long Hamiltonian chains that make such samples where nobody has them; 0 for none.
         nets_steps: gradient steps of a network.
+        nets_objective: what it learns from: "pinn", the squared residual of the transport equation less its mean over
+            the walkers of each time; "pinn-rate", the same with a learned rate of the free energy; "action-matching",
+            the gradient of a potential from weighted walkers; "log-variance", of path weights of the Langevin pair.
+        nets_start: "closed-form", the drift that `lsq` solves, or "zero", plain annealing, as in the paper: then the
+            paths that the network learns from grow from a tenth of the way to all of it.
+        nets_kernel: what carries walkers along the network: "flow" steps with Hamiltonian moves after each; the
+            "langevin" pair, whose diffusion is tuned when training is over; or "inertial" steps. The latter two take
+            one gradient each, and there are as many times more of them.
         training_walkers: draws of the base for its training and pilots.
         end_gradients: whether a drift in closed form also goes along the gradients of base and target, each by itself.
         flow_tolerance: in log Z, beyond which a flow is integrated by a finer rule.
         budget: evaluations of the target in all, pilots and training included. Then `walkers` are as many as it holds
             and not looked at, pilots and a drift's steps no more than fit, and plain annealing takes the steps that its
-            first walkers ask for.
+            first walkers ask for. Of `nets`, with the start and the kernel that it has by default.
 
     Example:
         >>> effort = DensityEffort(walkers=1024, steps=20)
@@ -48,6 +60,9 @@ class DensityEffort:
     reverse_walkers: int = 1024
     reverse_steps: int = 0
     nets_steps: int = 1000
+    nets_objective: NetsObjective = "pinn"
+    nets_start: NetsStart = "closed-form"
+    nets_kernel: NetsKernel = "flow"
     training_walkers: int = 2048
     end_gradients: bool = False
     baseline_walkers: int | None = None
@@ -76,4 +91,52 @@ def check_kernel(kernel: str, method: str, reverse_steps: int = 0) -> None:
         raise InputError(
             f"kernel = {kernel!r} is for plain annealing: {method} moves by Hamiltonian trajectories; "
             "choose method ais or auto, or kernel hmc"
+        )
+
+
+def check_nets(effort: DensityEffort, method: str) -> None:
+    """Refuse trainings that cannot be, and choices that a method would not look at.
+
+    Raises:
+        InputError: naming what does not go together.
+
+    Example:
+        >>> check_nets(DensityEffort(nets_objective="log-variance", nets_start="zero"), "nets")
+        Traceback (most recent call last):
+        nessampler.errors.InputError: nets_objective = 'log-variance' is the variance of Langevin path weights: got ...
+    """
+    objective, start, kernel = effort.nets_objective, effort.nets_start, effort.nets_kernel
+    known = {f.name: f.default for f in fields(DensityEffort)}
+    for name, words in (("nets_objective", NetsObjective), ("nets_start", NetsStart), ("nets_kernel", NetsKernel)):
+        chosen = getattr(effort, name)
+        if chosen not in get_args(words):
+            raise InputError(f"{name} must be one of {', '.join(get_args(words))}: got {chosen!r}")
+        if method != "nets" and chosen != known[name]:
+            raise InputError(
+                f"{name} = {chosen!r} is for method nets: got method {method}; choose nets, or leave it out"
+            )
+    if effort.budget is not None and (start, kernel) != (known["nets_start"], known["nets_kernel"]):
+        raise InputError(
+            f"a budget is shared out for a closed form and flow steps: got nets_start = {start!r} and nets_kernel = "
+            f"{kernel!r}; leave the budget out, and say walkers, steps and nets_steps"
+        )
+    if objective == "log-variance" and kernel != "langevin":
+        raise InputError(
+            f"nets_objective = 'log-variance' is the variance of Langevin path weights: got nets_kernel = {kernel!r}; "
+            "choose nets_kernel langevin, or nets_objective pinn"
+        )
+    if objective == "action-matching" and start != "zero":
+        raise InputError(
+            f"nets_objective = 'action-matching' learns a potential: got nets_start = {start!r}, which "
+            "has none; choose nets_start zero, or nets_objective pinn"
+        )
+    if objective == "action-matching" and kernel == "flow":
+        raise InputError(
+            "nets_objective = 'action-matching' learns a drift without its divergence: got nets_kernel = 'flow', which "
+            "needs it at every step; choose nets_kernel langevin or inertial"
+        )
+    if effort.end_gradients and method == "nets" and start == "zero":
+        raise InputError(
+            "end_gradients is for a drift in closed form: got nets_start = 'zero', which solves for none; "
+            "choose nets_start closed-form, or leave end_gradients out"
         )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,7 +19,15 @@ from nessampler.simulate import simulate
 from nessampler.training import fit
 from nessampler.weights import LogWeights, systematic
 
-__all__ = ["NetsProgress", "NetsTraining", "TunedDiffusion", "roll_out", "train_nets", "tune_diffusion"]
+__all__ = [
+    "NetsProgress",
+    "NetsTraining",
+    "TunedDiffusion",
+    "most_effective",
+    "roll_out",
+    "train_nets",
+    "tune_diffusion",
+]
 
 Diffusion = float | Tensor | Callable[[float], Tensor]
 
@@ -78,6 +86,7 @@ def train_nets(
     first_time: float = 0.1,
     resample_below: float = 0.7,
     pilots: int = 512,
+    pilot_times: Sequence[float] | None = None,
     every: int = 100,
     patience: int | None = None,
     clip: float = 1.0,
@@ -106,6 +115,7 @@ def train_nets(
         learning_rate, every, patience, clip, ema_decay, checkpoint: as in `fit`; validations count for patience from
             the end of the curriculum, and a checkpoint holds the rollouts too.
         rollout_steps: of a rollout, and of a pilot run over all of [0, 1] on equidistant times.
+        pilot_times: of a pilot run instead, such as those of production.
         walkers: of a rollout; `batch_walkers` of them enter a step.
         resample_below: effective fraction below which a rollout is resampled; 0 never, as path weights need.
         progress: called after every step.
@@ -141,8 +151,9 @@ def train_nets(
     last, tally = {"loss": float("nan"), "ess": float("nan")}, getattr(path, "tally", None)  # of a path that counts
 
     def pilot() -> float:
-        own, times = torch.Generator(device=x.device).manual_seed(pilot_seed), torch.linspace(0, 1, rollout_steps + 1)
-        last["ess"] = simulate(make(network), path, times.double(), held_out, generator=own).ess
+        own = torch.Generator(device=x.device).manual_seed(pilot_seed)
+        times = torch.linspace(0, 1, rollout_steps + 1).double() if pilot_times is None else pilot_times
+        last["ess"] = simulate(make(network), path, times, held_out, generator=own).ess
         return -last["ess"]
 
     def loss(batch: Rollout) -> Tensor:
@@ -245,7 +256,7 @@ def roll_out(
 def tune_diffusion(
     path: AnnealingPath,
     x: Float[Tensor, " n *event"],
-    network: nn.Module,
+    network: Callable[..., Tensor],
     times: Sequence[float] | Tensor,
     *,
     diffusion: Diffusion = 1.0,
@@ -283,13 +294,53 @@ def tune_diffusion(
     """
     if not factors or not min(factors) > 0:
         raise InputError(f"factors must be positive multiples of the diffusion, one at least: got {list(factors)}")
-    seed, sweep = int(torch.randint(2**62, (), generator=generator, device=generator.device)), []
-    for factor in factors:
-        kernel = Langevin(DriftFields(path, network), _times(factor, diffusion))
-        own = torch.Generator(device=x.device).manual_seed(seed)
-        sweep.append((float(factor), simulate(kernel, path, times, x, generator=own).ess))
-    best, _ = max(sweep, key=lambda row: row[1])
-    return TunedDiffusion(_times(best, diffusion), best, tuple(sweep))
+    tries = {float(f): Langevin(DriftFields(path, network), _times(f, diffusion)) for f in factors}
+    best, sweep = most_effective(path, x, times, tries, generator=generator)
+    return TunedDiffusion(_times(best, diffusion), best, sweep)
+
+
+def most_effective(
+    path: AnnealingPath,
+    x: Float[Tensor, " n *event"],
+    times: Sequence[float] | Tensor,
+    tries: Mapping[float, Kernel],
+    *,
+    generator: torch.Generator,
+) -> tuple[float, tuple[tuple[float, float], ...]]:
+    """The value whose kernel leaves pilot walkers the most effective, and all as (value, effective fraction).
+
+    All kernels see the same walkers and the same noise. One whose walkers run away has an effective fraction of 0.
+
+    Raises:
+        InputError: walkers run away with every kernel.
+
+    Example:
+        >>> from nessampler.fields import PathScore
+        >>> from nessampler.paths import LinearPath
+        >>> from nessampler.targets import Gaussian
+        >>> a, b = Gaussian(torch.zeros(1), torch.ones(1)), Gaussian(torch.ones(1), torch.ones(1))
+        >>> path, g = LinearPath(a, b), torch.Generator().manual_seed(0)
+        >>> tries = {e: Langevin(PathScore(path), e) for e in (0.1, 2.0)}
+        >>> most_effective(path, a.sample(200, generator=g), torch.linspace(0, 1, 17).double(), tries, generator=g)[0]
+        2.0
+    """
+    seed = int(torch.randint(2**62, (), generator=generator, device=generator.device))
+
+    def effective(kernel: Kernel) -> float:
+        try:
+            own = torch.Generator(device=x.device).manual_seed(seed)
+            return simulate(kernel, path, times, x, generator=own).ess
+        except (
+            InputError
+        ) as error:  # steps so large that walkers run away: no candidate, and no mistake of the caller's
+            faults.append(error)
+            return 0.0
+
+    faults: list[InputError] = []
+    sweep = tuple((value, effective(kernel)) for value, kernel in tries.items())
+    if len(faults) == len(tries):
+        raise faults[-1]
+    return max(sweep, key=lambda row: row[1])[0], sweep
 
 
 class _Learner(nn.Module):

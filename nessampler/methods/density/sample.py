@@ -12,12 +12,13 @@ import torch
 
 from nessampler.errors import InputError
 from nessampler.estimators import Flag
+from nessampler.methods.density.attempt_nets import attempt_nets
 from nessampler.methods.density.attempts import ATTEMPTS
 from nessampler.methods.density.auto import auto
 from nessampler.methods.density.chains import long_chains
 from nessampler.methods.density.context import Context, told
 from nessampler.methods.density.counted import CountedPath
-from nessampler.methods.density.effort import DensityEffort, check_kernel
+from nessampler.methods.density.effort import DensityEffort, check_kernel, check_nets
 from nessampler.methods.density.problem import DensityProblem
 from nessampler.methods.density.result import Attempt, Sampled
 from nessampler.methods.density.verdict import cross_check, judge
@@ -44,7 +45,8 @@ def sample_density(
     r"""Carry walkers from the base to the target, and weigh them exactly.
 
     `ais` anneals by Hamiltonian moves or random walks, `smc` resamples too, `pt` lets chains along the path swap
-    places, `lsq` adds a drift solved in closed form, `nets` refines that drift by a network. `auto` compares a drift
+    places, `lsq` adds a drift solved in closed form, `nets` trains a network, by default
+    one that starts as that drift. `auto` compares a drift
     with plain annealing at equal gradient evaluations on pilot walkers, and runs what has the smaller variance × cost;
     by random walks, which have no drift, annealing with SMC.
 
@@ -86,6 +88,7 @@ def sample_density(
     context = Context(problem, effort or DensityEffort(), seed, device, say, progress, report, checkpoint)
     context = _by_differences(context)
     check_kernel(context.effort.kernel, method, context.effort.reverse_steps)
+    check_nets(context.effort, method)
     path, started = CountedPath(problem.path), time.perf_counter()
     with path.stage("chains"):
         context = replace(context, problem=_with_chains(context, path))
@@ -95,7 +98,7 @@ def sample_density(
         if method == "auto":
             attempts, chosen = auto(context, metrics)
         else:
-            attempts, chosen = [ATTEMPTS[method](context, metrics)], method
+            attempts, chosen = [(ATTEMPTS | {"nets": attempt_nets})[method](context, metrics)], method
     found = _result(context, method, attempts, chosen, metrics)
     return replace(found, shared=billed(problem.target, path.tallies), shared_seconds=seconds)
 

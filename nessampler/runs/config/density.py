@@ -186,6 +186,9 @@ class Sampling(Table):
     reverse_walkers: Annotated[int, Field(ge=0)] = 1024
     reverse_steps: Annotated[int, Field(ge=0)] = 0
     nets_steps: Annotated[int, Field(ge=0)] = 1000
+    nets_objective: Literal["pinn", "pinn-rate", "action-matching", "log-variance"] = "pinn"
+    nets_start: Literal["closed-form", "zero"] = "closed-form"
+    nets_kernel: Literal["flow", "langevin", "inertial"] = "flow"
     training_walkers: Annotated[int, Field(ge=64)] = 2048
     end_gradients: bool = False
     flow_tolerance: PositiveFloat = 5e-4
