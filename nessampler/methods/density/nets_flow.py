@@ -46,6 +46,7 @@ def refined(
 
     done = trained(path, x, network, context, steps=steps, kernel=kernel, metrics=metrics, generator=generator)
     field, few, tolerance = CountedField(NetworkField(network), path), x[:TUNING_WALKERS], context.effort.flow_tolerance
+    field.evaluations[path.current] = done.evaluations or 0
     options = {"tolerance": tolerance, "generator": generator, "say": context.say}
     moving, error = fine_enough(field, relax, path, annealing.times, few, **options)
     description = (
