@@ -124,7 +124,7 @@ def _smc(
         "check": 0,
         "fields": 0,
         "seconds": time.perf_counter() - started,
-        "flags": [],
+        "flags": [flag.code for flag in found.flags],
     }
 
 
