@@ -46,6 +46,7 @@ COLUMNS = (
     "gradients",
     "fields",
     "CPU s",
+    "flags",
 )
 
 
@@ -71,6 +72,7 @@ def row(name: str, seed: int, objective: str, effort: DensityEffort, settings: S
         f"{spent / 1e6:.2f} M",
         f"{found['fields'] / 1e6:.2f} M",
         f"{time.process_time() - busy:.0f}",
+        ", ".join(found["flags"]),
     )
     return f"| {' | '.join(map(str, cells))} |"
 
@@ -84,6 +86,7 @@ def _nets(problem: DensityProblem, seed: int, objective: str, effort: DensityEff
         "training": found.metrics[-1]["step"],
         "gradients": sum(n for stage in spent["target"].values() for n in stage.values()),
         "fields": sum(spent["field"].values()),
+        "flags": [flag.code for flag in found.flags],
     }
 
 
@@ -99,7 +102,13 @@ def _ais(problem: DensityProblem, seed: int, objective: str, effort: DensityEffo
     walkers = annealing.draw(effort.walkers, **options)
     estimate = log_z(walkers.log_weight.numpy(), base=annealing.base_log_z, seed=seed)
     spent = path.tallies.values()
-    return {"log_z": estimate, "training": 0, "gradients": sum(t.gradient + t.energy for t in spent), "fields": 0}
+    return {
+        "log_z": estimate,
+        "training": 0,
+        "gradients": sum(t.gradient + t.energy for t in spent),
+        "fields": 0,
+        "flags": [flag.code for flag in estimate.flags],
+    }
 
 
 def _z(estimate: Any, reference: dict[str, Any] | None) -> str:
