@@ -96,6 +96,12 @@ def test_both_methods_of_auto_are_reported_and_one_is_chosen():
     assert "lsq" not in alone.attempt.note
 
 
+def test_the_method_that_auto_does_not_choose_walks_with_as_many_as_are_asked_for():
+    few = replace(WALKS, walkers=640, baseline_walkers=480, reverse_walkers=0)
+    found = ns.sample(NumpyDensity(Ridge(), 2), base=BASE, effort=few)
+    assert sorted(len(a.ensemble.x) for a in found.attempts) == [480, 640]
+
+
 def test_acceptance_is_that_of_the_best_walk_all_along():
     history = run("ais")[0].attempt.ensemble.history
     assert abs(float(history.acceptance.mean()) - 0.3) < 0.05

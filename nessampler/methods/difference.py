@@ -345,7 +345,7 @@ def _result(
 
 def _pilot_share(ledger: Ledger, lost: Sequence[str], stage: Stage) -> float:
     prices = stage.effort.prices
-    shared, total = ledger.cost("end states alone", prices), ledger.cost(None, prices)
+    shared, total = ledger.endstates(prices), ledger.cost(None, prices)
     return sum(ledger.cost(name, prices) - shared for name in lost) / total if total else 0.0
 
 

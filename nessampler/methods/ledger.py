@@ -99,6 +99,11 @@ class Ledger:
         }
         return table
 
+    def endstates(self, prices: Prices) -> float:
+        """Price of the samples of both ends, which every rung shares."""
+        ends = zip(self._endstates, (prices.state_a, prices.state_b), strict=True)
+        return sum(price * (tally.energy + tally.gradient) for tally, price in ends)
+
     def cost(self, rung: str | None, prices: Prices, *, sampling_scale: float = 1.0) -> float:
         """Price of a rung or of all, end states and training included, sampling scaled to the evaluate block."""
         table, total = self.evaluations(rung), 0.0

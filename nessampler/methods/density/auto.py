@@ -28,6 +28,7 @@ from nessampler.methods.density.budget import COARSE, FINE, SCOUTS, Scatter, var
 from nessampler.methods.density.context import Context
 from nessampler.methods.density.counted import CountedPath
 from nessampler.methods.density.dictionaries import NoFieldsError
+from nessampler.methods.density.effort import DensityEffort
 from nessampler.methods.density.flow_error import NoDriftError
 from nessampler.methods.density.lsq import FewPilotsError, Solved
 from nessampler.methods.density.result import Attempt, PathQuality
@@ -78,7 +79,7 @@ def auto(context: Context, metrics: list[Mapping[str, Any]]) -> tuple[list[Attem
     merits = {"ais": _variance(baseline), "lsq": _variance(trial) * (1 + min(1.0, _fields_per_gradient(solved)))}
     chosen = min(merits, key=lambda name: merits[name])
     context.say(f"pilot ESS {trial.ess:.3f} with the drift, {baseline.ess:.3f} without: {chosen} gives the estimate")
-    fewer = context.effort.baseline_walkers or max(PILOTS, context.effort.walkers // 4)
+    fewer = _fewer(context.effort)
     attempts = []
     for name, annealing, counted, took in (
         ("ais", plain, plain_path, plain_seconds),
@@ -133,6 +134,11 @@ def _within(context: Context, metrics: list[Mapping[str, Any]]) -> tuple[list[At
     return [_paying(attempt, lost, note)], chosen
 
 
+def _fewer(effort: DensityEffort) -> int:
+    """Walkers of the method that is not chosen."""
+    return effort.baseline_walkers or max(PILOTS, effort.walkers // 4)
+
+
 def _walking(context: Context, metrics: list[Mapping[str, Any]]) -> tuple[list[Attempt], str]:
     """Annealing or SMC, whichever has the smaller variance × energies; the other runs too, with fewer walkers."""
     effort, path, started = context.effort, CountedPath(context.problem.path), time.perf_counter()
@@ -147,7 +153,7 @@ def _walking(context: Context, metrics: list[Mapping[str, Any]]) -> tuple[list[A
     lost = islands.evaluations["sampling"]
     merits = {"ais": _variance(scouts) / PILOTS * spent, "smc": ONE_WAY * islands.std_error**2 * in_all(lost)}
     chosen = min(merits, key=lambda name: merits[name] if math.isfinite(merits[name]) else math.inf)
-    fewer = max(PILOTS, effort.walkers // 4)
+    fewer = _fewer(effort)
     walkers = {name: effort.walkers if name == chosen else fewer for name in merits}
     notes = {
         name: "chosen" if name == chosen else f"variance × cost {_ratio(merit, merits[chosen])} × that of {chosen}"

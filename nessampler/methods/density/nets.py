@@ -330,9 +330,7 @@ def most_effective(
         try:
             own = torch.Generator(device=x.device).manual_seed(seed)
             return simulate(kernel, path, times, x, generator=own).ess
-        except (
-            InputError
-        ) as error:  # steps so large that walkers run away: no candidate, and no mistake of the caller's
+        except InputError as error:  # steps so large that walkers run away: no candidate, and nobody's mistake
             faults.append(error)
             return 0.0
 

@@ -34,7 +34,7 @@ def refined(
     metrics: list[Mapping[str, Any]],
     generator: torch.Generator,
 ) -> tuple[Annealing, CountedField]:
-    """A network that starts as the closed form, moved as that is, at its times; its rule stays."""
+    """A network that starts as the closed form, moved as that is, at its times; the rule is chosen after training."""
     annealing = solved.annealing
     assert isinstance(annealing.kernel, Compose)  # what `least_squares` makes
     assert isinstance(annealing.kernel.first, Flow)

@@ -26,9 +26,7 @@ from nessampler.networks.field import DriftFields
 __all__ = ["FACTORS", "RateOfMoves", "factors_for", "langevin_nets", "variance_for"]
 
 FACTORS = (0.01, 0.03, 0.1, 0.2, 0.4, 0.7, 1.0, 1.4)  # of MALA's step, squared: steps without acceptance are shorter
-FORGETTING = (
-    2.0  # squared steps of MALA in all: walkers that hardly move look even where they are, and see nothing else
-)
+FORGETTING = 2.0  # squared steps of MALA in all: walkers that hardly move look even where they are, and see no more
 TRAINING_FACTOR = 0.2  # so that the steps of a rollout leave walkers weights that a drift can still be judged by
 PERSISTENCES, KEPT = (0.0, 0.6, 0.8, 0.9), 0.8  # of momenta; and what training keeps
 TUNING_WALKERS = 256

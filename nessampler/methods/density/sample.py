@@ -27,6 +27,7 @@ from nessampler.targets.differences import energies_per_gradient
 
 __all__ = ["DensityMethod", "sample_density"]
 
+METHODS = ATTEMPTS | {"nets": attempt_nets}
 DensityMethod = Literal["ais", "smc", "pt", "lsq", "nets", "auto"]
 
 
@@ -45,10 +46,9 @@ def sample_density(
     r"""Carry walkers from the base to the target, and weigh them exactly.
 
     `ais` anneals by Hamiltonian moves or random walks, `smc` resamples too, `pt` lets chains along the path swap
-    places, `lsq` adds a drift solved in closed form, `nets` trains a network, by default
-    one that starts as that drift. `auto` compares a drift
-    with plain annealing at equal gradient evaluations on pilot walkers, and runs what has the smaller variance × cost;
-    by random walks, which have no drift, annealing with SMC.
+    places, `lsq` adds a drift solved in closed form, `nets` trains a network, by default one
+    that starts as that drift. `auto` compares a drift with plain annealing at equal gradient evaluations on pilot
+    walkers, and runs what has the smaller variance × cost; by random walks, which have no drift, annealing with SMC.
 
     Args:
         problem: path, dictionary, mass.
@@ -98,7 +98,7 @@ def sample_density(
         if method == "auto":
             attempts, chosen = auto(context, metrics)
         else:
-            attempts, chosen = [(ATTEMPTS | {"nets": attempt_nets})[method](context, metrics)], method
+            attempts, chosen = [METHODS[method](context, metrics)], method
     found = _result(context, method, attempts, chosen, metrics)
     return replace(found, shared=billed(problem.target, path.tallies), shared_seconds=seconds)
 
