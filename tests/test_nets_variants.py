@@ -24,6 +24,7 @@ from nessampler.methods.density.dictionaries import default_dictionary, random_f
 from nessampler.methods.density.effort import DensityEffort, check_nets
 from nessampler.methods.density.nets import train_nets
 from nessampler.methods.density.nets_training import divergence_passes, objective_for
+from nessampler.methods.density.one_call import sample
 from nessampler.methods.density.problem import DensityProblem
 from nessampler.methods.density.result import Sampled
 from nessampler.methods.density.sample import sample_density
@@ -150,6 +151,17 @@ def test_every_choice_changes_what_is_trained() -> None:
     """Two choices with the same losses would be one choice."""
     losses = {choice: tuple(row["loss"] for row in run(choice).metrics) for choice in POSSIBLE}
     assert len(set(losses.values())) == len(POSSIBLE)
+
+
+@pytest.mark.parametrize(("back", "flagged"), [(0, True), (100, False)])
+def test_a_drift_from_nothing_is_doubted_unless_walkers_come_back(back: int, flagged: bool) -> None:
+    few = replace(
+        EFFORT, walkers=300, steps=4, nets_steps=2, nets_start="zero", nets_kernel="langevin", reverse_walkers=back
+    )
+    base = Gaussian(torch.zeros(2).double(), torch.full((2,), 1.5).double())
+    target = Gaussian(torch.ones(2).double(), torch.ones(2).double())
+    found = sample(target, base=base, method="nets", effort=few)
+    assert ("one_way" in {flag.code for flag in found.flags}) == flagged
 
 
 @pytest.mark.parametrize("objective", OBJECTIVES)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from nessampler.estimators import Flag
 from nessampler.kernels import DiagonalMass, UnitMass
 from nessampler.methods.density.again import network_for
 from nessampler.methods.density.ais import pilot_walkers
@@ -55,7 +57,18 @@ def attempt_nets(context: Context, metrics: list[Mapping[str, Any]]) -> Attempt:
         walkers = affordable(context, path, annealing, None)
     seconds = {"pilot": pilots, "training": time.perf_counter() - started}
     quality = _quality(solved, hamiltonian)
-    return carried(context, annealing, path, field, quality, walkers, seconds)
+    attempt = carried(context, annealing, path, field, quality, walkers, seconds)
+    return _one_way(attempt) if zero and attempt.reverse is None else attempt
+
+
+def _one_way(attempt: Attempt) -> Attempt:
+    """A drift learned from nothing can lead every walker past a part of the target, with weights that look even."""
+    message = (
+        "the drift was learned from nothing and its walkers went one way only: they may all pass a part of the target, "
+        "which no weight would show; give samples of the target, or set reverse_steps, or start from the closed form"
+    )
+    estimate = attempt.log_z
+    return replace(attempt, log_z=replace(estimate, flags=(*estimate.flags, Flag("one_way", message))))
 
 
 def _quality(solved: Solved | None, found: Pilot | None) -> PathQuality:
