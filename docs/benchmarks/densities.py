@@ -1,10 +1,12 @@
 """Densities of the catalogue over seeds: the closed-form drift beside annealing and SMC at equal gradients.
 
     python docs/benchmarks/densities.py gmm-40 phi4-16 --seeds 3 --out runs/densities
+    python docs/benchmarks/densities.py --beside lgcp-1600 phi4-128 --out runs/densities
     python docs/benchmarks/densities.py --table --out runs/densities > docs/benchmarks/densities-table.md
 
-A finished cell is a file, so an interrupted run goes on where it stopped. Times are of this process, whose threads
-OMP_NUM_THREADS sets.
+With `--beside`, cells that are there get the baselines that they lack, or that had fewer walkers than the chosen
+method: annealing and SMC for as many gradients as its row took, without walkers carried back. A finished cell is a
+file, so an interrupted run goes on where it stopped. Times are of this process, whose threads OMP_NUM_THREADS sets.
 """
 
 from __future__ import annotations
@@ -62,6 +64,41 @@ def cell(name: str, seed: int, method: DensityMethod, settings: list[str]) -> di
         "cpu_seconds": time.process_time() - busy,
         "rows": rows,
     }
+
+
+def beside(found: dict[str, Any]) -> bool:
+    """Give a cell the baselines that it lacks; whether it lacked any."""
+    chosen = next(r for r in found["rows"] if r["chosen"])
+    lacking = [
+        name
+        for name in ("ais", "smc")
+        if not any(r["method"] == name and r["walkers"] >= chosen["walkers"] for r in found["rows"])
+    ]
+    if not lacking:
+        return False
+    path = catalogue.find(found["system"])
+    config = resolve(load(path), run={"seed": found["seed"]}, settings=found["settings"], source=str(path))
+    assert isinstance(config, DensityConfig)
+    prepared = prepare_density(config, path.parent)
+    effort = replace(DensityEffort(**config.sampling.model_dump()), reverse_walkers=0, walkers=chosen["walkers"])
+    spent, rows = chosen["gradients"] + found["base"]["gradients"], []
+    for name in lacking:
+        started, busy = time.perf_counter(), time.process_time()
+        if name == "smc":
+            row = _smc(prepared, config, effort, spent, found["seed"])
+        else:
+            # Its own pilot of some per cent comes on top, as in cells of `auto`.
+            steps = max(2, round(chosen["gradients"] / (effort.walkers * effort.leapfrog_steps)))
+            plain = replace(effort, steps=steps)
+            ran = sample_density(prepared.problem, method="ais", seed=found["seed"], effort=plain)
+            row = _row(ran.attempt, config, chosen=False)
+        row["share"] = (time.process_time() - busy) / (time.perf_counter() - started)
+        rows.append(row)
+    found["rows"] = sorted(
+        [r for r in found["rows"] if r["method"] not in lacking] + rows,
+        key=lambda r: ["ais", "lsq", "nets", "smc"].index(r["method"]),
+    )
+    return True
 
 
 def _row(attempt: Attempt, config: DensityConfig, chosen: bool) -> dict[str, Any]:
@@ -133,7 +170,7 @@ def table(cells: list[dict[str, Any]]) -> str:
     lines = [f"| {' | '.join(COLUMNS)} |", "|---" * len(COLUMNS) + "|"]
     for found in sorted(cells, key=lambda c: (c["system"], c["seed"])):
         known = load(catalogue.find(found["system"])).get("reference")
-        share, system = _share(found), found["system"] + (" †" if found["knowledge"] else "")
+        system = found["system"] + (" †" if found["knowledge"] else "")
         for row in found["rows"]:
             ess = "" if row["ess"] is None else f"{row['ess']:.3f} ± {row['ess_error']:.3f}"
             back = "" if row["reverse_ess"] is None else f"{row['reverse_ess']:.3f}"
@@ -142,7 +179,7 @@ def table(cells: list[dict[str, Any]]) -> str:
             value = "none" if row["log_z"] is None else f"{row['log_z']:.4f} ± {row['std_error']:.4f}"
             name = f"**{row['method']}**" if row["chosen"] else row["method"]
             extra = found["base"] if row["chosen"] else {"gradients": 0, "seconds": 0}
-            seconds = row["seconds"] + extra["seconds"]
+            seconds, share = row["seconds"] + extra["seconds"], row.get("share", _share(found))
             lines.append(
                 f"| {system} | {found['seed']} | {name} | {row['walkers']} | {ess} | {back} | {value} | "
                 f"{_z(row, known)} | {bounds} | {_millions(row['gradients'] + extra['gradients'])} | "
@@ -211,6 +248,7 @@ def main() -> None:
     parser.add_argument("--method", default="auto", help="one that runs alone, without the others beside it")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="as of `nessampler run`")
     parser.add_argument("--out", type=Path, default=Path("runs/densities"))
+    parser.add_argument("--beside", action="store_true", help="baselines for cells that are there")
     parser.add_argument("--table", action="store_true")
     options = parser.parse_args()
     if options.table:
@@ -221,6 +259,12 @@ def main() -> None:
     for seed in range(options.seeds) if options.seed is None else [options.seed]:
         for name in options.systems:
             path = options.out / f"{name}-{seed}.json"
+            if options.beside:
+                found = json.loads(path.read_text(encoding="utf-8"))
+                if beside(found):
+                    path.write_text(json.dumps(found, indent=1), encoding="utf-8")
+                    print(table([found]).splitlines()[2:], flush=True)
+                continue
             if path.exists():
                 continue
             found = cell(name, seed, options.method, options.set)
