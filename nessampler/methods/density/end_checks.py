@@ -14,8 +14,9 @@ from nessampler.stein import SteinCheck, stein_check
 
 __all__ = ["check_target_samples", "check_walkers"]
 
-MOST_WALKERS = 1000
-MOST_COORDINATES = 256  # each is looked at
+FEWEST_WALKERS = 200  # effective ones: the tails of the virial are skewed, and with fewer one in a hundred is accused
+MOST_WALKERS = 4096
+MOST_NUMBERS = 2**22  # walkers × coordinates: each is looked at
 # Below that of a difference's end states. Skewed weights make Student's limits too narrow; and samples of the target
 # are no part of log Z but a check of it: at 0.1 % one in ten passes through a catalogue would be accused by chance.
 LEVEL = 1e-4
@@ -32,17 +33,18 @@ class _Last:
 
 
 def check_walkers(path: CountedPath, ensemble: Ensemble, *, seed: int) -> tuple[Flag, ...]:
-    r"""A flag where weighted walkers contradict $E[w\,(\nabla\cdot f + f\cdot s)] = 0$; a gradient each, at most 1,000.
+    r"""A flag where weighted walkers contradict $E[w\,(\nabla\cdot f + f\cdot s)] = 0$; a gradient each.
 
-    That is how tails show which the base did not cover and no move has filled, at any effective sample size. Modes that
-    are missing as a whole, or weighted wrongly against one another, satisfy the identity and are not seen.
+    At most 4,096 of them, and four million numbers. That is how tails show which the base did not cover and no move
+    has filled, or that a drift leads nobody to, at any effective sample size. Modes that are missing as a whole, or
+    weighted wrongly against one another, satisfy the identity and are not seen.
 
-    Not asked where weights depend on one another, beyond 256 coordinates, or of a density that is cut off where it is
-    not small.
+    Not asked of fewer than 200 effective walkers, where weights depend on one another, or of a density that is cut off
+    where it is not small.
     """
     if ensemble.resampled:
         return ()
-    few, log_weight = ensemble.x[:MOST_WALKERS], ensemble.log_weight[:MOST_WALKERS]
+    few, log_weight = _few(ensemble.x), _few(ensemble.log_weight, ensemble.x.shape[1:].numel())
     check = _check(path, few, seed, torch.softmax(log_weight, 0)) if bool(torch.isfinite(log_weight).any()) else None
     if check is None or check.p >= LEVEL:
         return ()
@@ -56,15 +58,20 @@ def check_walkers(path: CountedPath, ensemble: Ensemble, *, seed: int) -> tuple[
 
 def check_target_samples(path: CountedPath, x: Tensor, *, seed: int) -> tuple[Flag, ...]:
     """A flag where samples of the target, to be carried back, are samples of something else."""
-    check = _check(path, x[:MOST_WALKERS], seed, None)
+    check = _check(path, _few(x), seed, None)
     if check is None or check.p >= LEVEL:
         return ()
     return (Flag("not_samples_of_target", check.describe("the target")),)
 
 
+def _few(values: Tensor, d: int | None = None) -> Tensor:
+    """As many of the first walkers as the check looks at, in d coordinates; by default, those of the values."""
+    return values[: min(MOST_WALKERS, MOST_NUMBERS // (d or values.shape[1:].numel()))]
+
+
 def _check(path: CountedPath, x: Tensor, seed: int, weight: Tensor | None) -> SteinCheck | None:
     """None where the identity does not apply."""
-    if x.shape[1:].numel() > MOST_COORDINATES or len(x) < 8:
+    if (len(x) if weight is None else 1 / float(weight.square().sum())) < FEWEST_WALKERS:
         return None
     try:
         energy, score = path.energy_and_score(torch.ones(len(x), dtype=x.dtype, device=x.device), x)
