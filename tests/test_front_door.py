@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import subprocess
 import sys
 from dataclasses import replace
@@ -90,6 +91,28 @@ def test_energies_that_gradients_are_made_of_are_told_counted_and_paid_from_the_
     assert given.attempt.evaluations["target"]["sampling"]["energy"] == 0
     behind = Constrained(NumpyDensity(counting, 2, central_differences(counting)), constraints.positive)
     assert energies_per_gradient(behind) == 4
+
+
+def test_a_difference_tells_and_counts_the_energies_that_its_gradients_are_made_of():
+    asked = [0]
+
+    def counting(x: np.ndarray) -> np.ndarray:
+        asked[0] += len(x)
+        return -0.5 * np.einsum("ni,ni->n", x, x)
+
+    g, wide = torch.Generator().manual_seed(0), Gaussian(torch.zeros(2).double(), torch.full((2,), 1.5).double())
+    narrow = Gaussian(torch.zeros(2).double(), torch.ones(2).double())
+    samples = wide.sample(400, generator=g), narrow.sample(400, generator=g)
+    said: list[str] = []
+    found = ns.free_energy(wide, counting, *samples, method="switching", say=said.append)
+    spent = sum(n for stage in found.evaluations["state_b"].values() for n in stage.values())
+    gradients = sum(stage["gradient"] for stage in found.evaluations["state_b"].values())
+    assert gradients > 0
+    assert abs(asked[0] - spent) < 1500  # looks at the ends before any work
+    assert found.remark in said[0]
+    assert "differences of energies steered the walkers, 4 energies for each gradient" in str(found)
+    assert abs(found.delta_f.delta_f - 2 * math.log(1.5)) < 4 * found.delta_f.std_error
+    assert ns.free_energy(wide, narrow, *samples, method="map").remark == ""
 
 
 @pytest.mark.parametrize("gradient", [None, slope])

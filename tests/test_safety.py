@@ -112,6 +112,23 @@ def test_the_density_is_the_one_that_was_written(folder: Path, tmp_path: Path) -
     assert abs(found["value"] - exact) < 4 * found["std_error"]
 
 
+def test_a_density_in_numpy_asks_for_no_gradient_where_none_is_needed(folder: Path, tmp_path: Path) -> None:
+    (folder / "wells.py").write_text(
+        "import numpy as np\nfrom nessampler.targets.numpy_density import NumpyDensity\n"
+        "def log_density(x):\n    return -0.7 * np.einsum('ni->n', (np.asarray(x) ** 2 - 1) ** 2)\n"
+        "alone = NumpyDensity(log_density, 2)\n"
+    )
+    (folder / "alone.toml").write_text(DENSITY.replace("wells:log_density", "wells:alone"))
+    walks = ("--allow-code", "--set", "sampling.kernel=walk")
+    for name, options in (("alone.toml", walks), ("system.toml", walks), ("system.toml", ("--allow-code",))):
+        ended = nessampler("run", folder / name, "--out", tmp_path / f"{name} {len(options)}", *options)
+        assert ended.code == 0, ended.err
+    ended = nessampler("run", folder / "alone.toml", "--allow-code")
+    assert ended.code == 2
+    assert "needs a gradient" in ended.err
+    assert "random walks" in ended.err
+
+
 def test_a_module_is_never_an_installed_one(folder: Path) -> None:
     (folder / "wells.py").unlink()
     text = DENSITY.replace("wells:log_density", "os:getcwd")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +28,7 @@ from nessampler.methods.transport import Works
 from nessampler.methods.trip import MOST_ARRIVED, Trip, shared_ends
 from nessampler.methods.verdict import Verdict, judge
 from nessampler.targets import Tally, Target, carry
+from nessampler.targets.differences import energies_per_gradient, told_differences
 
 if TYPE_CHECKING:
     from arviz import InferenceData
@@ -81,6 +82,7 @@ class Difference:
         evaluations: of both states and of networks, by stage.
         metrics: rows of the training curve.
         state: tensors of the fitted maps and networks.
+        remark: how gradients were come by, where nobody gave them.
         pilot_share: of all evaluations at their prices, end states included, what went into rungs that were tried and
             that the reported one does not stand on.
 
@@ -106,6 +108,7 @@ class Difference:
     metrics: Sequence[Mapping[str, Any]]
     state: Mapping[str, Tensor]
     pilot_share: float = 0.0
+    remark: str = ""
 
     @property
     def rung(self) -> RungResult:
@@ -136,7 +139,8 @@ class Difference:
         return f"<Difference {str(self.delta_f).splitlines()[0]}; {self.chosen}, {self.verdict.level}>"
 
     def __str__(self) -> str:
-        return f"{self.delta_f}\n{self.verdict.text}{flag_lines(self.flags, self.delta_f.flags)}"
+        told = f"{self.delta_f}\n{self.verdict.text}" + (f"\n{self.remark}" if self.remark else "")
+        return told + flag_lines(self.flags, self.delta_f.flags)
 
     def plot(self) -> Figure:
         """Works of the chosen rung, which cross at ΔF, beside ΔF from growing parts of them; `savefig` writes it."""
@@ -236,7 +240,14 @@ def free_energy(
     with ends.counted[0].stage("checks"), ends.counted[1].stage("checks"):
         check_energies_of_ends(ends, fit)
         endstate_flags = (*endstate_flags, *check_end_states(ends, fit, seed=seed))
-    spent_a, spent_b = (n + c.tally("checks") for n, c in zip(given, ends.counted, strict=True))
+    each = [energies_per_gradient(c) for c in ends.counted]
+    remark = told_differences(*each)
+    if remark:
+        say(remark)
+    spent_a, spent_b = (
+        n + Tally(c.tally("checks").energy + k * c.tally("checks").gradient, c.tally("checks").gradient)
+        for n, c, k in zip(given, ends.counted, each, strict=True)
+    )
     ledger = Ledger(ends.counted, (spent_a, spent_b))
     stage = Stage(ends, fit, select, effort, ledger, seed, say, progress, report, checkpoint)
     ladder = Ladder(stage, structure.rungs, len(evaluate))
@@ -255,7 +266,7 @@ def free_energy(
             if coordinates is not None:
                 trips = _seen(trips[0], coordinates), _seen(trips[1], coordinates)
         rungs.append(_rung(pilot, trips, ledger, pilots, chosen, seed))
-    return _result(method, rungs, chosen, stage, endstate_flags)
+    return replace(_result(method, rungs, chosen, stage, endstate_flags), remark=remark)
 
 
 def _seen(trip: Trip, coordinates: Transform) -> Trip:

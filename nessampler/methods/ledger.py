@@ -13,6 +13,7 @@ from torch import Tensor
 
 from nessampler.fields import Evaluated, Fields
 from nessampler.targets import Counted, Tally
+from nessampler.targets.differences import energies_per_gradient
 
 __all__ = ["CountedFields", "CountsEvaluations", "Ledger", "Prices"]
 
@@ -52,6 +53,8 @@ class Prices:
 class Ledger:
     """Charges evaluations to a rung and a stage (endstates, training, sampling).
 
+    A gradient by differences is charged with the energies that it is made of.
+
     Args:
         counted: the counters behind states A and B.
         endstates: what sampling A and B cost, nothing where samples were given.
@@ -73,7 +76,7 @@ class Ledger:
             yield
         for state, counter, old in zip(STATES, self._counted, before, strict=True):
             spent, tally = counter.tally(stage) - old, self._tallies[rung, state, stage]
-            tally.energy += spent.energy
+            tally.energy += spent.energy + energies_per_gradient(counter) * spent.gradient
             tally.gradient += spent.gradient
         self._networks[rung, stage] += network.evaluations - known if network else 0
         self._seconds[rung, stage] += time.perf_counter() - started

@@ -15,7 +15,8 @@ from nessampler.errors import InputError
 from nessampler.runs.config.wording import broken
 from nessampler.runs.system_files import file_inside, load_callable
 from nessampler.targets import Target
-from nessampler.targets.callable import as_target, check_target
+from nessampler.targets.anything import target_of
+from nessampler.targets.callable import check_target
 from nessampler.targets.cox import LogGaussianCox, bin_counts, load_points
 from nessampler.targets.curie_weiss import CurieWeiss
 from nessampler.targets.funnel import Funnel
@@ -23,6 +24,7 @@ from nessampler.targets.lennard_jones import LennardJonesCluster
 from nessampler.targets.logistic import LogisticRegression, standardised
 from nessampler.targets.many_well import ManyWell
 from nessampler.targets.mixture import GaussianMixture, gmm_40, random_mixture
+from nessampler.targets.numpy_density import NumpyDensity
 from nessampler.targets.phi4 import Phi4
 from nessampler.targets.shapes import Ring, TwoMoons
 from nessampler.targets.student import StudentMixture, student_mixture_50
@@ -98,10 +100,11 @@ def _file(folder: Path, name: object, source: str) -> Path:
 
 
 def _python(callable: Any, shape: list[int], files: list[Path] | None = None) -> Target:
-    """A log density of the user's own; `files` are what its module reads beside itself."""
-    target = as_target(callable, event_shape=tuple(shape))
+    """A log density of the user's own, in torch or numpy, or a target; `files` are what its module reads besides."""
+    target = target_of(callable, event_shape=tuple(shape))
     probes = torch.randn(PROBES, *target.event_shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    check_target(target, probes)
+    # A `NumpyDensity` without a gradient is for random walks; other methods will say so.
+    check_target(target, probes, gradient=not (isinstance(target, NumpyDensity) and target.gradient is None))
     return target
 
 

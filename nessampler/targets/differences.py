@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 
-__all__ = ["central_differences", "energies_per_gradient"]
+__all__ = ["central_differences", "energies_per_gradient", "told_differences"]
 
 Array = np.ndarray
 STEP = float(np.cbrt(np.finfo(np.float64).eps))  # balances truncation and rounding of a central difference
@@ -70,3 +70,16 @@ def energies_per_gradient(target: object) -> int:
             return energies_per_gradient(getattr(target, name))
     by_differences = isinstance(getattr(target, "gradient", None), _Differences)
     return 2 * target.event_shape.numel() if by_differences else 0  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def told_differences(*energies: int) -> str:
+    """What a result says where a density, or one of two, has a gradient of so many energies; empty where none has.
+
+    Example:
+        >>> told_differences(0, 6)
+        'No gradient was given: differences of energies steered the walkers, 6 energies for each gradient.'
+    """
+    if not any(energies):
+        return ""
+    each = " and ".join(str(n) for n in dict.fromkeys(n for n in energies if n))
+    return f"No gradient was given: differences of energies steered the walkers, {each} energies for each gradient."

@@ -23,7 +23,7 @@ from nessampler.methods.density.problem import DensityProblem
 from nessampler.methods.density.result import Attempt, Sampled
 from nessampler.methods.density.verdict import cross_check, judge
 from nessampler.targets import Tally, Target
-from nessampler.targets.differences import energies_per_gradient
+from nessampler.targets.differences import energies_per_gradient, told_differences
 
 __all__ = ["DensityMethod", "sample_density"]
 
@@ -114,16 +114,12 @@ def _by_differences(context: Context) -> Context:
     each, effort = energies_per_gradient(context.problem.target), context.effort
     if not each or context.walks:
         return context
-    context.say(_remark(each))
+    context.say(told_differences(each))
     return (
         context
         if effort.budget is None
         else replace(context, effort=replace(effort, budget=effort.budget // (1 + each)))
     )
-
-
-def _remark(each: int) -> str:
-    return f"No gradient was given: differences of energies steered the walkers, {each} energies for each gradient."
 
 
 def _billed(attempt: Attempt, each: int) -> Attempt:
@@ -166,5 +162,5 @@ def _result(
     flags: tuple[Flag, ...] = (*reported.log_z.flags, *cross_check(reported, attempts), *context.problem.doubts)
     origin = context.problem.origin if any(a.reverse is not None for a in attempts) else None
     verdict, knowledge = judge(reported, attempts, flags), context.problem.knowledge
-    remark = _remark(each) if each else ""
+    remark = told_differences(each)
     return Sampled(method, chosen, tuple(attempts), origin, verdict, flags, metrics, knowledge, remark)
