@@ -78,6 +78,7 @@ def stein_check(
     circular: Bool[np.ndarray, " d"] | None = None,
     correlated: bool = True,
     weight: Float[np.ndarray, "chains draws"] | None = None,
+    components: int = COLLECTIVE,
 ) -> SteinCheck:
     r"""Hold samples against the score $s = -\nabla U$ of a density.
 
@@ -85,7 +86,7 @@ def stein_check(
 
     for samples of the density and every smooth field f that does not carry anything over an edge of the support. Here
     f is, in turn, $e_i$ (forces balance), $(x_i - m_i)\, e_i$ (the virial of each coordinate; $\cos x_i\, e_i$ and
-    $\sin x_i\, e_i$ on a circle), the same two along the four principal components v of the samples, v and
+    $\sin x_i\, e_i$ on a circle), the same two along principal components v of the samples, v and
     $(v \cdot (x - m))\, v$, and $x - m$ (the virial as a whole, which measures the temperature). The centre m and the
     components of each half of the chains (or draws) are those of the *other* half, independent of what they are
     multiplied with. Components are for what no single coordinate shows: a lattice whose magnetisation stops short of
@@ -102,6 +103,7 @@ def stein_check(
     | | `circular` | which coordinates are angles |
     | | `correlated` | whether draws of a chain are |
     | w | `weight` | of weighted samples, up to a factor: then $E[w\,(\nabla\cdot f + f \cdot s)] = 0$ |
+    | | `components` | principal ones that are looked at |
 
     Particles whose centre of mass never moves are taken as what they are: a density without these directions.
 
@@ -128,7 +130,7 @@ def stein_check(
     force = score
     own, total = _virials(x, score, wraps, free, share)
     total = share * total
-    along = _along_components(x[..., ~wraps], score[..., ~wraps], share)
+    along = _along_components(x[..., ~wraps], score[..., ~wraps], share, components)
     terms = [share * term for term in (*np.moveaxis(force, -1, 0), *own, *along)]
     p = min(_p_value(total, correlated) / 0.5, min(_p_value(term, correlated) for term in terms) * len(terms) / 0.5)
     pull, square = (np.mean(share[..., None] * moment, axis=(0, 1)) for moment in (force, force**2))
@@ -155,14 +157,14 @@ def _virials(
     return own, straight.sum(-1)
 
 
-def _along_components(x: np.ndarray, score: np.ndarray, share: np.ndarray) -> list[np.ndarray]:
+def _along_components(x: np.ndarray, score: np.ndarray, share: np.ndarray, count: int) -> list[np.ndarray]:
     """Stein's terms of v and of (v · (x - m)) v for the leading principal components v of the other half."""
-    count = min(COLLECTIVE, x.shape[-1])
+    count = min(count, x.shape[-1])
     if x.shape[-1] < 2 or x.shape[0] * x.shape[1] < 8 * count:
         return []  # one coordinate is its own component; and so few samples have none
     if len(x) == 1:
         turned = (np.swapaxes(values, 0, 1) for values in (x, score))
-        return [term.T for term in _along_components(*turned, share.T)]
+        return [term.T for term in _along_components(*turned, share.T, count)]
     found = np.empty((2, count, *x.shape[:2]))
     for here, there in (_halves(len(x)), _halves(len(x))[::-1]):
         centre = _mean(x[there], share[there])
