@@ -163,8 +163,8 @@ def _along_components(x: np.ndarray, score: np.ndarray, share: np.ndarray, count
     if x.shape[-1] < 2 or x.shape[0] * x.shape[1] < 8 * count:
         return []  # one coordinate is its own component; and so few samples have none
     if len(x) == 1:
-        turned = (np.swapaxes(values, 0, 1) for values in (x, score))
-        return [term.T for term in _along_components(*turned, share.T, count)]
+        turned = _along_components(np.swapaxes(x, 0, 1), np.swapaxes(score, 0, 1), share.T, count)
+        return [term.T for term in turned]
     found = np.empty((2, count, *x.shape[:2]))
     for here, there in (_halves(len(x)), _halves(len(x))[::-1]):
         centre = _mean(x[there], share[there])

@@ -116,6 +116,21 @@ def test_auto_is_measured_against_the_best_and_never_wins_itself():
     assert "ais follows with 5 times it, or 25 times the evaluations; auto took lsq: 0.5 times the best" in text
 
 
+def test_the_whole_table_says_what_auto_loses_and_which_intervals_are_too_narrow():
+    few = [row(m, seed, 1.0, e) for seed in range(3) for m, e in (("lsq", 0.02), ("auto", 0.03))]
+    rows = [replace(r, system=f"wells-{k}") for k in range(3) for r in few]
+    rows += [row("ais", seed, 1.5, 0.1) for seed in range(3)]
+    text = to_markdown([*rows, row("auto", 0, None)])
+    assert "- auto: its error is 1.5 times that of the best method, in the median of 4 systems; not every seed " in text
+    assert "answers on two-wells." in text
+    told = "18 of 21 hold the reference; too few in ais on two-wells (0 of 3) (binomial, 5% shared by 7 pairs"
+    assert told in text
+    # Two of three is no rarity for intervals of 95 %, asked seven times.
+    rows[-2:] = [replace(r, value=1.0) for r in rows[-2:]]
+    assert "20 of 21 hold the reference; in none too few" in to_markdown(rows)
+    assert "auto:" not in to_markdown([row("ais", 0, 1.0)])
+
+
 def test_the_tidy_table_has_a_line_for_each_cell_and_a_column_for_each_metric():
     rows = [row("ais", 0, 1.2, metrics={"ess": 0.5}), row("smc", 0, None, metrics={"w2": 1.0}, note="gave up")]
     first, second = csv.DictReader(io.StringIO(to_csv(rows)))

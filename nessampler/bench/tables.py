@@ -7,7 +7,10 @@ import io
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from statistics import median
 from typing import Any
+
+from scipy.stats import binom
 
 from nessampler.bench.row import Row
 from nessampler.bench.suites import KINDS
@@ -15,6 +18,8 @@ from nessampler.bench.suites import KINDS
 __all__ = ["Summary", "summaries", "to_csv", "to_markdown", "winners"]
 
 COVERED = 1.96
+COVERAGE = 0.95
+FAMILY = 0.05  # probability that any interval of a table of honest ones is named for covering too seldom
 NESTED = ("metrics", "origin")  # of a row
 GATE = "not trusted"  # a verdict that counts as no answer, as `nessampler run` says
 
@@ -167,7 +172,8 @@ def to_markdown(rows: Sequence[Row]) -> str:
         cells += [_count(s.fields), f"{s.cpu_seconds:.0f}", _number(ess)]
         cells += [*(_number(s.metrics.get(name)) for name in shown), chosen]
         lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines) + "\n\n" + "\n".join(f"- {line}" for line in _sentences(found, best)) + "\n"
+    sentences = [*_sentences(found, best), *_of_auto(found, best), *_of_intervals(found)]
+    return "\n".join(lines) + "\n\n" + "\n".join(f"- {line}" for line in sentences) + "\n"
 
 
 def _sentences(found: Sequence[Summary], best: Mapping[str, Summary]) -> list[str]:
@@ -194,6 +200,37 @@ def _sentences(found: Sequence[Summary], best: Mapping[str, Summary]) -> list[st
             line += f"; auto took {', '.join(auto.chosen)}: {auto.at_budget / first.at_budget:.2g} times the best"
         lines.append(line + ".")
     return lines
+
+
+def _of_auto(found: Sequence[Summary], best: Mapping[str, Summary]) -> list[str]:
+    """Its error beside that of the best method of each system, over all of them."""
+    autos = {s.system: s for s in found if s.method == "auto"}
+    ratios = [
+        _at_budget(auto) / _at_budget(best[system])
+        for system, auto in autos.items()
+        if best.get(system, auto) is not auto
+    ]
+    if not ratios:
+        return []
+    silent = [system for system, auto in autos.items() if auto.answers < auto.seeds]
+    line = (
+        f"auto: its error is {median(ratios):.2g} times that of the best method, in the median of {len(ratios)} systems"
+    )
+    return [line + (f"; not every seed answers on {', '.join(silent)}." if silent else ".")]
+
+
+def _of_intervals(found: Sequence[Summary]) -> list[str]:
+    """Which claims of 95 % do not hold, all being asked at once (Bonferroni)."""
+    asked = [s for s in found if s.covered is not None]
+    if not asked:
+        return []
+    level = FAMILY / len(asked)
+    few = [s for s in asked if binom.cdf(s.covered, s.answers, COVERAGE) < level]
+    held, tries = sum(s.covered or 0 for s in asked), sum(s.answers for s in asked)
+    named = ", ".join(f"{s.method} on {s.system} ({s.covered} of {s.answers})" for s in few)
+    told = f"too few in {named}" if few else "in none too few"
+    shared = f"(binomial, {FAMILY:.0%} shared by {len(asked)} pairs of system and method)"
+    return [f"intervals: {held} of {tries} hold the reference; {told} {shared}."]
 
 
 def _at_budget(s: Summary) -> float:
