@@ -211,6 +211,27 @@ def scaling(cells: list[dict[str, Any]], quartic: float = 0.9) -> str:
     return "\n".join(lines) + f"\n\nExponent of L, least squares in logarithms: {exponent:.2f}.\n"
 
 
+def agreement(cells: list[dict[str, Any]]) -> str:
+    """What the seeds of a lattice say together, each weighed by its error, beside the integration along couplings."""
+    values: dict[str, list[tuple[float, float]]] = {}
+    for found in sorted(cells, key=lambda c: (c["system"], c["seed"])):
+        if found["system"].startswith("phi4"):
+            rows = (r for r in found["rows"] if r["method"] == "lsq" and r["chosen"])
+            values.setdefault(found["system"], []).extend((r["log_z"], r["std_error"]) for r in rows)
+    lines = ["| lattice | seeds | drift, all seeds | integration | z | χ² of the seeds |", "|---|---|---|---|---|---|"]
+    for name, found in values.items():
+        known = load(catalogue.find(name)).get("reference")
+        if known is None or len(found) < 2:
+            continue
+        weight = np.array([1 / error**2 for _, error in found])
+        mean, error = np.average([v for v, _ in found], weights=weight), weight.sum() ** -0.5
+        chi = sum(w * (v - mean) ** 2 for w, (v, _) in zip(weight, found, strict=True))
+        z = (mean - known["value"]) / math.hypot(error, known["std_error"])
+        ours, theirs = f"{mean:.5f} ± {error:.5f}", f"{known['value']:.5f} ± {known['std_error']:.5f}"
+        lines.append(f"| {name} | {len(found)} | {ours} | {theirs} | {z:+.1f} | {chi:.1f} for {len(found) - 1} |")
+    return "\n".join(lines) + "\n"
+
+
 def _share(found: dict[str, Any]) -> float | None:
     """Of a core, that the cell had: seconds times this is what it would take alone. Unknown for the oldest cells."""
     return found["cpu_seconds"] / found["seconds"] if "cpu_seconds" in found else None
@@ -253,7 +274,7 @@ def main() -> None:
     options = parser.parse_args()
     if options.table:
         cells = [json.loads(p.read_text(encoding="utf-8")) for p in sorted(options.out.glob("*.json"))]
-        print(table(cells) + "\n" + scaling(cells), end="")
+        print(table(cells) + "\n" + scaling(cells) + "\n" + agreement(cells), end="")
         return
     options.out.mkdir(parents=True, exist_ok=True)
     for seed in range(options.seeds) if options.seed is None else [options.seed]:
