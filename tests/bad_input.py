@@ -334,6 +334,26 @@ FILES: dict[str, tuple[Callable[[Path], Arguments], str]] = {
         given("phi4-8", "--method", "lsq", "--set", "sampling.kernel=inertial"),
         "kernel = 'inertial' is for plain annealing",
     ),
+    "mass of particles, of another method": (
+        given("funnel-10", "--method", "ais", "--set", "sampling.precondition=dense"),
+        "precondition = 'dense' is for SMC: got method ais",
+    ),
+    "dense mass of a lattice": (
+        given("phi4-8", "--method", "smc", "--set", "sampling.precondition=dense"),
+        "precondition = 'dense' is for vectors: got walkers of shape (8, 8)",
+    ),
+    "spectrum of vectors": (
+        given("funnel-10", "--method", "smc", "--set", "sampling.precondition=spectral"),
+        "precondition = 'spectral' is for square lattices: got walkers of shape (10,)",
+    ),
+    "mass of random walks": (
+        given("gmm-40", "--method", "smc", "--set", "sampling.kernel=walk", "--set", "sampling.precondition=diagonal"),
+        "random walks take the particles' own covariance: got precondition = 'diagonal'",
+    ),
+    "waste-free chains that do not divide": (
+        given("gmm-40", "--method", "smc", "--set", "sampling.waste_free=7"),
+        "divide an eighth of the walkers, and no budget chooses their number: got waste_free = 7 with 4096 walkers",
+    ),
     "random walks of a method that asks for gradients": (
         given("phi4-8", "--method", "pt", "--set", "sampling.kernel=walk"),
         "kernel = 'walk' is for plain annealing and SMC: pt asks for gradients",
@@ -517,7 +537,9 @@ KEYS: dict[str, dict[str, str]] = {
         "sampling.pilot_steps=1": "`sampling.pilot_steps` must be greater than or equal to 2: got 1",
         "sampling.steps=many": "`sampling.steps` must be an integer: got 'many'",
         "sampling.leapfrog_steps=0": "`sampling.leapfrog_steps` must be greater than 0: got 0",
-        "sampling.kernel=nuts": "`sampling.kernel` must be 'hmc', 'inertial' or 'walk': got 'nuts'",
+        "sampling.kernel=nuts": "`sampling.kernel` must be 'hmc', 'langevin', 'inertial' or 'walk': got 'nuts'",
+        "sampling.precondition=full": "`sampling.precondition` must be 'problem', 'diagonal', 'dense' or 'spectral'",
+        "sampling.waste_free=1": "`sampling.waste_free` must be greater than or equal to 2: got 1",
         "sampling.budget=10": "`sampling.budget` must be greater than or equal to 1000: got 10",
         "sampling.baseline_walkers=1": "`sampling.baseline_walkers` must be greater than or equal to 64: got 1",
         "sampling.reverse_walkers=-1": "`sampling.reverse_walkers` must be greater than or equal to 0: got -1",

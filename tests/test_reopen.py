@@ -76,6 +76,19 @@ def test_inertia_survives_as_tensors():
     assert float((third - one).abs().max()) > 1e-3
 
 
+def test_langevin_steps_without_a_drift_survive_as_tensors():
+    first = sample_density(well(), method="ais", effort=replace(EFFORT, kernel="langevin")).attempt.annealing
+    assert first is not None
+    state = {key: value.clone() for key, value in first.state.items()}
+    changed = {**state, "diffusion": 1.5 * state["diffusion"]}
+    one, other, third = (
+        a.draw(50, generator=torch.Generator().manual_seed(3)).log_weight
+        for a in (first, *(rebuilt(well(), "ais", s, torch.device("cpu")) for s in (state, changed)))
+    )
+    torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-9)
+    assert float((third - one).abs().max()) > 1e-3
+
+
 def test_a_state_without_a_transport_is_refused():
     with pytest.raises(InputError, match="only ais, lsq and nets leave a transport"):
         rebuilt(well(), "smc", {}, torch.device("cpu"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import math
 from dataclasses import replace
+from typing import Any
 from unittest import mock
 
 import pytest
@@ -15,7 +16,7 @@ from nessampler.errors import InputError
 from nessampler.estimators.log_z import log_z
 from nessampler.kernels import HMC
 from nessampler.methods.density.annealing import Annealing
-from nessampler.methods.density.dictionaries import curvature_fields, random_fourier
+from nessampler.methods.density.dictionaries import curvature_fields, default_dictionary, random_fourier
 from nessampler.methods.density.effort import DensityEffort
 from nessampler.methods.density.nets import train_nets
 from nessampler.methods.density.one_call import sample
@@ -29,6 +30,7 @@ from nessampler.simulate import Ensemble
 from nessampler.targets import AnharmonicWell, Counted, Gaussian, Tally, Target
 from nessampler.targets.mixture import GaussianMixture
 from nessampler.targets.normal import Normal
+from nessampler.targets.phi4 import FreeField, Phi4
 
 METHODS: tuple[DensityMethod, ...] = ("ais", "smc", "pt", "lsq", "nets", "auto")
 WELL = AnharmonicWell([1.0, 0.0], stiffness=[1.0, 2.0], quartic=[0.5, 0.1], skew=[0.5, -0.4], coupling=1.0)
@@ -210,7 +212,7 @@ def test_no_more_walkers_than_a_chunk_are_ever_held_at_the_target(method: Densit
     for walkers in (3000, 6000):
         hand, few = Widest(), replace(EFFORT, walkers=walkers, pilot_walkers=260, steps=3, reverse_walkers=walkers)
         sample_density(replace(problem(hand), chunk_size=1500), method=method, seed=0, effort=few)
-        assert hand.rows == 1500  # checks afterwards take a thousand
+        assert hand.rows == 1500  # checks afterwards take a thousand at once
 
 
 @pytest.mark.parametrize(("steps", "held"), [(6, False), (40, True)])
@@ -276,6 +278,40 @@ def test_plain_annealing_with_inertia_takes_as_many_gradients() -> None:
     assert sampling["gradient"] == 2_000 * EFFORT.steps * EFFORT.leapfrog_steps
     with pytest.raises(InputError, match="kernel = 'inertial' is for plain annealing: lsq moves by"):
         sample_density(problem(), method="lsq", effort=spent)
+
+
+def test_plain_annealing_by_langevin_steps_takes_as_many_gradients() -> None:
+    spent = replace(EFFORT, kernel="langevin", walkers=2_000)
+    found = sample_density(problem(), method="ais", seed=1, effort=spent)
+    assert "unadjusted Langevin" in found.attempt.description
+    assert found.log_z.std_error is not None
+    assert abs(found.log_z.value - WELL.log_z) < 4 * found.log_z.std_error < 0.2
+    sampling = found.attempt.evaluations["target"]["sampling"]
+    assert sampling["gradient"] == 2_000 * EFFORT.steps * EFFORT.leapfrog_steps
+    budgeted = sample_density(problem(), method="ais", seed=1, effort=replace(spent, budget=600_000))
+    counts = budgeted.attempt.evaluations["target"].items()
+    assert 540_000 < sum(n["energy"] + n["gradient"] for stage, n in counts if stage != "reverse") < 660_000
+
+
+@pytest.mark.parametrize("options", [{"precondition": "diagonal"}, {"precondition": "dense"}, {"waste_free": 5}])
+def test_smc_by_its_keys(options: dict[str, Any]) -> None:
+    effort = replace(EFFORT, walkers=4_000)
+    found = sample_density(problem(), method="smc", seed=2, effort=replace(effort, **options))
+    assert found.log_z.std_error is not None
+    assert abs(found.log_z.value - WELL.log_z) < 4 * found.log_z.std_error < 0.2
+    plain = sample_density(problem(), method="smc", seed=2, effort=effort)
+    assert plain.log_z.value != found.log_z.value  # the key was looked at
+
+
+def test_smc_of_a_lattice_takes_its_spectrum() -> None:
+    lattice, free = Phi4(4, quartic=0.8), FreeField.massive(4, mass_squared=1.0)
+    path = LinearPath(free, lattice)
+    posed = DensityProblem(path, default_dictionary(path))
+    effort = DensityEffort(walkers=1600, steps=12, precondition="spectral", reverse_walkers=0)
+    found = sample_density(posed, method="smc", seed=0, effort=effort)
+    plain = sample_density(posed, method="ais", seed=0, effort=replace(effort, precondition="problem"))
+    gap = found.log_z.value - plain.log_z.value
+    assert abs(gap) < 4 * math.hypot(found.log_z.std_error, plain.log_z.std_error) < 0.5
 
 
 def tempered(last: float = 1.0) -> DensityProblem:

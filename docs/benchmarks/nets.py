@@ -20,15 +20,9 @@ from typing import Any
 
 import torch
 
-from nessampler.estimators.log_z import log_z
-from nessampler.kernels import DiagonalMass
-from nessampler.methods.density.ais import Unadjusted, ais
-from nessampler.methods.density.counted import CountedPath
 from nessampler.methods.density.effort import DensityEffort
-from nessampler.methods.density.nets_langevin import factors_for
 from nessampler.methods.density.problem import DensityProblem
 from nessampler.methods.density.sample import sample_density
-from nessampler.methods.ends import generator_for
 from nessampler.runs import catalogue
 from nessampler.runs.config import DensityConfig, load, resolve
 from nessampler.runs.density_problem import prepare_density
@@ -92,22 +86,15 @@ def _nets(problem: DensityProblem, seed: int, objective: str, effort: DensityEff
 
 def _ais(problem: DensityProblem, seed: int, objective: str, effort: DensityEffort) -> dict[str, Any]:
     """The same moves and as many steps with zero drift: its diffusion is tuned, too."""
-    assert effort.steps is not None
-    path, generator = CountedPath(problem.path), generator_for(seed, "ais")
-    mass = problem.mass
-    steps = effort.steps * effort.leapfrog_steps
-    mover = Unadjusted(mass.variance if isinstance(mass, DiagonalMass) else None, factors_for(steps))
-    annealing = ais(path, steps=steps, mover=mover, dtype=problem.dtype, generator=generator)
-    options = {"chunk_size": problem.chunk_size, "generator": generator_for(seed, "draw ais")}
-    walkers = annealing.draw(effort.walkers, **options)
-    estimate = log_z(walkers.log_weight.numpy(), base=annealing.base_log_z, seed=seed)
-    spent = path.tallies.values()
+    plain = replace(effort, kernel="langevin", nets_start="closed-form", nets_kernel="flow")
+    found = sample_density(replace(problem, target_samples=None), method="ais", seed=seed, effort=plain)
+    spent = found.attempt.evaluations["target"].values()
     return {
-        "log_z": estimate,
+        "log_z": found.log_z,
         "training": 0,
-        "gradients": sum(t.gradient + t.energy for t in spent),
+        "gradients": sum(n for stage in spent for n in stage.values()),
         "fields": 0,
-        "flags": [flag.code for flag in estimate.flags],
+        "flags": [flag.code for flag in found.flags],
     }
 
 

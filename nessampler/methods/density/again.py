@@ -12,7 +12,7 @@ from nessampler.closed_form.dictionary import Dictionary
 from nessampler.closed_form.joined_dictionary import JoinedDictionary
 from nessampler.closed_form.least_squares_drift import LeastSquaresDrift
 from nessampler.errors import InputError
-from nessampler.fields import PathScore
+from nessampler.fields import Fields, PathScore
 from nessampler.kernels import HMC, Compose, Flow, Inertial, Kernel, Langevin
 from nessampler.methods.density.annealing import Annealing
 from nessampler.methods.density.dictionaries import end_gradients
@@ -86,8 +86,10 @@ def rebuilt(problem: DensityProblem, name: str, state: Mapping[str, Tensor], dev
     relax = HMC(problem.path, sizes, int(state["leapfrog_steps"]), problem.mass)
     times = tuple(state["times"].tolist())
     plain = Annealing(name, f"{name}, opened again", relax, problem.path, times, dtype=problem.dtype, state=state)
-    if name == "nets" and "variance" in state:
-        return replace(plain, kernel=_langevin(problem, state, times, sizes, _network(problem, state, device)))
+    if "variance" in state:
+        path = problem.path
+        fields = DriftFields(path, _network(problem, state, device)) if name == "nets" else PathScore(path)
+        return replace(plain, kernel=_langevin(fields, state, times, sizes))
     if "persistence" in state:
         rolling = Inertial(PathScore(problem.path), sizes, float(state["persistence"]), problem.mass)
         return replace(plain, kernel=rolling)
@@ -99,13 +101,11 @@ def rebuilt(problem: DensityProblem, name: str, state: Mapping[str, Tensor], dev
     return replace(plain, kernel=kernel, systematic=float(state["systematic"]))
 
 
-def _langevin(
-    problem: DensityProblem, state: Mapping[str, Tensor], times: tuple[float, ...], sizes: StepSizes, network: nn.Module
-) -> Kernel:
-    """The frozen steps of a network without a flow."""
+def _langevin(fields: Fields, state: Mapping[str, Tensor], times: tuple[float, ...], sizes: StepSizes) -> Kernel:
+    """The frozen steps of a network without a flow, or of none."""
     from nessampler.methods.density.ais import IntervalDiffusion
 
-    fields, variance = DriftFields(problem.path, network), state["variance"]
+    variance = state["variance"]
     if "diffusion" in state:
         return Langevin(fields, IntervalDiffusion(times, sizes, float(state["diffusion"]), variance))
     steps = ScaledSteps(sizes, float(state["step_factor"]), variance)

@@ -18,7 +18,10 @@ from nessampler.methods.density.tuning import Hamiltonian, Mover, Pilot, Precond
 from nessampler.methods.density.walks import walk_state
 from nessampler.paths import AnnealingPath
 
-__all__ = ["IntervalDiffusion", "Unadjusted", "Underdamped", "ais", "moves_in_words"]
+__all__ = ["IntervalDiffusion", "Unadjusted", "Underdamped", "ais", "factors_for", "moves_in_words"]
+
+FACTORS = (0.01, 0.03, 0.1, 0.2, 0.4, 0.7, 1.0, 1.4)  # of MALA's step, squared: steps without acceptance are shorter
+FORGETTING = 2.0  # squared steps of MALA in all: walkers that hardly move look even where they are, and see no more
 
 
 @dataclass(frozen=True)
@@ -155,8 +158,13 @@ def ais(
     unit = Annealing("ais", "", Langevin(PathScore(path), 1.0), path, grid, dtype=dtype)
     tries = [IntervalDiffusion(grid, found.step_sizes, factor, variance) for factor in chosen.factors]
     tried = [replace(unit, kernel=Langevin(PathScore(path), diffusion)) for diffusion in tries]
-    best, _ = _least_variance(tried, chosen.factors, pilots, generator)
-    return replace(best, description=f"annealing, unadjusted Langevin, {len(grid) - 1} steps")
+    best, factor = _least_variance(tried, chosen.factors, pilots, generator)
+    frozen = {"variance": variance, "diffusion": torch.tensor(factor, dtype=torch.float64)}
+    return replace(
+        best,
+        description=f"annealing, unadjusted Langevin, {len(grid) - 1} steps",
+        state={**moves_state(grid, found.step_sizes, 1), **frozen},
+    )
 
 
 def _underdamped(
@@ -179,6 +187,16 @@ def _underdamped(
     _, factor = _least_variance(tried, mover.factors, mover.pilots, generator)
     tried = [with_(factor, persistence) for persistence in mover.persistences]
     return _least_variance(tried, mover.persistences, mover.pilots, generator)[0]
+
+
+def factors_for(steps: int) -> tuple[float, ...]:
+    """Multiples of MALA's squared step to try over so many steps: with the smallest of them walkers still forget.
+
+    Example:
+        >>> factors_for(20), factors_for(200) == FACTORS
+        ((0.1, 0.2, 0.4, 0.7, 1.0, 1.4), True)
+    """
+    return tuple(f for f in FACTORS if f * steps >= FORGETTING) or FACTORS[-1:]
 
 
 def _least_variance(

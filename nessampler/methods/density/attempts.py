@@ -16,7 +16,8 @@ from nessampler.closed_form.dictionary import Dictionary
 from nessampler.closed_form.ridge_dictionary import RidgeDictionary
 from nessampler.errors import InputError
 from nessampler.estimators.log_z import LogZ, log_z, log_z_bounds
-from nessampler.methods.density.ais import Underdamped, ais, moves_in_words, pilot_walkers
+from nessampler.kernels import DiagonalMass
+from nessampler.methods.density.ais import Unadjusted, Underdamped, ais, factors_for, moves_in_words, pilot_walkers
 from nessampler.methods.density.annealing import Annealing
 from nessampler.methods.density.budget import (
     COARSE,
@@ -114,11 +115,7 @@ def scouted(context: Context, path: CountedPath, found: Pilot, left: float) -> S
     scatter = Scatter.through(*seen)
     left -= in_all(path.tally - before)
     most = budget.most_steps(left, budget.move)
-    steps = (
-        scatter.best_steps(most)
-        if context.effort.kernel != "inertial"
-        else min(most, given_steps(context.effort.steps))
-    )
+    steps = scatter.best_steps(most) if not context.rolls else min(most, given_steps(context.effort.steps))
     annealing, walkers = plain_annealing(context, path, steps, found), walkers_for(left, 1 + steps * budget.move)
     return Scouted(annealing, walkers, scatter.at(steps) / walkers)
 
@@ -199,6 +196,7 @@ def particles(
         mover=context.moves,
         precondition=context.precondition,
         steps=context.effort.steps if budget is None else None,
+        waste_free=context.effort.waste_free,
         conditional_ess=conditional_ess,
         fewest=fewest,
         dtype=context.problem.dtype,
@@ -381,9 +379,12 @@ def tuned(context: Context, path: CountedPath) -> Pilot:
 def plain_annealing(context: Context, path: CountedPath, steps: int | None, found: Pilot | None = None) -> Annealing:
     """Without a drift, by the kernel that is asked for; tuned here unless it was before."""
     options = {"dtype": context.problem.dtype, "generator": context.generator("ais pilot")}
-    if context.effort.kernel == "inertial":
-        gradients = given_steps(steps) * context.effort.leapfrog_steps
-        return ais(path, steps=gradients, mover=Underdamped(context.problem.mass), **options)
+    if context.rolls:
+        gradients, mass = given_steps(steps) * context.effort.leapfrog_steps, context.problem.mass
+        variance = mass.variance.to(context.problem.dtype) if isinstance(mass, DiagonalMass) else None
+        langevin = context.effort.kernel == "langevin"
+        mover = Unadjusted(variance, factors_for(gradients)) if langevin else Underdamped(mass)
+        return ais(path, steps=gradients, mover=mover, **options)
     return ais(path, steps=steps, mover=context.moves, precondition=context.precondition, tuned=found, **options)
 
 

@@ -11,11 +11,13 @@ import torch
 from nessampler.methods.density.budget import Budget
 from nessampler.methods.density.effort import DensityEffort
 from nessampler.methods.density.problem import DensityProblem
-from nessampler.methods.density.tuning import Hamiltonian, Mover, Precondition, Walk
+from nessampler.methods.density.tuning import Hamiltonian, Mover, Precondition, Walk, dense, diagonal, spectral
 from nessampler.methods.density.walks import spread
 from nessampler.methods.ends import generator_for
 
 __all__ = ["Context", "told"]
+
+MASSES: dict[str, Precondition] = {"diagonal": diagonal, "dense": dense, "spectral": spectral}
 
 
 @dataclass(frozen=True)
@@ -47,9 +49,14 @@ class Context:
         return Walk(self.effort.leapfrog_steps) if self.walks else self.mover
 
     @property
+    def rolls(self) -> bool:
+        """Whether plain annealing moves by steps of one gradient each, which nothing refuses."""
+        return self.effort.kernel in ("inertial", "langevin")
+
+    @property
     def precondition(self) -> Precondition | None:
-        """What random walks are shaped by; Hamiltonian moves keep the problem's mass."""
-        return spread if self.walks else None
+        """What random walks are shaped by; Hamiltonian moves keep the problem's mass unless something else is asked."""
+        return spread if self.walks else MASSES.get(self.effort.precondition)
 
     @property
     def budget(self) -> Budget | None:

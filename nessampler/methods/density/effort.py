@@ -2,12 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Literal, get_args
 
 from nessampler.errors import InputError
 
-__all__ = ["DensityEffort", "NetsKernel", "NetsObjective", "NetsStart", "check_kernel", "check_nets"]
+__all__ = [
+    "DensityEffort",
+    "MoveKernel",
+    "NetsKernel",
+    "NetsObjective",
+    "NetsStart",
+    "ParticleMass",
+    "check_kernel",
+    "check_nets",
+    "check_smc",
+]
+
+MoveKernel = Literal["hmc", "langevin", "inertial", "walk"]
+ParticleMass = Literal["problem", "diagonal", "dense", "spectral"]
 
 NetsObjective = Literal["pinn", "pinn-rate", "action-matching", "log-variance"]
 NetsStart = Literal["closed-form", "zero"]
@@ -24,8 +38,12 @@ class DensityEffort:
         steps: of the production run; parallel tempering takes as many replicas as swaps need. None, of plain annealing
             and SMC only: as many as their conditional ESS asks for.
         leapfrog_steps: of the Hamiltonian moves at each of them; proposals, of a random walk.
-        kernel: "hmc"; of plain annealing also "inertial": underdamped Langevin steps, one gradient each and as many
-            times more of them; of plain annealing and SMC also "walk": random walks, which ask for energies alone.
+        kernel: "hmc", or with one leapfrog step MALA; of plain annealing also "langevin", steps without acceptance
+            that are weighted exactly, and "inertial", underdamped ones: one gradient each and as many times more of
+            them; of plain annealing and SMC also "walk": random walks, which ask for energies alone.
+        precondition: mass of SMC's moves: "problem", one for all temperatures, or from the pilot's particles at
+            each: "diagonal", "dense" of vectors, "spectral" of lattices.
+        waste_free: of SMC, the length of chains all of whose states are particles; None for one move per particle.
         baseline_walkers: of the method that `auto` does not choose; a quarter of `walkers` by default.
         reverse_walkers: carried back from samples of the target, where there are any.
         reverse_steps: of long Hamiltonian chains that make such samples where nobody has them; 0 for none.
@@ -56,7 +74,9 @@ class DensityEffort:
     pilot_steps: int = 30
     steps: int | None = 40
     leapfrog_steps: int = 5
-    kernel: Literal["hmc", "inertial", "walk"] = "hmc"
+    kernel: MoveKernel = "hmc"
+    precondition: ParticleMass = "problem"
+    waste_free: int | None = None
     reverse_walkers: int = 1024
     reverse_steps: int = 0
     nets_steps: int = 1000
@@ -140,3 +160,45 @@ def check_nets(effort: DensityEffort, method: str) -> None:
             "end_gradients is for a drift in closed form: got nets_start = 'zero', which solves for none; "
             "choose nets_start closed-form, or leave end_gradients out"
         )
+
+
+def check_smc(effort: DensityEffort, method: str, event_shape: Sequence[int]) -> None:
+    """Refuse masses and chains of SMC where nothing would look at them, or cannot be.
+
+    Raises:
+        InputError: naming what does not go together.
+
+    Example:
+        >>> check_smc(DensityEffort(precondition="dense"), "ais", (3,))
+        Traceback (most recent call last):
+        nessampler.errors.InputError: precondition = 'dense' is for SMC: got method ais; choose smc, or leave it out
+    """
+    mass, length = effort.precondition, effort.waste_free
+    if mass not in get_args(ParticleMass):
+        raise InputError(f"precondition must be one of {', '.join(get_args(ParticleMass))}: got {mass!r}")
+    for name, value, known in (("precondition", mass, "problem"), ("waste_free", length, None)):
+        if value != known and method != "smc":
+            raise InputError(f"{name} = {value!r} is for SMC: got method {method}; choose smc, or leave it out")
+    if mass != "problem" and effort.kernel == "walk":
+        raise InputError(
+            f"random walks take the particles' own covariance: got precondition = {mass!r} with kernel = 'walk'; "
+            "leave it out"
+        )
+    shapes = {"dense": (len(event_shape) == 1, "vectors"), "spectral": (_periodic(event_shape), "square lattices")}
+    fits, what = shapes.get(mass, (True, ""))
+    if not fits:
+        raise InputError(
+            f"precondition = {mass!r} is for {what}: got walkers of shape {tuple(event_shape)}; choose diagonal, or "
+            "leave it out"
+        )
+    if length is not None and (effort.budget is not None or length < 2 or (effort.walkers // 8) % length):
+        raise InputError(
+            "waste-free chains have two states at least and divide an eighth of the walkers, and no budget chooses "
+            f"their number: got waste_free = {length} with {effort.walkers} walkers"
+            + (f" and a budget of {effort.budget}" if effort.budget is not None else "")
+            + "; choose, for example, 2048 walkers and waste_free = 8"
+        )
+
+
+def _periodic(shape: Sequence[int]) -> bool:
+    return len(shape) > 1 and len(set(shape)) == 1

@@ -16,6 +16,7 @@ __all__ = ["check_target_samples", "check_walkers"]
 
 FEWEST_WALKERS = 200  # effective ones: the tails of the virial are skewed, and with fewer one in a hundred is accused
 MOST_WALKERS = 4096
+AT_ONCE = 1000  # evaluated: a target may be asked for no more walkers than a chunk
 MOST_NUMBERS = 2**22  # walkers × coordinates: each is looked at
 # Below that of a difference's end states. Skewed weights make Student's limits too narrow; and samples of the target
 # are no part of log Z but a check of it: at 0.1 % one in ten passes through a catalogue would be accused by chance.
@@ -74,9 +75,10 @@ def _check(path: CountedPath, x: Tensor, seed: int, weight: Tensor | None) -> St
     if (len(x) if weight is None else 1 / float(weight.square().sum())) < FEWEST_WALKERS:
         return None
     try:
-        energy, score = path.energy_and_score(torch.ones(len(x), dtype=x.dtype, device=x.device), x)
+        scored = [path.energy_and_score(torch.ones(len(part)).to(part), part) for part in x.split(AT_ONCE)]
     except (RuntimeError, InputError):  # of autograd, or of a density that knows of no gradient
         return None
+    energy, score = (torch.cat(parts) for parts in zip(*scored, strict=True))
     inside = torch.isfinite(energy)
     if not bool(inside.all() & torch.isfinite(score).all()) or cut_off(_Last(path), x, seed):
         return None

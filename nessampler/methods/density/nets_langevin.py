@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from nessampler.kernels import DiagonalMass, Inertial, Kernel, Langevin, Mass
 from nessampler.methods.density.again import moves_state
-from nessampler.methods.density.ais import IntervalDiffusion
+from nessampler.methods.density.ais import IntervalDiffusion, factors_for
 from nessampler.methods.density.annealing import Annealing
 from nessampler.methods.density.context import Context
 from nessampler.methods.density.counted import CountedDrift, CountedPath
@@ -23,10 +23,8 @@ from nessampler.methods.density.tuning import Pilot, StepSizes
 from nessampler.methods.density.zero_drifts import Untrained, saved_network
 from nessampler.networks.field import DriftFields
 
-__all__ = ["FACTORS", "RateOfMoves", "factors_for", "langevin_nets", "variance_for"]
+__all__ = ["RateOfMoves", "langevin_nets", "variance_for"]
 
-FACTORS = (0.01, 0.03, 0.1, 0.2, 0.4, 0.7, 1.0, 1.4)  # of MALA's step, squared: steps without acceptance are shorter
-FORGETTING = 2.0  # squared steps of MALA in all: walkers that hardly move look even where they are, and see no more
 TRAINING_FACTOR = 0.2  # so that the steps of a rollout leave walkers weights that a drift can still be judged by
 PERSISTENCES, KEPT = (0.0, 0.6, 0.8, 0.9), 0.8  # of momenta; and what training keeps
 TUNING_WALKERS = 256
@@ -127,16 +125,6 @@ def variance_for(mass: Mass, x: Float[Tensor, " n *event"]) -> Float[Tensor, " *
         tensor([1., 4.])
     """
     return mass.variance.to(x) if isinstance(mass, DiagonalMass) else torch.ones_like(x[0])
-
-
-def factors_for(steps: int) -> tuple[float, ...]:
-    """Multiples of MALA's squared step to try over so many steps: with the smallest of them walkers still forget.
-
-    Example:
-        >>> factors_for(20), factors_for(200) == FACTORS
-        ((0.1, 0.2, 0.4, 0.7, 1.0, 1.4), True)
-    """
-    return tuple(f for f in FACTORS if f * steps >= FORGETTING) or FACTORS[-1:]
 
 
 @dataclass(frozen=True)

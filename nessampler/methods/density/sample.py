@@ -18,7 +18,7 @@ from nessampler.methods.density.auto import auto
 from nessampler.methods.density.chains import long_chains
 from nessampler.methods.density.context import Context, told
 from nessampler.methods.density.counted import CountedPath
-from nessampler.methods.density.effort import DensityEffort, check_kernel, check_nets
+from nessampler.methods.density.effort import DensityEffort, check_kernel, check_nets, check_smc
 from nessampler.methods.density.problem import DensityProblem
 from nessampler.methods.density.result import Attempt, Sampled
 from nessampler.methods.density.verdict import cross_check, judge
@@ -89,6 +89,7 @@ def sample_density(
     context = _by_differences(context)
     check_kernel(context.effort.kernel, method, context.effort.reverse_steps)
     check_nets(context.effort, method)
+    check_smc(context.effort, method, problem.target.event_shape)
     path, started = CountedPath(problem.path), time.perf_counter()
     with path.stage("chains"):
         context = replace(context, problem=_with_chains(context, path))

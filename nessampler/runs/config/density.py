@@ -181,7 +181,9 @@ class Sampling(Table):
     pilot_steps: Annotated[int, Field(ge=2)] = 30
     steps: Annotated[int, Field(ge=2)] = 40
     leapfrog_steps: PositiveInt = 5
-    kernel: Literal["hmc", "inertial", "walk"] = "hmc"
+    kernel: Literal["hmc", "langevin", "inertial", "walk"] = "hmc"
+    precondition: Literal["problem", "diagonal", "dense", "spectral"] = "problem"
+    waste_free: Annotated[int, Field(ge=2)] | None = None
     baseline_walkers: Annotated[int, Field(ge=64)] | None = None
     reverse_walkers: Annotated[int, Field(ge=0)] = 1024
     reverse_steps: Annotated[int, Field(ge=0)] = 0
