@@ -229,10 +229,17 @@ def _staged(config: DifferenceConfig, folder: Path, budget: int, where: Path) ->
         "staged",
         _cost(config, spent),
         0,
-        {"overlap": estimate.overlap, "rhat": max(found.r_hats)},
+        {"overlap": estimate.overlap, "rhat": max(found.r_hats), **_others(found)},
         tuple(dict.fromkeys(f.code for f in flags)),
         judge_states(estimate, flags).level,
     )
+
+
+def _others(found: Staged) -> dict[str, float | None]:
+    """The same samples by the other estimators."""
+    by = {"staged_bar": found.ratio, "staged_fep": found.perturbation, "integration": found.integration}
+    values = {name: e.delta_f for name, e in by.items()}
+    return values | {f"{name}_error": e.std_error for name, e in by.items()}
 
 
 def _flags_of(found: Staged) -> tuple[Flag, ...]:

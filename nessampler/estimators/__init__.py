@@ -13,6 +13,7 @@ from nessampler.estimators.exponential_average import jarzynski, pareto_k
 from nessampler.estimators.free_energy import Flag, FreeEnergy
 from nessampler.estimators.integration import GaussRule, thermodynamic_integration
 from nessampler.estimators.multistate import mbar
+from nessampler.estimators.neighbours import neighbours
 from nessampler.estimators.second_law import Bounds, bounds
 from nessampler.estimators.works import Work, WorkSource, r_hat, statistical_inefficiency
 
@@ -31,6 +32,7 @@ __all__ = [
     "combine",
     "jarzynski",
     "mbar",
+    "neighbours",
     "overlap",
     "pareto_k",
     "r_hat",

@@ -16,6 +16,7 @@ from nessampler.errors import InputError
 from nessampler.estimators import Flag, FreeEnergy, r_hat, statistical_inefficiency
 from nessampler.estimators.integration import GaussRule, thermodynamic_integration
 from nessampler.estimators.multistate import mbar
+from nessampler.estimators.neighbours import neighbours
 from nessampler.paths import AnnealingPath
 from nessampler.targets import Tally
 
@@ -35,11 +36,12 @@ class StateSampler(Protocol):
 
 @dataclass(frozen=True)
 class Staged:
-    """A difference by two estimators.
+    """A difference by four estimators.
 
     Attributes:
         integration: by thermodynamic integration.
         multistate: by MBAR.
+        ratio, perturbation: sums over neighbouring states, by BAR and by free-energy perturbation: see `neighbours`.
         times: of the states.
         slopes, slope_errors: averages of the slope of the energy at these, in kT, and their standard errors.
         inefficiency: how many draws count as one, by state.
@@ -52,6 +54,8 @@ class Staged:
 
     integration: FreeEnergy
     multistate: FreeEnergy
+    ratio: FreeEnergy
+    perturbation: FreeEnergy
     times: tuple[float, ...]
     slopes: tuple[float, ...]
     slope_errors: tuple[float, ...]
@@ -63,7 +67,7 @@ class Staged:
     counts: tuple[int, ...]
 
     def __str__(self) -> str:
-        return f"{self.multistate}\n{self.integration}"
+        return "\n".join(map(str, (self.multistate, self.ratio, self.perturbation, self.integration)))
 
 
 def staged(
@@ -76,8 +80,9 @@ def staged(
 ) -> Staged:
     r"""$\Delta F = F_1 - F_0$ in kT from samples at Gauss nodes of a path.
 
-    Both estimators see the same samples and use them differently: integration the slopes $\partial_t U$ where they were
-    drawn, MBAR the energies of each in every state, the ends among them, which were not sampled. Draws are dropped
+    All estimators see the same samples and use them differently: integration the slopes $\partial_t U$ where they were
+    drawn, MBAR the energies of each in every state, the ends among them, which were not sampled, BAR and
+    perturbation those in neighbouring states. Draws are dropped
     until pymbar finds the rest of a state stationary, half of them at most; for MBAR, whose error is that of
     independent samples, every g-th is taken, with the statistical inefficiency g of the slopes.
 
@@ -121,10 +126,13 @@ def staged(
     energies = _energies(path, everywhere, torch.cat(kept), spent)
     counts = (0, *(len(x) for x in kept), 0)
     multistate = mbar(energies, counts)
+    ratio, perturbation = neighbours(energies, counts), neighbours(energies, counts, ratio=False)
     flags = _drifting(discarded, samples.shape[2])
     return Staged(
         replace(integration, flags=(*flags, *integration.flags)),
         replace(multistate, flags=(*flags, *multistate.flags)),
+        replace(ratio, flags=(*flags, *ratio.flags)),
+        replace(perturbation, flags=(*flags, *perturbation.flags)),
         rule.nodes,
         tuple(float(s.mean()) for s in slopes),
         tuple(math.sqrt(g_k * float(s.var(ddof=1)) / s.size) for g_k, s in zip(g, slopes, strict=True)),
