@@ -283,11 +283,26 @@ def test_diffusion_of_path_weights_must_be_positive():
         LogVarianceObjective(Affine(*EXACT), 0.0)(_paths(4, 16, steps=3))
 
 
+def test_rate_starts_anew_only_where_a_curriculum_had_not_come():
+    rate = FreeEnergyRate(5)  # knots at 0, 1/4, 1/2, 3/4, 1
+    near, far = torch.tensor([0.0, 0.3]).double(), torch.linspace(0, 1, 9).double()
+    rate.calibrate(near, torch.tensor([2.0, 2.0]))
+    assert rate.values.tolist() == [2.0] * 5  # beyond, the last value that is known
+    with torch.no_grad():
+        rate.values += 1
+    rate.calibrate(far, 8 * far)
+    assert rate.values.tolist() == [3.0, 3.0, 4.0, 6.0, 8.0]
+
+
 def test_rate_is_linear_between_knots():
     rate = FreeEnergyRate(5)
     times = torch.linspace(0, 1, 11, dtype=torch.float64)
     rate.calibrate(times, 3 * times - 1)
     t = torch.rand(20, generator=seeded(17), dtype=torch.float64)
     torch.testing.assert_close(rate(t).detach(), 3 * t - 1)
+    with torch.no_grad():
+        rate.values.zero_()
+    rate.calibrate(times, 3 * times - 1)  # nothing is new: what was learned since stays
+    assert float(rate.values.detach().abs().max()) == 0
     with pytest.raises(InputError, match="two knots"):
         FreeEnergyRate(1)

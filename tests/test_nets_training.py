@@ -224,10 +224,10 @@ def test_curriculum_and_replay_feed_the_loss():
     class Watching(nn.Module):
         def __init__(self, network: nn.Module) -> None:
             super().__init__()
-            self.network, self.seen = network, 0
+            self.network, self.seen, self.calls = network, 0, 0
 
         def calibrate(self, batch: Rollout) -> None:
-            self.seen = batch.x.shape[1]
+            self.seen, self.calls = batch.x.shape[1], self.calls + 1
 
         def forward(self, batch: Rollout) -> Tensor:
             times = batch.times
@@ -260,7 +260,7 @@ def test_curriculum_and_replay_feed_the_loss():
         every=60,
         generator=seeded(8),
     )
-    assert objective.seen == 40
+    assert (objective.seen, objective.calls) == (40, 30)
     assert sizes == {(6, 10, 2)}
     assert ends[0] == pytest.approx(0.1)
     for k, end in enumerate(ends):  # of three rollouts, made two steps apart

@@ -28,6 +28,7 @@ class FreeEnergyRate(nn.Module):
         if knots < 2:
             raise InputError(f"a piecewise linear function needs two knots at least: got {knots}")
         self.values = nn.Parameter(torch.zeros(knots, dtype=torch.float64))
+        self.register_buffer("reached", torch.tensor(-1.0, dtype=torch.float64))
 
     def forward(self, t: Float[Tensor, " k"]) -> Float[Tensor, " k"]:
         r"""$\partial_t F$ at times in [0, 1]."""
@@ -37,12 +38,17 @@ class FreeEnergyRate(nn.Module):
 
     @torch.no_grad()
     def calibrate(self, times: Float[Tensor, " k"], values: Float[Tensor, " k"]) -> None:
-        """Start from values known at some times, so that Adam need not walk there."""
+        """Start from values known at some times, so that Adam need not walk there.
+
+        Knots before the last time of an earlier call are left as they were learned since.
+        """
         knots = torch.linspace(0, 1, len(self.values), dtype=torch.float64, device=times.device)
         times, values = times.to(torch.float64), values.to(torch.float64)
         right = torch.searchsorted(times, knots).clamp(1, len(times) - 1)
         fraction = ((knots - times[right - 1]) / (times[right] - times[right - 1])).clamp(0, 1)
-        self.values.copy_(torch.lerp(values[right - 1], values[right], fraction))
+        known = torch.lerp(values[right - 1], values[right], fraction)
+        self.values.copy_(torch.where(knots > self.reached, known, self.values))
+        self.reached.copy_(torch.maximum(self.reached, times[-1].to(self.reached)))
 
 
 class PinnObjective(nn.Module):
@@ -116,7 +122,7 @@ class PinnObjective(nn.Module):
         return first, second
 
     def calibrate(self, batch: Rollout) -> None:
-        r"""Start the rate from its value for zero drift, $\partial_t F = \langle\partial_t U\rangle$."""
+        r"""Start the rate from $\partial_t F = \langle\partial_t U\rangle$ where no walkers had come before."""
         if isinstance(self.rate, FreeEnergyRate):
             weights = torch.softmax(batch.log_weight, 1)
             known = torch.where(weights > 0, batch.time_derivative.to(torch.float64), 0.0)

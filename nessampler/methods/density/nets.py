@@ -108,7 +108,7 @@ def train_nets(
         x: samples of the base, at `path.start`; the last `pilots` of them are held out for the pilot runs.
         network: the velocity, trained in place.
         objective: loss of a `Rollout`; a module that owns the network and whatever else it learns. Its
-            `calibrate(rollout)`, where it has one, sees the first rollout.
+            `calibrate(rollout)`, where it has one, sees every rollout before any step on it.
         steps: gradient steps.
         diffusion: $\varepsilon$ of the Langevin pair, see there.
         kernel: another kernel for a network, such as a flow step then HMC; `diffusion` is not used then.
@@ -170,7 +170,7 @@ def train_nets(
                 times = _stratified(end, rollout_steps, generator)
                 made = roll_out(make(network), path, times, start, resample_below=resample_below, generator=generator)
                 learner.keep(made)
-                if drawn == 0 and hasattr(objective, "calibrate"):
+                if hasattr(objective, "calibrate"):
                     objective.calibrate(made)  # pyright: ignore
             learner.drawn += 1
             yield learner.draw(batch_walkers, generator)
