@@ -68,14 +68,14 @@ def test_the_same_seed_gives_the_same_bits():
     assert run("auto", seed=2)[0].log_z != again.log_z  # negative control
 
 
-def test_auto_compares_for_about_a_tenth_and_says_what_it_found():
+def test_auto_compares_for_less_than_a_tenth_and_says_what_it_found():
     found, _ = run("auto", budget=4 * BUDGET)
     (attempt,) = found.attempts
     alone, _ = run(attempt.name, budget=4 * BUDGET)
     own = alone.attempt.evaluations["target"]["pilot"]
     pilot = attempt.evaluations["target"]["pilot"]
     compared = pilot["energy"] + pilot["gradient"] - own["energy"] - own["gradient"]
-    assert compared < 0.12 * 4 * BUDGET
+    assert compared < 0.1 * 4 * BUDGET
     assert attempt.note.startswith("chosen; variance × cost in the pilot:")
     assert {"ais", "smc", "lsq"} - {attempt.name} <= set(attempt.note.replace(",", "").split())
 

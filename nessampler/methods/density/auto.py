@@ -38,12 +38,12 @@ from nessampler.targets import Tally
 
 __all__ = ["auto"]
 
-SCOUT_ISLANDS = 0.025  # share of a budget for islands that only compare
+SCOUT_ISLANDS = 0.022  # share of a budget for islands that only compare
 SCOUT_PARTICLES = 16  # of such an island at least: half of what an estimate asks for
 ONE_WAY = 1.5  # what weights that go both ways, and walkers that do not depend on one another, are worth
 MANY = 1e4  # times as bad, beyond which nobody wants digits
 PILOTS = 256  # walkers that compare methods, and are then forgotten
-SCOUT_SOLUTION = 0.03, 12  # share of a budget for a drift that only compares, and its times
+SCOUT_SOLUTION = 0.026, 12  # share of a budget for a drift that only compares, and its times
 FLOW_WALKERS = 8  # that measure its flow's error, which a comparison does not need
 DRIFT_SCOUTS = SCOUTS // 2  # a step of theirs costs twice as much
 DEAREST_SOLUTION = 0.08  # share beyond which no drift is tried
