@@ -18,11 +18,14 @@ from nessampler.bench.peers import PEERS
 from nessampler.bench.peers.whitened import Whitened
 from nessampler.bench.row import Row
 from nessampler.errors import InputError
-from nessampler.runs.config import DensityConfig, resolve
+from nessampler.runs import catalogue
+from nessampler.runs.config import DensityConfig, load, resolve
 from nessampler.runs.density_problem import prepare_density
 from nessampler.targets import Counted, Gaussian
 from nessampler.targets.mixture import GaussianMixture
 from nessampler.targets.normal import Normal
+from nessampler.targets.phi4 import FreeField
+from nessampler.targets.triangular_normal import TriangularNormal
 
 BUDGET = 60_000
 MIXTURE = """
@@ -50,10 +53,22 @@ def rows() -> dict[str, Row]:
 # ---- without the packages ------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("base", [Gaussian(torch.tensor([1.0, -2.0]), torch.tensor([2.0, 0.5])), None])
+BASES = {
+    "gaussian": Gaussian(torch.tensor([1.0, -2.0]), torch.tensor([2.0, 0.5])),
+    "normal": Normal(torch.tensor([0.5, 0.5]), torch.tensor([[2.0, 0.7], [0.7, 1.5]])),
+    "triangular": TriangularNormal(
+        torch.tensor([0.3, 0.1]),
+        torch.tensor([[0.0, 0.4], [0.0, 0.0]]),
+        torch.tensor([0.2, 0.5]),
+        torch.tensor([[0.0, 0.1], [0.0, 0.0]]),
+        torch.tensor([1, 0]),
+    ),
+}
+
+
+@pytest.mark.parametrize("base", BASES.values(), ids=BASES)
 def test_the_evidence_of_the_whitened_problem_is_z(base):
     """Over a grid of z, whatever the normal: the prior times the likelihood integrates to that of the target."""
-    base = base or Normal(torch.tensor([0.5, 0.5]), torch.tensor([[2.0, 0.7], [0.7, 1.5]]))
     target = GaussianMixture(torch.tensor([[0.0, 0.0], [1.0, -1.0]]).double(), torch.tensor([0.5, 0.8]).double())
     problem = Whitened(base, Counted(target))
     line = np.linspace(-9, 9, 401)
@@ -75,6 +90,41 @@ def test_gradients_of_the_whitened_likelihood_are_its_differences_and_all_is_cou
     np.testing.assert_allclose(value, problem.log_likelihood(z))
     assert (counted.tally().gradient, counted.tally().energy) == (5, 25)
     np.testing.assert_allclose(problem.at(z).numpy(), 3 * z)
+
+
+@pytest.mark.parametrize("base", [*BASES.values(), FreeField.massive(4, mass_squared=1.0)], ids=[*BASES, "free field"])
+def test_the_base_itself_has_a_likelihood_of_one_over_its_normaliser(base):
+    """L = ρ/q with ρ = q unnormalised: log Z everywhere, and no slope."""
+    z = np.random.default_rng(0).normal(size=(6, base.event_shape.numel()))
+    value, gradient = Whitened(base, Counted(base)).log_likelihood_and_gradient(z)
+    np.testing.assert_allclose(value, base.log_z, atol=1e-9)
+    np.testing.assert_allclose(gradient, 0, atol=1e-9)
+    x = Whitened(base, Counted(base)).at(np.random.default_rng(1).normal(size=(20_000, base.event_shape.numel())))
+    drawn = base.sample(20_000, generator=torch.Generator().manual_seed(0)).to(x)
+    assert float((x.flatten(1).var(0) / drawn.flatten(1).var(0)).log().abs().max()) < 0.2
+
+
+@pytest.mark.parametrize("name", ["phi4-8", "funnel-10"])
+def test_lattices_and_learned_bases_have_the_gradient_of_their_likelihood(name):
+    path = catalogue.find(name)
+    smaller = ["base.pilots=600"] if name == "funnel-10" else []
+    config = resolve(load(path), settings=smaller, source=str(path))
+    assert isinstance(config, DensityConfig)
+    made = prepare_density(config, path.parent).problem.path
+    problem = Whitened(made.start, Counted(made.end))
+    z = np.random.default_rng(0).normal(size=(3, problem.dimension))
+    value, gradient = problem.log_likelihood_and_gradient(z)
+    np.testing.assert_allclose(value, problem.log_likelihood(z))
+    for k in range(3):
+        e = np.eye(problem.dimension)[k] * 1e-5
+        slope = (problem.log_likelihood(z + e) - problem.log_likelihood(z - e)) / 2e-5
+        np.testing.assert_allclose(gradient[:, k], slope, atol=1e-5)
+
+
+def test_fields_about_two_magnetisations_are_refused():
+    field = FreeField.massive(4, mass_squared=1.0, magnetisation=0.6)
+    with pytest.raises(InputError, match="is no image of normal noise: got ±"):
+        Whitened(field, Counted(field))
 
 
 def test_a_base_that_is_no_normal_is_refused():

@@ -209,11 +209,28 @@ class FreeField:
         """Independent draws, float64."""
         options = {"generator": generator, "device": generator.device}
         noise = torch.randn(n, *self.event_shape, dtype=torch.float64, **options)
-        x = self._filtered(noise, self.precision.rsqrt())
+        x = self._smooth(noise)
         if self.magnetisation == 0:
             return x
         sign = 2 * torch.randint(2, (n, *[1] * len(self.event_shape)), **options) - 1
         return x + self.magnetisation * sign
+
+    def push(self, noise: Float[Tensor, " n *event"]) -> tuple[Float[Tensor, " n *event"], Float[Tensor, " n"]]:
+        r"""x made of standard normal noise, and $\log|\det \partial x/\partial\mathrm{noise}|$; differentiable.
+
+        Raises:
+            InputError: a field about two magnetisations, which is no image of one normal.
+        """
+        if self.magnetisation != 0:
+            raise InputError(
+                f"a field about two magnetisations is no image of normal noise: got ± {self.magnetisation:g}; use "
+                "one about zero"
+            )
+        d = self.event_shape.numel()
+        return self._smooth(noise), noise.new_full((len(noise),), self.log_z - 0.5 * d * math.log(2 * math.pi))
+
+    def _smooth(self, noise: Tensor) -> Tensor:
+        return self._filtered(noise, self.precision.rsqrt())
 
     @property
     def _stiffness(self) -> float:

@@ -99,13 +99,17 @@ class TriangularNormal:
     def sample(self, n: int, *, generator: torch.Generator) -> Float[Tensor, "n d"]:
         """Independent draws, in float64, coordinate by coordinate."""
         noise = torch.randn(n, *self.event_shape, generator=generator, dtype=torch.float64, device=generator.device)
-        x = torch.zeros_like(noise)
-        shift, log_scale = self.shift.to(noise), self.log_scale.to(noise)
+        return self.push(noise)[0]
+
+    def push(self, noise: Float[Tensor, "n d"]) -> tuple[Float[Tensor, "n d"], Float[Tensor, " n"]]:
+        r"""x made of standard normal noise, and $\log|\det \partial x/\partial\mathrm{noise}|$; differentiable."""
+        x, log_det = torch.zeros_like(noise), torch.zeros_like(noise[:, 0])
+        shift, log_scale, place = self.shift.to(noise), self.log_scale.to(noise), torch.eye(noise.shape[1]).to(noise)
         for i in self.order.tolist():
             mean = shift[i] + x @ self.shift_slope[i].to(noise)
             width = (log_scale[i] + x @ self.log_scale_slope[i].to(noise)).clamp(-LARGEST_LOG_SCALE, LARGEST_LOG_SCALE)
-            x[:, i] = mean + torch.exp(width) * noise[:, i]
-        return x
+            x, log_det = x + (mean + torch.exp(width) * noise[:, i])[:, None] * place[i], log_det + width
+        return x, log_det
 
     def _noise(self, y: Tensor) -> tuple[Tensor, Tensor]:
         """What the draws were made of, and the log-scales."""

@@ -24,6 +24,8 @@ from nessampler.runs.density_problem import prepare_density
 from nessampler.simulate import Ensemble
 from nessampler.targets import Counted, Gaussian, Target, energy_and_score
 from nessampler.targets.normal import Normal
+from nessampler.targets.phi4 import FreeField
+from nessampler.targets.triangular_normal import TriangularNormal
 
 __all__ = ["Evidence", "Whitened", "measured", "verdict_of"]
 
@@ -45,52 +47,66 @@ class Evidence:
 
 
 class Whitened:
-    r"""The likelihood $L(z) = \rho(x(z)) / q(x(z))$ where $x(z) = \mu + A z$ pushes a standard normal to the base q.
+    r"""The likelihood $L(z) = \rho(x(z)) / q(x(z))$ where x(z) pushes a standard normal to the base q.
 
-    $$Z = \int \rho = E_{z \sim N(0, 1)}[L(z)]$$
+    $$Z = \int \rho = E_{z \sim N(0, 1)}[L(z)], \qquad
+      \log L = \log\rho(x(z)) + \log|\det\partial x/\partial z| + \tfrac12 |z|^2 + \tfrac d2 \log 2\pi$$
 
     so that the evidence of every package is Z itself. The target counts what it is asked.
 
     Raises:
-        InputError: a base that is no normal.
+        InputError: a base that is no image of a normal, such as a mixture or an ordered lattice's field.
     """
 
     def __init__(self, base: object, target: Counted) -> None:
-        if isinstance(base, Gaussian):
-            self._mean, self._factor = base.mean.double(), torch.diag(base.scale.double())
-        elif isinstance(base, Normal):
-            self._mean, self._factor = base.mean.flatten(), base.cholesky
-        else:
-            raise InputError(
-                f"samplers of other packages start from a normal: the base is a {type(base).__name__} here; choose "
-                "a system with a pilot, Laplace or Gaussian base"
-            )
-        self.dimension, self._target = self._mean.numel(), target
-        self._normaliser = float(torch.linalg.slogdet(self._factor)[1]) + 0.5 * self.dimension * np.log(2 * np.pi)
+        self._push, self._target, self.dimension = _push(base), target, target.event_shape.numel()
+        self._push(torch.zeros(1, self.dimension, dtype=torch.float64))  # what cannot be is refused here
 
     def at(self, z: np.ndarray) -> Tensor:
         """Where points `(n, d)` lie: x `(n, *event)`."""
-        return self._points(z)[1]
+        return self._push(_points(z))[0].view(-1, *self._target.event_shape)
 
     def log_likelihood(self, z: np.ndarray) -> np.ndarray:
         """log L of points `(n, d)`, float64."""
-        points, x = self._points(z)
-        return self._finite(-self._target.energy(x).double(), points)
+        points = _points(z)
+        x, log_det = self._push(points)
+        return _finite(log_det - self._target.energy(x.view(-1, *self._target.event_shape)).double(), points)
 
     def log_likelihood_and_gradient(self, z: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """log L `(n,)` and its gradient `(n, d)`."""
-        points, x = self._points(z)
-        energy, score = energy_and_score(self._target, x)
-        gradient = score.double().flatten(1) @ self._factor + points
-        return self._finite(-energy.double(), points), gradient.numpy()
+        points = _points(z).requires_grad_()
+        with torch.enable_grad():
+            x, log_det = self._push(points)
+        energy, score = energy_and_score(self._target, x.detach().view(-1, *self._target.event_shape))
+        (gradient,) = torch.autograd.grad((x * score.double().view_as(x)).sum() + log_det.sum(), points)
+        points = points.detach()
+        return _finite(log_det.detach() - energy.double(), points), (gradient + points).numpy()
 
-    def _points(self, z: np.ndarray) -> tuple[Tensor, Tensor]:
-        points = torch.from_numpy(np.array(np.atleast_2d(z), dtype=np.float64))  # JAX hands out read-only arrays
-        return points, (self._mean + points @ self._factor.T).view(-1, *self._target.event_shape)
 
-    def _finite(self, log_density: Tensor, z: Tensor) -> np.ndarray:
-        ratio = log_density + 0.5 * z.square().sum(-1) + self._normaliser
-        return torch.nan_to_num(ratio, nan=LOWEST, neginf=LOWEST).numpy()
+def _push(base: object) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
+    """Standard normal points `(n, d)` to those of the base, and the logarithm of the volume that they take up."""
+    if isinstance(base, Gaussian | Normal):
+        if isinstance(base, Gaussian):
+            mean, factor = base.mean.double(), torch.diag(base.scale.double())
+        else:
+            mean, factor = base.mean.flatten(), base.cholesky
+        volume = torch.linalg.slogdet(factor)[1]
+        return lambda z: (mean + z @ factor.T, volume.expand(len(z)))
+    if isinstance(base, FreeField | TriangularNormal):
+        return lambda z: base.push(z.view(-1, *base.event_shape))
+    raise InputError(
+        f"samplers of other packages start from an image of a normal: the base is a {type(base).__name__} here; choose "
+        "a system with a pilot, Laplace, learned, free-field or Gaussian base"
+    )
+
+
+def _points(z: np.ndarray) -> Tensor:
+    return torch.from_numpy(np.array(np.atleast_2d(z), dtype=np.float64))  # JAX hands out read-only arrays
+
+
+def _finite(log_density: Tensor, z: Tensor) -> np.ndarray:
+    ratio = log_density + 0.5 * z.square().sum(-1) + 0.5 * z.shape[1] * math.log(2 * math.pi)
+    return torch.nan_to_num(ratio, nan=LOWEST, neginf=LOWEST).numpy()
 
 
 def measured(
