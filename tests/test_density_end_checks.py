@@ -112,8 +112,8 @@ def test_collective_coordinates_accuse_nobody(n: int, d: int) -> None:
 
 
 def test_few_walkers_accuse_nobody() -> None:
-    ensemble = walkers(0, WELL, n=199)
-    assert codes(WELL, Ensemble(ensemble.x, torch.zeros(199).double(), (0.0, 1.0))) == []
+    ensemble = walkers(0, WELL, n=79)
+    assert codes(WELL, Ensemble(ensemble.x, torch.zeros(79).double(), (0.0, 1.0))) == []
 
 
 def test_many_coordinates_are_looked_at_in_few_walkers(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -14,7 +16,9 @@ from nessampler.stein import SteinCheck, stein_check
 
 __all__ = ["check_target_samples", "check_walkers"]
 
-FEWEST_WALKERS = 200  # effective ones: the tails of the virial are skewed, and with fewer one in a hundred is accused
+# Effective walkers asked for, and by how many more for twice the coordinates: the virial is skewed, which Student's
+# limits know less of the further out they are, and the level is shared by all coordinates.
+FEWEST_WALKERS, MORE_WALKERS = 60, 20
 MOST_WALKERS = 4096
 AT_ONCE = 1000  # evaluated: a target may be asked for no more walkers than a chunk
 MOST_NUMBERS = 2**22  # walkers × coordinates: each is looked at
@@ -40,8 +44,8 @@ def check_walkers(path: CountedPath, ensemble: Ensemble, *, seed: int) -> tuple[
     has filled, or that a drift leads nobody to, at any effective sample size. Modes that are missing as a whole, or
     weighted wrongly against one another, satisfy the identity and are not seen.
 
-    Not asked of fewer than 200 effective walkers, where weights depend on one another, or of a density that is cut off
-    where it is not small.
+    Not asked of few effective walkers (100 in four dimensions, 220 in 256), where weights depend on one another, or of
+    a density that is cut off where it is not small.
     """
     if ensemble.resampled:
         return ()
@@ -72,7 +76,8 @@ def _few(values: Tensor, d: int | None = None) -> Tensor:
 
 def _check(path: CountedPath, x: Tensor, seed: int, weight: Tensor | None) -> SteinCheck | None:
     """None where the identity does not apply."""
-    if (len(x) if weight is None else 1 / float(weight.square().sum())) < FEWEST_WALKERS:
+    effective = len(x) if weight is None else 1 / float(weight.square().sum())
+    if effective < FEWEST_WALKERS + MORE_WALKERS * math.log2(x.shape[1:].numel()):
         return None
     try:
         scored = [path.energy_and_score(torch.ones(len(part)).to(part), part) for part in x.split(AT_ONCE)]
