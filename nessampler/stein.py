@@ -130,6 +130,8 @@ def stein_check(
     force = score
     own, total = _virials(x, score, wraps, free, share)
     total = share * total
+    # Where the centre of mass never moves, three directions have no spread and no virial.
+    components = min(components, round(free * int((~wraps).sum())))
     along = _along_components(x[..., ~wraps], score[..., ~wraps], share, components)
     terms = [share * term for term in (*np.moveaxis(force, -1, 0), *own, *along)]
     p = min(_p_value(total, correlated) / 0.5, min(_p_value(term, correlated) for term in terms) * len(terms) / 0.5)
@@ -159,8 +161,7 @@ def _virials(
 
 def _along_components(x: np.ndarray, score: np.ndarray, share: np.ndarray, count: int) -> list[np.ndarray]:
     """Stein's terms of v and of (v · (x - m)) v for the leading principal components v of the other half."""
-    count = min(count, x.shape[-1])
-    if x.shape[-1] < 2 or x.shape[0] * x.shape[1] < 8 * count:
+    if x.shape[-1] < 2 or count < 1 or x.shape[0] * x.shape[1] < 8 * count:
         return []  # one coordinate is its own component; and so few samples have none
     if len(x) == 1:
         turned = _along_components(np.swapaxes(x, 0, 1), np.swapaxes(score, 0, 1), share.T, count)
@@ -170,6 +171,7 @@ def _along_components(x: np.ndarray, score: np.ndarray, share: np.ndarray, count
         centre = _mean(x[there], share[there])
         spread = np.sqrt(share[there])[..., None] * (x[there] - centre)
         v = np.linalg.svd(spread.reshape(-1, x.shape[2]), full_matrices=False)[2][:count].T
+        v = v * np.sign(np.take_along_axis(v, np.abs(v).argmax(0)[None], 0))  # one sense for both halves
         force, place = score[here] @ v, (x[here] - centre) @ v
         found[0, :, here], found[1, :, here] = np.moveaxis(force, -1, 0), np.moveaxis(1 + place * force, -1, 0)
     return [*found[0], *found[1]]

@@ -85,7 +85,7 @@ def test_energies_that_gradients_are_made_of_are_told_counted_and_paid_from_the_
     assert 0.9 * 150_000 < more < 1.06 * 150_000  # Stein's check of at most a thousand walkers comes on top
     sampling = few.attempt.evaluations["target"]["sampling"]
     assert sampling["energy"] == 4 * sampling["gradient"] > 0
-    assert "differences of energies steered the walkers, 4 energies for each gradient" in str(few)
+    assert "differences of energies took its place, 4 energies for each gradient" in str(few)
     given = ns.sample(log_well, dim=2, base=BASE, effort=replace(LITTLE, budget=20_000), method="ais", gradient=slope)
     assert "differences" not in str(given)
     assert given.attempt.evaluations["target"]["sampling"]["energy"] == 0
@@ -110,7 +110,7 @@ def test_a_difference_tells_and_counts_the_energies_that_its_gradients_are_made_
     assert gradients > 0
     assert abs(asked[0] - spent) < 1500  # looks at the ends before any work
     assert found.remark in said[0]
-    assert "differences of energies steered the walkers, 4 energies for each gradient" in str(found)
+    assert "differences of energies took its place, 4 energies for each gradient" in str(found)
     assert abs(found.delta_f.delta_f - 2 * math.log(1.5)) < 4 * found.delta_f.std_error
     assert ns.free_energy(wide, narrow, *samples, method="map").remark == ""
 

@@ -288,9 +288,8 @@ def test_plain_annealing_by_langevin_steps_takes_as_many_gradients() -> None:
     assert abs(found.log_z.value - WELL.log_z) < 4 * found.log_z.std_error < 0.2
     sampling = found.attempt.evaluations["target"]["sampling"]
     assert sampling["gradient"] == 2_000 * EFFORT.steps * EFFORT.leapfrog_steps
-    budgeted = sample_density(problem(), method="ais", seed=1, effort=replace(spent, budget=600_000))
-    counts = budgeted.attempt.evaluations["target"].items()
-    assert 540_000 < sum(n["energy"] + n["gradient"] for stage, n in counts if stage != "reverse") < 660_000
+    with pytest.raises(InputError, match="which no budget bounds: got kernel = 'langevin' and a budget of 600000"):
+        sample_density(problem(), method="ais", effort=replace(spent, budget=600_000))
 
 
 @pytest.mark.parametrize("options", [{"precondition": "diagonal"}, {"precondition": "dense"}, {"waste_free": 5}])
@@ -310,6 +309,11 @@ def test_smc_of_a_lattice_takes_its_spectrum() -> None:
     effort = DensityEffort(walkers=1600, steps=12, precondition="spectral", reverse_walkers=0)
     found = sample_density(posed, method="smc", seed=0, effort=effort)
     plain = sample_density(posed, method="ais", seed=0, effort=replace(effort, precondition="problem"))
+    assert "in the particles' spectral mass" in found.attempt.description
+    assert (
+        found.log_z.value
+        != sample_density(posed, method="smc", effort=replace(effort, precondition="problem")).log_z.value
+    )
     gap = found.log_z.value - plain.log_z.value
     assert abs(gap) < 4 * math.hypot(found.log_z.std_error, plain.log_z.std_error) < 0.5
 

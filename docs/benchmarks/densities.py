@@ -90,13 +90,14 @@ def beside(found: dict[str, Any]) -> bool:
             # Its own pilot of some per cent comes on top, as in cells of `auto`.
             steps = max(2, round(chosen["gradients"] / (effort.walkers * effort.leapfrog_steps)))
             plain = replace(effort, steps=steps)
-            ran = sample_density(prepared.problem, method="ais", seed=found["seed"], effort=plain)
+            device = config.run.device
+            ran = sample_density(prepared.problem, method="ais", seed=found["seed"], effort=plain, device=device)
             row = _row(ran.attempt, config, chosen=False)
         row["share"] = (time.process_time() - busy) / (time.perf_counter() - started)
         rows.append(row)
     found["rows"] = sorted(
         [r for r in found["rows"] if r["method"] not in lacking] + rows,
-        key=lambda r: ["ais", "lsq", "nets", "smc"].index(r["method"]),
+        key=lambda r: r["method"],
     )
     return True
 
@@ -216,7 +217,7 @@ def agreement(cells: list[dict[str, Any]]) -> str:
     values: dict[str, list[tuple[float, float]]] = {}
     for found in sorted(cells, key=lambda c: (c["system"], c["seed"])):
         if found["system"].startswith("phi4"):
-            rows = (r for r in found["rows"] if r["method"] == "lsq" and r["chosen"])
+            rows = (r for r in found["rows"] if r["method"] == "lsq" and r["chosen"] and r["log_z"] is not None)
             values.setdefault(found["system"], []).extend((r["log_z"], r["std_error"]) for r in rows)
     lines = ["| lattice | seeds | drift, all seeds | integration | z | χ² of the seeds |", "|---|---|---|---|---|---|"]
     for name, found in values.items():

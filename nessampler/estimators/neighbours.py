@@ -54,14 +54,25 @@ def neighbours(energies: Float[np.ndarray, "states n"], counts: Sequence[int], *
     """
     u, n = np.asarray(energies, dtype=np.float64), np.asarray(counts, dtype=np.int64)
     if u.ndim != 2 or u.shape[0] != len(n) or len(n) < 2 or u.shape[1] != n.sum() or (n < 0).any():
-        raise InputError(f"stages take energies (states, samples): got {u.shape} for counts {n.tolist()}")
+        raise InputError(
+            f"stages take energies (states, samples): got {u.shape} for counts {n.tolist()}; give a row for each state "
+            "and a column for each sample, those of the first state first"
+        )
+    if (n == 1).any():
+        raise InputError(
+            f"a state has two samples at least, or none: got one of state {int((n == 1).argmax())}; leave it out, or "
+            "sample it longer"
+        )
     name, begins = "staged BAR" if ratio else "staged FEP", np.concatenate([[0], np.cumsum(n)])
     samples = [slice(a, b) for a, b in pairwise(begins)]
     total, flags, ess = 0.0, [], []
     influence = np.zeros(u.shape[1])  # of every sample on the sum
     for i, j in pairwise(range(len(n))):
         if not n[i] and not n[j]:
-            raise InputError(f"a stage needs samples of one of its states: got none of states {i} and {j}")
+            raise InputError(
+                f"a stage needs samples of one of its states: got none of states {i} and {j}; sample one of them, or "
+                "leave one out"
+            )
         ahead, behind = (u[j] - u[i])[samples[i]], (u[i] - u[j])[samples[j]]
         if ratio and n[i] and n[j]:
             found = bar(ahead, behind)

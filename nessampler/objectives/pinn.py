@@ -42,13 +42,13 @@ class FreeEnergyRate(nn.Module):
 
         Knots before the last time of an earlier call are left as they were learned since.
         """
-        knots = torch.linspace(0, 1, len(self.values), dtype=torch.float64, device=times.device)
-        times, values = times.to(torch.float64), values.to(torch.float64)
+        knots = torch.linspace(0, 1, len(self.values), dtype=torch.float64, device=self.values.device)
+        times, values = times.to(self.values), values.to(self.values)
         right = torch.searchsorted(times, knots).clamp(1, len(times) - 1)
         fraction = ((knots - times[right - 1]) / (times[right] - times[right - 1])).clamp(0, 1)
         known = torch.lerp(values[right - 1], values[right], fraction)
         self.values.copy_(torch.where(knots > self.reached, known, self.values))
-        self.reached.copy_(torch.maximum(self.reached, times[-1].to(self.reached)))
+        self.reached.copy_(torch.maximum(self.reached, times[-1]))
 
 
 class PinnObjective(nn.Module):

@@ -60,7 +60,7 @@ def check_density(config: DensityConfig, folder: Path) -> Target:
     """The target, with everything found that can be wrong before work starts."""
     target = build_target(config.target.name, config.target.parameters, folder)
     base = config.base
-    check_kernel(config.sampling.kernel, config.run.method, config.sampling.reverse_steps)
+    check_kernel(config.sampling.kernel, config.run.method, config.sampling.reverse_steps, config.sampling.budget)
     effort = DensityEffort(**config.sampling.model_dump())
     check_nets(effort, config.run.method)
     check_smc(effort, config.run.method, target.event_shape)

@@ -77,9 +77,9 @@ def told_differences(*energies: int) -> str:
 
     Example:
         >>> told_differences(0, 6)
-        'No gradient was given: differences of energies steered the walkers, 6 energies for each gradient.'
+        'No gradient was given: differences of energies took its place, 6 energies for each gradient.'
     """
     if not any(energies):
         return ""
     each = " and ".join(str(n) for n in dict.fromkeys(n for n in energies if n))
-    return f"No gradient was given: differences of energies steered the walkers, {each} energies for each gradient."
+    return f"No gradient was given: differences of energies took its place, {each} energies for each gradient."

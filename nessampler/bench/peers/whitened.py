@@ -78,7 +78,7 @@ class Whitened:
         with torch.enable_grad():
             x, log_det = self._push(points)
         energy, score = energy_and_score(self._target, x.detach().view(-1, *self._target.event_shape))
-        (gradient,) = torch.autograd.grad((x * score.double().view_as(x)).sum() + log_det.sum(), points)
+        (gradient,) = torch.autograd.grad((x * score.double().reshape(x.shape)).sum() + log_det.sum(), points)
         points = points.detach()
         return _finite(log_det.detach() - energy.double(), points), (gradient + points).numpy()
 

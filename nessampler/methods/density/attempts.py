@@ -230,7 +230,7 @@ def attempt_smc(
     }
     return Attempt(
         name="smc",
-        description=f"sequential Monte Carlo, {len(found.times) - 1} temperatures, {moves_in_words(context.moves)}",
+        description=f"sequential Monte Carlo, {len(found.times) - 1} temperatures, {_moves_of_particles(context)}",
         log_z=estimate,
         ensemble=ensemble,
         reverse=None,
@@ -240,6 +240,12 @@ def attempt_smc(
         evaluations=evaluations,
         seconds={"sampling": time.perf_counter() - started},
     )
+
+
+def _moves_of_particles(context: Context) -> str:
+    mass, length = context.effort.precondition, context.effort.waste_free
+    words = moves_in_words(context.moves) + (f" in the particles' {mass} mass" if mass != "problem" else "")
+    return words + (f", waste-free chains of {length}" if length else "")
 
 
 def _attempt_pt(context: Context, metrics: list[Mapping[str, Any]]) -> Attempt:

@@ -90,12 +90,18 @@ class DensityEffort:
     budget: int | None = None
 
 
-def check_kernel(kernel: str, method: str, reverse_steps: int = 0) -> None:
+def check_kernel(kernel: str, method: str, reverse_steps: int = 0, budget: int | None = None) -> None:
     """Refuse moves that a method does not make.
 
     Raises:
-        InputError: naming both; long chains, which ask for gradients, where nothing else does.
+        InputError: naming both; long chains, which ask for gradients, where nothing else does; Langevin steps, whose
+            diffusion is tuned over the whole path, within a budget.
     """
+    if kernel == "langevin" and budget is not None:
+        raise InputError(
+            "the diffusion of Langevin steps is tuned by pilots over the whole path, which no budget bounds: got "
+            f"kernel = 'langevin' and a budget of {budget}; leave the budget out, or choose kernel hmc"
+        )
     if kernel == "walk":
         if method not in ("ais", "smc", "auto"):
             raise InputError(
@@ -191,10 +197,11 @@ def check_smc(effort: DensityEffort, method: str, event_shape: Sequence[int]) ->
             f"precondition = {mass!r} is for {what}: got walkers of shape {tuple(event_shape)}; choose diagonal, or "
             "leave it out"
         )
-    if length is not None and (effort.budget is not None or length < 2 or (effort.walkers // 8) % length):
+    island = effort.walkers // 8
+    if length is not None and (effort.budget or length < 2 or island % length or island // length < 2):
         raise InputError(
-            "waste-free chains have two states at least and divide an eighth of the walkers, and no budget chooses "
-            f"their number: got waste_free = {length} with {effort.walkers} walkers"
+            "waste-free chains have two states at least, divide an eighth of the walkers into two chains at least, "
+            f"and no budget chooses their number: got waste_free = {length} with {effort.walkers} walkers"
             + (f" and a budget of {effort.budget}" if effort.budget is not None else "")
             + "; choose, for example, 2048 walkers and waste_free = 8"
         )

@@ -62,7 +62,7 @@ def check_walkers(path: CountedPath, ensemble: Ensemble, *, seed: int) -> tuple[
 
 
 def check_target_samples(path: CountedPath, x: Tensor, *, seed: int) -> tuple[Flag, ...]:
-    """A flag where samples of the target, to be carried back, are samples of something else."""
+    """A flag where samples of the target, to be carried back, are samples of something else; of as many as above."""
     check = _check(path, _few(x), seed, None)
     if check is None or check.p >= LEVEL:
         return ()

@@ -87,7 +87,7 @@ def sample_density(
             )
     context = Context(problem, effort or DensityEffort(), seed, device, say, progress, report, checkpoint)
     context = _by_differences(context)
-    check_kernel(context.effort.kernel, method, context.effort.reverse_steps)
+    check_kernel(context.effort.kernel, method, context.effort.reverse_steps, context.effort.budget)
     check_nets(context.effort, method)
     check_smc(context.effort, method, problem.target.event_shape)
     path, started = CountedPath(problem.path), time.perf_counter()

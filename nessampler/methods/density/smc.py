@@ -127,7 +127,7 @@ def smc(
     | `particles` | per island |
     | `islands` | independent, at least eight |
     | `mover` | `Hamiltonian` (default; `repeats` moves per temperature), `mala()` or `Walk` |
-    | `precondition` | `diagonal` or `dense`: the mass from the pilot's particles; the mover's own where None |
+    | `precondition` | `diagonal`, `dense`, `spectral`: mass of the pilot's particles; the mover's own where None |
     | `steps` | this many temperatures, spaced on the pilot; None for as many as the conditional ESS asks for |
     | `conditional_ess` | between temperatures |
     | `resample` | fraction of effective particles below which an island is resampled |
