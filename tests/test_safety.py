@@ -123,7 +123,7 @@ def test_a_density_in_numpy_asks_for_no_gradient_where_none_is_needed(folder: Pa
     for name, options in (("alone.toml", walks), ("system.toml", walks), ("system.toml", ("--allow-code",))):
         ended = nessampler("run", folder / name, "--out", tmp_path / f"{name} {len(options)}", *options)
         assert ended.code == 0, ended.err
-    ended = nessampler("run", folder / "alone.toml", "--allow-code")
+    ended = nessampler("run", folder / "alone.toml", "--allow-code", "--out", tmp_path / "without")
     assert ended.code == 2
     assert "needs a gradient" in ended.err
     assert "random walks" in ended.err

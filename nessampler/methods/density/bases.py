@@ -282,7 +282,7 @@ def learned_base(
         >>> from nessampler.targets import Gaussian
         >>> from nessampler.targets.funnel import Funnel
         >>> wide = Gaussian(torch.zeros(3).double(), torch.full((3,), 3.0).double())
-        >>> base = learned_base(Funnel(3, 1.0), wide, pilots=1024, rounds=1, generator=torch.Generator().manual_seed(0))
+        >>> base = learned_base(Funnel(3, 1.0), wide, pilots=512, rounds=1, generator=torch.Generator().manual_seed(0))
         >>> base.learned.rounds[base.learned.chosen].ess > 0.8
         True
     """
