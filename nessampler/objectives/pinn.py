@@ -23,6 +23,8 @@ class FreeEnergyRate(nn.Module):
         1.0
     """
 
+    reached: Tensor  # the last time that it was calibrated at
+
     def __init__(self, knots: int = 33) -> None:
         super().__init__()
         if knots < 2:
