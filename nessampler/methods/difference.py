@@ -28,7 +28,7 @@ from nessampler.methods.transport import Works
 from nessampler.methods.trip import MOST_ARRIVED, Trip, shared_ends
 from nessampler.methods.verdict import Verdict, judge
 from nessampler.targets import Tally, Target, carry
-from nessampler.targets.differences import energies_per_gradient, told_differences
+from nessampler.targets.differences import billed, energies_per_gradient, told_differences
 
 if TYPE_CHECKING:
     from arviz import InferenceData
@@ -240,14 +240,10 @@ def free_energy(
     with ends.counted[0].stage("checks"), ends.counted[1].stage("checks"):
         check_energies_of_ends(ends, fit)
         endstate_flags = (*endstate_flags, *check_end_states(ends, fit, seed=seed))
-    each = [energies_per_gradient(c) for c in ends.counted]
-    remark = told_differences(*each)
+    remark = told_differences(*map(energies_per_gradient, ends.counted))
     if remark:
         say(remark)
-    spent_a, spent_b = (
-        n + Tally(c.tally("checks").energy + k * c.tally("checks").gradient, c.tally("checks").gradient)
-        for n, c, k in zip(given, ends.counted, each, strict=True)
-    )
+    spent_a, spent_b = (n + billed(c, c.tally("checks")) for n, c in zip(given, ends.counted, strict=True))
     ledger = Ledger(ends.counted, (spent_a, spent_b))
     stage = Stage(ends, fit, select, effort, ledger, seed, say, progress, report, checkpoint)
     ladder = Ladder(stage, structure.rungs, len(evaluate))

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from nessampler.fields import Evaluated, Fields
 from nessampler.targets import Counted, Tally
-from nessampler.targets.differences import energies_per_gradient
+from nessampler.targets.differences import billed
 
 __all__ = ["CountedFields", "CountsEvaluations", "Ledger", "Prices"]
 
@@ -75,8 +75,8 @@ class Ledger:
         with self._counted[0].stage(stage), self._counted[1].stage(stage):
             yield
         for state, counter, old in zip(STATES, self._counted, before, strict=True):
-            spent, tally = counter.tally(stage) - old, self._tallies[rung, state, stage]
-            tally.energy += spent.energy + energies_per_gradient(counter) * spent.gradient
+            spent, tally = billed(counter, counter.tally(stage) - old), self._tallies[rung, state, stage]
+            tally.energy += spent.energy
             tally.gradient += spent.gradient
         self._networks[rung, stage] += network.evaluations - known if network else 0
         self._seconds[rung, stage] += time.perf_counter() - started

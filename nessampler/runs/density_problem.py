@@ -15,7 +15,7 @@ from nessampler.errors import InputError
 from nessampler.kernels import DenseMass, SpectralMass
 from nessampler.methods.density.bases import Base, laplace, learned_base, pilot_base
 from nessampler.methods.density.dictionaries import default_dictionary, in_space
-from nessampler.methods.density.effort import DensityEffort, check_kernel, check_nets, check_smc
+from nessampler.methods.density.effort import DensityEffort, check_effort
 from nessampler.methods.density.magnetised import magnetised_field
 from nessampler.methods.density.modes import laplace_mixture
 from nessampler.methods.density.problem import DensityProblem
@@ -60,10 +60,7 @@ def check_density(config: DensityConfig, folder: Path) -> Target:
     """The target, with everything found that can be wrong before work starts."""
     target = build_target(config.target.name, config.target.parameters, folder)
     base = config.base
-    check_kernel(config.sampling.kernel, config.run.method, config.sampling.reverse_steps, config.sampling.budget)
-    effort = DensityEffort(**config.sampling.model_dump())
-    check_nets(effort, config.run.method)
-    check_smc(effort, config.run.method, target.event_shape)
+    check_effort(DensityEffort(**config.sampling.model_dump()), config.run.method, target.event_shape)
     if isinstance(base, FreeFieldBase) and not isinstance(target, Phi4):
         raise InputError(f"a free-field base is for lattices (phi4): got {config.target.name}; use the pilot base")
     if isinstance(base, PriorBase) and not hasattr(target, "prior"):

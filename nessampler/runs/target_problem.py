@@ -22,7 +22,7 @@ from nessampler.runs.config.difference import Chains
 from nessampler.runs.density_targets import build_target
 from nessampler.runs.prepared import Prepared
 from nessampler.targets import AnharmonicWell, Counted, Tally, Target
-from nessampler.targets.differences import energies_per_gradient
+from nessampler.targets.differences import billed
 
 __all__ = ["check_targets", "named_targets", "prepare_targets"]
 
@@ -161,8 +161,7 @@ def _chains(
         progress(n + 1, total, f"chains of state {name}")
     x = torch.stack(draws, 1)
     settled = {"acceptance": float(acceptance), "step_size": size}
-    spent = counted.tally()
-    spent = Tally(spent.energy + energies_per_gradient(target) * spent.gradient, spent.gradient)
+    spent = billed(target, counted.tally())
     return _judged(x, _observables(target, x, torch.stack(energies, 1)), settled, settings, name, spent)
 
 

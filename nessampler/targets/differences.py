@@ -8,7 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 
-__all__ = ["central_differences", "energies_per_gradient", "told_differences"]
+from nessampler.targets.counting import Tally
+
+__all__ = ["billed", "central_differences", "energies_per_gradient", "told_differences"]
 
 Array = np.ndarray
 STEP = float(np.cbrt(np.finfo(np.float64).eps))  # balances truncation and rounding of a central difference
@@ -70,6 +72,18 @@ def energies_per_gradient(target: object) -> int:
             return energies_per_gradient(getattr(target, name))
     by_differences = isinstance(getattr(target, "gradient", None), _Differences)
     return 2 * target.event_shape.numel() if by_differences else 0  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def billed(target: object, spent: Tally) -> Tally:
+    """With the energies that gradients were made of, where nobody gave any.
+
+    Example:
+        >>> from nessampler.targets.numpy_density import NumpyDensity
+        >>> bowl = lambda x: -0.5 * (x**2).sum(-1)
+        >>> billed(NumpyDensity(bowl, 3, central_differences(bowl)), Tally(energy=1, gradient=10))
+        Tally(energy=61, gradient=10)
+    """
+    return Tally(spent.energy + energies_per_gradient(target) * spent.gradient, spent.gradient)
 
 
 def told_differences(*energies: int) -> str:

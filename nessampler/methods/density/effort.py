@@ -15,6 +15,7 @@ __all__ = [
     "NetsObjective",
     "NetsStart",
     "ParticleMass",
+    "check_effort",
     "check_kernel",
     "check_nets",
     "check_smc",
@@ -88,6 +89,20 @@ class DensityEffort:
     baseline_walkers: int | None = None
     flow_tolerance: float = 5e-4
     budget: int | None = None
+
+
+def check_effort(effort: DensityEffort, method: str, event_shape: Sequence[int]) -> None:
+    """Refuse what does not go together, whatever it concerns: moves, networks, particles.
+
+    Raises:
+        InputError: naming it, see `check_kernel`, `check_nets` and `check_smc`.
+
+    Example:
+        >>> check_effort(DensityEffort(), "auto", (3,))
+    """
+    check_kernel(effort.kernel, method, effort.reverse_steps, effort.budget)
+    check_nets(effort, method)
+    check_smc(effort, method, event_shape)
 
 
 def check_kernel(kernel: str, method: str, reverse_steps: int = 0, budget: int | None = None) -> None:

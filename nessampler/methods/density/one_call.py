@@ -19,12 +19,13 @@ from nessampler.methods.density.dictionaries import default_dictionary
 from nessampler.methods.density.effort import DensityEffort
 from nessampler.methods.density.problem import DensityProblem
 from nessampler.methods.density.result import Sampled
-from nessampler.methods.density.sample import billed, sample_density
+from nessampler.methods.density.sample import sample_density
 from nessampler.methods.ends import generator_for
 from nessampler.methods.front_door import density_of
 from nessampler.paths import LinearPath
 from nessampler.targets import Counted, Target
 from nessampler.targets.callable import check_target
+from nessampler.targets.differences import billed
 from nessampler.targets.phi4 import Phi4
 
 __all__ = ["sample"]
@@ -146,7 +147,7 @@ def sample(
     )
     return replace(
         found,
-        shared={**billed(target, counted.tallies), **found.shared},
+        shared={stage: billed(target, spent) for stage, spent in counted.tallies.items()} | dict(found.shared),
         shared_seconds={**seconds, **found.shared_seconds},
     )
 

@@ -18,12 +18,11 @@ from nessampler.methods.density.auto import auto
 from nessampler.methods.density.chains import long_chains
 from nessampler.methods.density.context import Context, told
 from nessampler.methods.density.counted import CountedPath
-from nessampler.methods.density.effort import DensityEffort, check_kernel, check_nets, check_smc
+from nessampler.methods.density.effort import DensityEffort, check_effort
 from nessampler.methods.density.problem import DensityProblem
 from nessampler.methods.density.result import Attempt, Sampled
 from nessampler.methods.density.verdict import cross_check, judge
-from nessampler.targets import Tally, Target
-from nessampler.targets.differences import energies_per_gradient, told_differences
+from nessampler.targets.differences import billed, energies_per_gradient, told_differences
 
 __all__ = ["DensityMethod", "sample_density"]
 
@@ -87,9 +86,7 @@ def sample_density(
             )
     context = Context(problem, effort or DensityEffort(), seed, device, say, progress, report, checkpoint)
     context = _by_differences(context)
-    check_kernel(context.effort.kernel, method, context.effort.reverse_steps, context.effort.budget)
-    check_nets(context.effort, method)
-    check_smc(context.effort, method, problem.target.event_shape)
+    check_effort(context.effort, method, problem.target.event_shape)
     path, started = CountedPath(problem.path), time.perf_counter()
     with path.stage("chains"):
         context = replace(context, problem=_with_chains(context, path))
@@ -101,13 +98,8 @@ def sample_density(
         else:
             attempts, chosen = [METHODS[method](context, metrics)], method
     found = _result(context, method, attempts, chosen, metrics)
-    return replace(found, shared=billed(problem.target, path.tallies), shared_seconds=seconds)
-
-
-def billed(target: Target, tallies: Mapping[str, Tally]) -> dict[str, Tally]:
-    """With the energies that gradients were made of, where nobody gave any."""
-    each = energies_per_gradient(target)
-    return {stage: Tally(t.energy + each * t.gradient, t.gradient) for stage, t in tallies.items()}
+    shared = {stage: billed(problem.target, spent) for stage, spent in path.tallies.items()}
+    return replace(found, shared=shared, shared_seconds=seconds)
 
 
 def _by_differences(context: Context) -> Context:
