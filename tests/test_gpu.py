@@ -112,6 +112,31 @@ def test_steps_of_dynamics_are_those_of_the_cpu(device, dipeptide, compiled):
     assert torch.allclose(moved(device, compiled), moved("cpu", False), rtol=0, atol=1e-8)
 
 
+def test_recorded_steps_are_those_that_are_called(device, dipeptide, monkeypatch):
+    """With the same noise, and a generator that goes on from the same place."""
+    from nessampler.molecular.torch_dynamics import LangevinMiddle
+
+    if device == "meta":
+        pytest.skip("a pretended device records nothing")
+    systems, x = dipeptide
+    dynamics = LangevinMiddle.of(
+        systems["obc2"], 300.0, timestep=0.001, friction=1.0, device=device, dtype=torch.float64, compile=True
+    )
+    assert dynamics._capturable(torch.Generator(device)) == (device == "cuda")
+
+    def moved(recorded: bool) -> tuple[Tensor, Tensor]:
+        if not recorded:
+            monkeypatch.setattr(dynamics, "_capturable", lambda _: False)
+        generator = torch.Generator(device).manual_seed(1)
+        phase = dynamics.start(x[0], 64, generator=generator)
+        for steps in (3, 7):  # replayed from where the first ended
+            phase = dynamics.run(phase, steps, generator=generator)
+        return phase.x, torch.rand(3, generator=generator, device=device)
+
+    for one, other in zip(moved(True), moved(False), strict=True):
+        assert torch.allclose(one, other, rtol=0, atol=1e-10)
+
+
 def test_dynamics_draws_its_noise_where_it_runs(device, dipeptide):
     from nessampler.molecular.torch_dynamics import LangevinMiddle
 

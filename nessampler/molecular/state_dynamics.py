@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import cast
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from nessampler.errors import InputError
-from nessampler.molecular.force_field.force_field import TorchForceField
 from nessampler.molecular.force_field.target import thermal_energy
+from nessampler.molecular.path_forces import forces_of_states
 from nessampler.molecular.torch_dynamics import LangevinMiddle, Phase
 from nessampler.paths import AnnealingPath
 
@@ -98,27 +97,28 @@ class LangevinStates:
 
     def start(self, times: Float[Tensor, " states"], *, generator: torch.Generator) -> Phase:
         """Replicas of all states after equilibration."""
-        phase = self._dynamics(times).start(self.x, len(times) * self.chains, generator=generator)
+        dynamics = self._dynamics(times)
+        phase = dynamics.start(self.x, len(times) * self.chains, generator=generator)
         for k in range(round(self.equilibration / self.interval)):
-            phase = self._interval(times, phase, k, generator)[0]
+            phase = self._interval(dynamics, times, phase, k, generator)[0]
         return phase
 
     def advance(
         self, times: Float[Tensor, " states"], phase: Phase, draws: int, *, generator: torch.Generator
     ) -> StateDraws:
         """So many more draws of every replica; from the phase and the generator's state a run can be resumed."""
-        kept, swaps = [], []
+        dynamics, kept, swaps = self._dynamics(times), [], []
         for k in range(draws):
-            phase, accepted = self._interval(times, phase, k, generator)
+            phase, accepted = self._interval(dynamics, times, phase, k, generator)
             kept.append(phase.x)
             swaps.append(accepted)
         x = torch.stack(kept, 1).unflatten(0, (len(times), self.chains))
         return StateDraws(x, phase, torch.stack(swaps).nanmean(0))
 
     def _interval(
-        self, times: Tensor, phase: Phase, k: int, generator: torch.Generator
+        self, dynamics: LangevinMiddle, times: Tensor, phase: Phase, k: int, generator: torch.Generator
     ) -> tuple[Phase, Float[Tensor, " gaps"]]:
-        phase = self._dynamics(times).run(phase, self._stride, generator=generator)
+        phase = dynamics.run(phase, self._stride, generator=generator)
         if not self.swap:
             return phase, torch.full((len(times) - 1,), torch.nan, dtype=torch.float64)
         shape = (len(times), self.chains)
@@ -128,14 +128,9 @@ class LangevinStates:
         return Phase(phase.x[source], phase.v[source]), swaps.accepted
 
     def _dynamics(self, times: Tensor) -> LangevinMiddle:
-        field = _PathForces(self.path, times.repeat_interleave(self.chains), thermal_energy(self.temperature), self.x)
-        return LangevinMiddle(
-            cast(TorchForceField, field),
-            self.masses,
-            self.temperature,
-            timestep=self.timestep,
-            friction=self.friction,
-        )
+        t = times.to(self.x.device).repeat_interleave(self.chains)
+        forces = forces_of_states(self.path, t, thermal_energy(self.temperature))
+        return LangevinMiddle(forces, self.masses, self.temperature, timestep=self.timestep, friction=self.friction)
 
     @property
     def _stride(self) -> int:
@@ -211,14 +206,3 @@ def exchange(
     )
     accepted[low.cpu()] = swapped.double().mean(1).cpu()
     return Swaps(source, accepted)
-
-
-class _PathForces:
-    """The one thing that dynamics asks of a force field, for replicas at times of their own."""
-
-    def __init__(self, path: AnnealingPath, t: Tensor, kt: float, x: Tensor) -> None:
-        self._path, self._t, self._kt, self.device = path, t.to(x.device), kt, x.device
-
-    def forces(self, x: Float[Tensor, "n atoms 3"]) -> Float[Tensor, "n atoms 3"]:
-        """kJ/mol/nm."""
-        return self._kt * self._path.energy_and_score(self._t.to(x.dtype), x)[1]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 import openmm
 import torch
@@ -13,10 +14,27 @@ from openmm import unit
 from torch import Tensor
 
 from nessampler.errors import InputError
+from nessampler.molecular.captured import CapturedStep
 from nessampler.molecular.force_field.force_field import TorchForceField
 from nessampler.molecular.force_field.target import thermal_energy
 
-__all__ = ["LangevinMiddle", "Phase", "maxwell"]
+__all__ = ["Forces", "LangevinMiddle", "Phase", "maxwell"]
+
+
+class Forces(Protocol):
+    """What moves replicas: a `TorchForceField`, or a mixture of several."""
+
+    @property
+    def device(self) -> torch.device: ...
+
+    @property
+    def capturable(self) -> bool:
+        """Whether nothing in `forces` waits for the GPU, so that a CUDA graph can record it."""
+        ...
+
+    def forces(self, x: Float[Tensor, "n atoms 3"]) -> Float[Tensor, "n atoms 3"]:
+        """kJ/mol/nm, in the precision of x."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -37,6 +55,7 @@ class LangevinMiddle:
     The same discretisation as `openmm.LangevinMiddleIntegrator`, velocities half a step behind positions. OpenMM steps
     one replica at a time; here thousands share every operation, which pays where forces are dear and cores or a GPU
     would idle (`docs/benchmarks/force_field.md`). Positions are float64; forces come in the force field's precision.
+    On a GPU, steps of a compiled force field are replayed as one CUDA graph, if the generator is on the GPU as well.
 
     | symbol | argument | |
     |---|---|---|
@@ -67,7 +86,7 @@ class LangevinMiddle:
 
     def __init__(
         self,
-        force_field: TorchForceField,
+        force_field: Forces,
         masses: Float[Tensor, " atoms"],
         temperature: float,
         *,
@@ -83,6 +102,7 @@ class LangevinMiddle:
         self.masses = masses.to(force_field.device, torch.float64)[:, None]
         self.thermal_speed = (thermal_energy(temperature) / self.masses).sqrt()
         self.kept = math.exp(-friction * timestep)
+        self._captured: tuple[torch.Generator, torch.Size, CapturedStep] | None = None
 
     @classmethod
     def of(
@@ -125,21 +145,39 @@ class LangevinMiddle:
         Raises:
             InputError: atoms that flew apart.
         """
-        x, v, h = phase.x.clone(), phase.v.clone(), self.timestep
-        noise = math.sqrt(1 - self.kept**2) * self.thermal_speed
-        for step in range(steps):
-            v += h / self.masses * self.force_field.forces(x)
-            x += 0.5 * h * v
-            v = self.kept * v + maxwell(v.shape, noise, generator)
-            x += 0.5 * h * v
-            if progress:
-                progress(step + 1)
+        if self._capturable(generator):
+            x, v = self._recorded(phase, generator).run(phase.x, phase.v, steps, progress)
+        else:
+            x, v = phase.x.clone(), phase.v.clone()
+            for step in range(steps):
+                self._step(x, v, generator)
+                if progress:
+                    progress(step + 1)
         if not bool(torch.isfinite(x).all()):
             raise InputError(
-                f"molecular dynamics must stay finite: at a time step of {h * 1000:g} fs atoms flew apart; "
+                f"molecular dynamics must stay finite: at a time step of {self.timestep * 1000:g} fs atoms flew apart; "
                 "shorten md.timestep, or check the structure"
             )
         return Phase(x, v)
+
+    def _step(self, x: Tensor, v: Tensor, generator: torch.Generator) -> None:
+        """In place."""
+        h = self.timestep
+        v += h / self.masses * self.force_field.forces(x)
+        x += 0.5 * h * v
+        v *= self.kept
+        v += maxwell(v.shape, math.sqrt(1 - self.kept**2) * self.thermal_speed, generator)
+        x += 0.5 * h * v
+
+    def _capturable(self, generator: torch.Generator) -> bool:
+        return self.masses.device.type == generator.device.type == "cuda" and self.force_field.capturable
+
+    def _recorded(self, phase: Phase, generator: torch.Generator) -> CapturedStep:
+        """The last one, if it is of as many replicas and of the same generator."""
+        if self._captured is None or self._captured[0] is not generator or self._captured[1] != phase.x.shape:
+            step = CapturedStep(lambda x, v: self._step(x, v, generator), phase.x, phase.v, generator)
+            self._captured = (generator, phase.x.shape, step)
+        return self._captured[2]
 
 
 def maxwell(shape: torch.Size, speed: Float[Tensor, "atoms 1"], generator: torch.Generator) -> Tensor:

@@ -5,13 +5,14 @@
 NAME is alanine-solvation, alanine-solvation-gbn2, amber96-to-amber14, amber14-to-charmm36 or alanine-basins. FOLDER
 keeps the pilot, which the systems share. README.md records what this prints.
 
-    python systems/alanine-solvation/reference.py NAME --device cuda --chains 2048 --basin-chains 6144 --interval 2 \
-        --equilibration 50 --production 200 --stop-after 300
+    python systems/alanine-solvation/reference.py alanine-basins --only-pilot --starts STARTS
+    python systems/alanine-solvation/reference.py NAME --starts STARTS --device cuda --chains 1024 --basin-chains 6144 \
+        --interval 2 --equilibration 50 --production 200 --stop-after 300
 
 On a GPU a step takes hardly longer for ten thousand walkers than for a hundred, so chains are many and not long:
-`--chains` of each state. Memory of where chains started decays over their length alone, whatever their number, so the
-equilibration has to be longer where the scatter is to be smaller. `--stop-after` ends the dynamics early, and what
-there is is analysed.
+`--chains` of each state, and STARTS, a small file of what a pilot on the CPU found, is all that it needs. Memory of
+where chains started decays over their length alone, whatever their number, so the equilibration has to be longer where
+the scatter is to be smaller. `--stop-after` ends the dynamics early, and what there is is analysed.
 
 φ and ψ mix in nanoseconds without help, so no chain here waits for them. A bias takes away four fifths, up to 12 kT, of
 a free energy of φ and ψ that pilots know roughly, and every average is weighed back to no bias.
@@ -53,8 +54,10 @@ from nessampler.runs.config import load
 CATALOGUE = Path(__file__).parents[1]
 TEMPERATURE, HYDROGEN_MASS, TIMESTEP, FRICTION = 300.0, 4.0, 0.002, 2.0
 KT = thermal_energy(TEMPERATURE)
+STARTS = 12_000  # draws of a pilot that go into a file, about
 GROUPS, FEWEST = 8, 12  # groups of chains, also the chains of every window of the pilot; draws of a chain
 SPRING, WINDOW_EQUILIBRATION, WINDOW_PRODUCTION, WINDOW_INTERVAL = 8.0, 2.0, 8.0, 0.1  # kT; ps
+PILOT_PRODUCTION = 48.0  # ps of every chain along φ, where they are a pilot
 GRID, FLATTENED, HIGHEST = 24, 0.8, 12.0  # cells of the bias; the part that it takes away, and of what at most, kT
 NODES = {"amber14-to-charmm36": 5}  # of the path; 3 elsewhere
 PHI_WINDOWS, PHI_SPRING = 24, 20.0
@@ -106,7 +109,7 @@ class Forces:
     """What dynamics asks of a force field, for a mixture of two with parameters of each walker."""
 
     def __init__(self, parts: list[tuple[TorchForceField, Tensor | float]], parameters: dict[str, Tensor]) -> None:
-        self.parts, self.device = parts, torch.device(given.device)
+        self.parts, self.device, self.capturable = parts, torch.device(given.device), given.compile
         self.parameters = {name: value.to(self.device) for name, value in parameters.items()}
 
     def forces(self, x: Tensor) -> Tensor:
@@ -131,7 +134,7 @@ def run(
 
     Of a run that the deadline ends, the first third at most is equilibration.
     """
-    dynamics = LangevinMiddle(forces, state.masses, TEMPERATURE, timestep=TIMESTEP, friction=FRICTION)  # pyright: ignore[reportArgumentType]
+    dynamics = LangevinMiddle(forces, state.masses, TEMPERATURE, timestep=TIMESTEP, friction=FRICTION)
     interval = interval or given.interval
     stride, draws, began, spent = round(interval / TIMESTEP), [], time.monotonic(), time.process_time()
     dropped = round(equilibration / interval)
@@ -196,7 +199,7 @@ def umbrellas(state: State, seed: int) -> Tensor:
         push = forces.forces(x)
         x = x + 0.002 * 0.985**k * push / torch.linalg.vector_norm(push, dim=-1).amax(1)[:, None, None]
     generator = noise(seeded(f"umbrellas {state.key} {seed}"))
-    slow = LangevinMiddle(forces, state.masses, TEMPERATURE, timestep=0.0005, friction=20.0)  # pyright: ignore[reportArgumentType]
+    slow = LangevinMiddle(forces, state.masses, TEMPERATURE, timestep=0.0005, friction=20.0)
     phase = slow.start(x[0], len(x), generator=generator)
     phase = slow.run(Phase(x.clone(), phase.v), 500, generator=generator)
     lengths = (WINDOW_EQUILIBRATION, WINDOW_PRODUCTION)
@@ -323,12 +326,11 @@ def told(what: str, value: float, groups: list[float]) -> None:
     print(f"{what}: {value:.4f} ± {error:.4f} kT", flush=True)
 
 
-def between(name: str, a: State, b: State, found: Pilot, seed: int, production: float) -> None:
-    """ΔF of two force fields."""
-    thin = slice(None, None, 2)
-    few = Pilot(found.x[thin], found.log_weight[thin], found.angles[:, thin])
-    u_pilot, u_a, u_b = (s.energy(few.x[None])[0] for s in (State("alanine-basins", ["amber96.xml"], PDB), a, b))
-    surfaces = [free_energy_of_cells(few, few.log_weight - (u - u_pilot)) for u in (u_a, u_b)]
+def between(name: str, a: State, b: State, pilots: list[Pilot], seed: int, production: float) -> None:
+    """ΔF of two force fields, from a pilot of each."""
+    surfaces = [free_energy_of_cells(found, found.log_weight) for found in pilots]
+    (x_a, w_a, angles_a), (x_b, w_b, angles_b) = pilots
+    few = Pilot(torch.cat([x_a, x_b]), torch.cat([w_a, w_b]), torch.cat([angles_a, angles_b], 1))
     surface = -torch.logaddexp(-surfaces[0], -surfaces[1])
     surface = (surface - surface.min()).clamp(max=HIGHEST)
     bias = flattening(a, surface)
@@ -377,6 +379,7 @@ class Mixed:
 
     def __init__(self, a: TorchForceField, b: TorchForceField, times: Tensor) -> None:
         self.a, self.b, self.device, self.each = a, b, torch.device(given.device), given.chains
+        self.capturable = given.compile
         self.t = times.to(self.device).repeat_interleave(self.each)[:, None, None]
 
     def forces(self, x: Tensor) -> Tensor:
@@ -394,16 +397,17 @@ def difference(angles: Tensor, log_weight: Tensor, region: Arc) -> float:
     return -math.log((1 - inside) / inside)
 
 
-def along_phi(work: Path, seed: int, production: float) -> tuple[Pilot, list[tuple[Tensor, Tensor]]]:
-    """amber96 under umbrellas along φ and the bias of the pilot; φ and ψ with the log-weights of every group."""
-    state, first = State("alanine-basins", ["amber96.xml"], PDB), pilot(work, seed)
+def along_phi(
+    state: State, first: Pilot, work: Path, seed: int, production: float
+) -> tuple[Pilot, list[tuple[Tensor, Tensor]]]:
+    """A force field under umbrellas along φ and the bias of a pilot; φ and ψ with the log-weights of every group."""
     surface = free_energy_of_cells(first, first.log_weight)
     bias, phi = flattening(state, surface), state.torsions[0]
     each, chains = given.basin_chains // PHI_WINDOWS, given.basin_chains
     centres = 2 * math.pi / PHI_WINDOWS * torch.arange(PHI_WINDOWS, dtype=torch.float64)
     plain = (chains, given.interval, given.equilibration) == (384, 0.1, 4.0)
     sizes = "" if plain else f"-{chains}-{given.interval:g}-{given.equilibration:g}"
-    file = work / f"along-phi-{state.key}-{seed}-{production:g}ps{sizes}.npz"
+    file = work / f"along-phi-{state.key}-{seed}-{2 * production:g}ps{sizes}.npz"
     if not file.exists():
         generator = seeded(f"umbrellas along phi {state.key} {seed}")
         row = torch.arange(GRID**2) // GRID
@@ -416,7 +420,7 @@ def along_phi(work: Path, seed: int, production: float) -> tuple[Pilot, list[tup
         )
         generator = noise(generator)
         phase = started(x, forces, state, generator)
-        x = run(forces, state, phase, given.equilibration, production / 2, generator, "umbrellas along φ")
+        x = run(forces, state, phase, given.equilibration, production, generator, f"umbrellas along φ, {state.key}")
         np.savez(file, x=x.numpy())
     x = torch.as_tensor(np.load(file)["x"])
     v, angles = bias_energy(state.system, bias, x), state.angles(x)
@@ -465,7 +469,7 @@ def basins(
 
 def started(x: Tensor, forces: Forces, state: State, generator: torch.Generator) -> Phase:
     """With velocities of their own."""
-    dynamics = LangevinMiddle(forces, state.masses, TEMPERATURE, timestep=TIMESTEP, friction=FRICTION)  # pyright: ignore[reportArgumentType]
+    dynamics = LangevinMiddle(forces, state.masses, TEMPERATURE, timestep=TIMESTEP, friction=FRICTION)
     return Phase(x.to(forces.device), dynamics.start(x[0], len(x), generator=generator).v)
 
 
@@ -491,7 +495,8 @@ def main() -> None:
     parser.add_argument("--equilibration", type=float, default=given.equilibration, help="ps of every chain")
     parser.add_argument("--interval", type=float, default=given.interval, help="ps between draws")
     parser.add_argument("--stop-after", type=float, default=math.inf, help="seconds, after which dynamics ends early")
-    parser.add_argument("--only-pilot", action="store_true", help="end where the systems part")
+    parser.add_argument("--only-pilot", action="store_true", help="end where the systems part, and write --starts")
+    parser.add_argument("--starts", type=Path, help="a file with the pilot of an earlier run, to do without one")
     asked = parser.parse_args()
     if asked.chains % GROUPS or asked.basin_chains % (GROUPS * PHI_WINDOWS):
         parser.error(f"chains come in {GROUPS} groups, and those along φ in {PHI_WINDOWS} windows as well")
@@ -503,13 +508,37 @@ def main() -> None:
     table = load(CATALOGUE / asked.name / "system.toml")
     a, b = (State(asked.name, s["force_field"], s["structure"]) for s in (table["state_a"], table["state_b"]))
     print(f"{asked.name}: {a.key} → {b.key}", flush=True)
-    found, groups = along_phi(asked.work, asked.seed, asked.production)
+    bounded = "region" in table["state_a"]
+    base = State("alanine-basins", ["amber96.xml"], PDB)
+    if bounded or not asked.starts:
+        found, groups = along_phi(base, pilot(asked.work, asked.seed), asked.work, asked.seed, asked.production / 2)
+    else:
+        found, groups = Pilot(**{k: torch.as_tensor(v) for k, v in np.load(asked.starts).items()}), []
     if asked.only_pilot:
-        return
-    if "region" in table["state_a"]:
+        if asked.starts:
+            np.savez(asked.starts, **thinned(found, STARTS)._asdict())
+    elif bounded:
         basins(a, found, groups, Arc.between(*table["state_a"]["region"]["between"]), asked.seed, asked.production)
     else:
-        between(asked.name, a, b, found, asked.seed, asked.production)
+        pilots = [of_another(state, base, found, asked.work, asked.seed) for state in (a, b)]
+        between(asked.name, a, b, pilots, asked.seed, asked.production)
+
+
+def of_another(state: State, base: State, found: Pilot, work: Path, seed: int) -> Pilot:
+    """The pilot of another force field: umbrellas along φ of its own, under a bias that the first one's draws know
+    roughly, weighed by the difference of the energies."""
+    few = thinned(found, STARTS)
+    if state.key == base.key:
+        return few
+    u, u_base = (s.energy(few.x[None])[0] for s in (state, base))
+    log_weight = normalised(few.log_weight - (u - u_base))
+    return thinned(along_phi(state, few._replace(log_weight=log_weight), work, seed, PILOT_PRODUCTION)[0], STARTS)
+
+
+def thinned(found: Pilot, n: int) -> Pilot:
+    """Every so many of the draws, n or somewhat more."""
+    thin = slice(None, None, max(1, len(found.x) // n))
+    return Pilot(found.x[thin], normalised(found.log_weight[thin]), found.angles[:, thin])
 
 
 if __name__ == "__main__":

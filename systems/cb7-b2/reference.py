@@ -2,10 +2,11 @@
 
     python systems/cb7-b2/reference.py --leg complex --seed 1     # and --leg solvent
     python systems/cb7-b2/reference.py --seed 1 --summary         # joins the legs that are on disk
+    python systems/cb7-b2/reference.py --leg complex --device cuda --chains 32 --interval 1    # on a GPU
 
 Needs `pip install 'nessampler[alchemy]'`: structure and parameters are read from openmmtools when the script runs. One
 state of the path is sampled after the other, and its draws are on disk in `--out` before the next one starts; the same
-command goes on from there.
+command goes on from there. On a GPU all states are sampled at once.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ TEMPERATURE, HYDROGEN_MASS = 300.0, 4.0
 STIFFNESS, TILT = 200.0, 20.0  # kJ/mol/nm^2 and kJ/mol: as wide as the bound guest moves
 HOST, GUEST = slice(0, 126), slice(126, 156)
 BRIDGEHEADS = ((128,), (129,))
-TIMESTEP, INTERVAL, FRICTION = 0.002, 0.2, 1.0
+TIMESTEP, INTERVAL, FRICTION, SEGMENT = 0.002, 0.2, 1.0, 10
 WORTH_COMPILING = 20_000  # frames to analyse, below which a minute of compilation does not pay
 COMPLEX = {
     "lambda_restraint": ((0.0, 0.0), (0.2, 1.0), (1.0, 1.0)),
@@ -87,8 +88,8 @@ class Leg:
     protocol: dict
     x: Tensor
 
-    def path(self, dtype: torch.dtype, *, compile: bool) -> AlchemicalPath:
-        return AlchemicalPath(self.system, TEMPERATURE, self.protocol, dtype=dtype, compile=compile)
+    def path(self, dtype: torch.dtype, *, compile: bool, device: str = "cpu") -> AlchemicalPath:
+        return AlchemicalPath(self.system, TEMPERATURE, self.protocol, device=device, dtype=dtype, compile=compile)
 
 
 def leg(name: str) -> Leg:
@@ -129,20 +130,51 @@ class OnDisk:
         return torch.stack(found)
 
 
+@dataclass(frozen=True)
+class AllAtOnce:
+    """States sampled together: on a GPU fifteen times the replicas hardly take longer. Dynamics may end early."""
+
+    dynamics: LangevinStates
+    file: Path
+    seed: int
+    deadline: float  # on the monotonic clock
+
+    def __call__(self, times: Tensor, *, generator: torch.Generator) -> Tensor:
+        if self.file.exists():
+            return torch.load(self.file).to(self.dynamics.x)
+        began, parts, left = time.monotonic(), [], round(self.dynamics.production / self.dynamics.interval)
+        own = torch.Generator(self.dynamics.x.device).manual_seed(1000 * self.seed)
+        phase = self.dynamics.start(times, generator=own)
+        while left > 0 and (time.monotonic() < self.deadline or len(parts) < 2):
+            drawn = self.dynamics.advance(times, phase, min(SEGMENT, left), generator=own)
+            phase, left = drawn.phase, left - drawn.x.shape[2]
+            parts.append(drawn.x.float().cpu())
+        x = torch.cat(parts, 2)
+        torch.save(x, self.file)
+        length = x.shape[2] * self.dynamics.interval
+        print(f"{len(times)} states, {length:g} ps of each replica: {time.monotonic() - began:.0f} s", flush=True)
+        return x.to(self.dynamics.x)
+
+
 def run(name: str, given: argparse.Namespace) -> Staged:
     chosen = leg(name)
-    path = chosen.path(torch.float32, compile=True)
+    path = chosen.path(torch.float32, device=given.device, compile=True)
     dynamics = LangevinStates(
-        path, path.masses, TEMPERATURE, chosen.x, TIMESTEP, FRICTION, given.chains, given.equilibration,
-        given.production, INTERVAL,
+        path, path.masses, TEMPERATURE, chosen.x.to(given.device), TIMESTEP, FRICTION, given.chains,
+        given.equilibration, given.production, given.interval,
     )  # fmt: skip
     pace = f"{given.chains}x{given.equilibration:g}+{given.production:g}"
     folder = given.out / f"{name}-{pace}-{given.seed}"
     folder.mkdir(parents=True, exist_ok=True)
-    sampler = OnDisk(dynamics, folder, given.seed)
+    together = given.device != "cpu"
+    sampler = (
+        AllAtOnce(dynamics, folder / "all.pt", given.seed, given.deadline)
+        if together
+        else OnDisk(dynamics, folder, given.seed)
+    )
     generator = torch.Generator().manual_seed(given.seed)
-    frames = given.states * (len(path.breaks) - 1) * given.chains * round(given.production / INTERVAL)
-    exact = chosen.path(torch.float64, compile=frames > WORTH_COMPILING)
+    frames = given.states * (len(path.breaks) - 1) * given.chains * round(given.production / given.interval)
+    exact = chosen.path(torch.float64, device=given.device, compile=frames > WORTH_COMPILING and not together)
     found = staged(exact, sampler, points=given.states, generator=generator)
     print(f"{name} leg, {found}")
     for t, slope, error, g in zip(found.times, found.slopes, found.slope_errors, found.inefficiency, strict=True):
@@ -179,10 +211,14 @@ def main() -> None:
     )
     parser.add_argument("--equilibration", type=float, default=20.0, help="ps per chain")
     parser.add_argument("--production", type=float, default=100.0, help="ps per chain")
+    parser.add_argument("--interval", type=float, default=INTERVAL, help="ps between draws")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--stop-after", type=float, default=math.inf, help="seconds, after which dynamics ends early")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--out", type=Path, default=Path("cb7-b2-reference"))
     parser.add_argument("--summary", action="store_true")
     given = parser.parse_args()
+    given.deadline = time.monotonic() + given.stop_after
     logging.getLogger("pymbar").setLevel(logging.ERROR)
     torch.set_num_threads(1)
     if given.summary:

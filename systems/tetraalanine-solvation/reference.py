@@ -42,7 +42,7 @@ TEMPERATURE, HYDROGEN_MASS, WEAKEST = 300.0, 4.0, 0.5
 TIMESTEP, INTERVAL, EQUILIBRATION, SEGMENT = 0.003, 0.15, 15.0, 50
 FEWEST, GROUPS = 12, 8  # stored draws of a replica; groups of ladders, where there are too many to leave out each
 WORTH_COMPILING = 20_000  # frames to analyse, below which a minute of compilation does not pay
-POINTS, BREAKS = 4, (0.0, 0.5, 1.0)
+POINTS, BREAKS = 4, (0.0, 0.5, 1.0)  # points between two breaks, unless --points says otherwise
 STIFF = (openmm.HarmonicBondForce, openmm.HarmonicAngleForce)
 SOLVENT = (openmm.CustomGBForce, openmm.GBSAOBCForce)
 
@@ -154,7 +154,7 @@ def analyse(file: Path, skip: float, stride: int, device: str) -> None:
 
     scatter("MBAR", multistate, ladders)
     if times[0] > 0:
-        rule, slopes = GaussRule(POINTS, BREAKS), (rates(times) * parts).sum(0).mean(-1)
+        rule, slopes = GaussRule(states // 2, BREAKS), (rates(times) * parts).sum(0).mean(-1)
         scatter("thermodynamic integration", lambda c: float(rule.integral(slopes[:, c].mean(1).tolist())), ladders)
     else:
         work = parts[2]  # the ends differ by the solvent
@@ -203,6 +203,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--draws", type=int, default=10_000, help=f"of every replica, one each {INTERVAL} ps")
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--points", type=int, default=POINTS, help="half of the states")
     parser.add_argument("--ladders", type=int, default=8, help="replicas of each state")
     parser.add_argument("--equilibration", type=float, default=EQUILIBRATION, help="ps of every replica")
     parser.add_argument("--thin", type=int, default=1, help="store every how many of the draws")
@@ -218,7 +219,8 @@ def main() -> None:
     deadline = time.monotonic() + given.stop_after
     torch.set_num_threads(1)
     given.out.mkdir(parents=True, exist_ok=True)
-    nodes = np.linspace(0, 1, 2 * POINTS).tolist() if given.ends else GaussRule(POINTS, BREAKS).nodes
+    count = given.points
+    nodes = np.linspace(0, 1, 2 * count).tolist() if given.ends else GaussRule(count, BREAKS).nodes
     if not given.analyse:
         sample(given.out / f"{given.seed}.pt", torch.tensor(nodes, dtype=torch.float64), given, deadline)
     for seed in given.analyse or [given.seed]:

@@ -177,6 +177,11 @@ class TorchForceField(nn.Module):
         return dict(zip(self.groups, self._terms, strict=True))
 
     @property
+    def capturable(self) -> bool:
+        """Whether forces never wait for the GPU, so that a CUDA graph can record them: compiled programs do not."""
+        return self.compile_programs
+
+    @property
     def dtype(self) -> torch.dtype:
         """The precision of the computation."""
         return self._like.dtype
@@ -214,6 +219,8 @@ class TorchForceField(nn.Module):
         batch = self._batch(x, parameters, box, groups)
         if torch.is_grad_enabled() and batch.only_positions:
             return _EnergyWithForces.apply(x, batch)  # pyright: ignore[reportReturnType]
+        if self.compile_programs and not torch.is_grad_enabled() and not groups:
+            return batch.energy_and_gradient(x)[0]  # faster with its gradient, which is fused, than alone and not
         return batch.energy(x)
 
     def energy_and_forces(
