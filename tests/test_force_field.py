@@ -25,7 +25,7 @@ from nessampler.molecular import (
     UnsupportedForce,
     openmm_target,
 )
-from nessampler.molecular.force_field.compiled import energy_and_gradient, traced_program
+from nessampler.molecular.force_field.compiled import energy_and_gradient, traced_program, workers
 from nessampler.molecular.force_field.nonbonded import Cutoff
 from nessampler.targets import Target, energy_and_score
 
@@ -384,6 +384,18 @@ def test_chunks_change_nothing_but_rounding(chunk: int) -> None:
             torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-9 * float(a.detach().abs().max()))
 
 
+@pytest.mark.parametrize(("n", "fits"), [(1, 16), (62, 64), (64, 64), (100, 64), (129, 48), (1000, 64)])
+def test_a_chunk_is_chosen_that_a_batch_fills(n: int, fits: int) -> None:
+    force_field = TorchForceField(no_cutoff(), chunk_size=64)
+    assert force_field.chunk_for(n) == fits
+    assert -(-n // fits) == -(-n // 64)  # as many chunks
+    double, single = (
+        TorchForceField(no_cutoff(), dtype=dtype, compile=True).chunk_for(10**6)
+        for dtype in (torch.float64, torch.float32)
+    )
+    assert single == 2 * double  # as many bytes
+
+
 def test_no_more_walkers_than_a_chunk_are_evaluated_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     force_field, x = TorchForceField(no_cutoff(), chunk_size=3), conformations(8)
     seen: list[int] = []
@@ -508,6 +520,14 @@ def test_threads_share_the_chunks_of_a_compiled_force_field_and_give_the_same_bi
     torch.testing.assert_close(found[2], found[0], rtol=0, atol=0)
     with torch.no_grad():  # the same program: its bits are not those of the terms called one by one
         torch.testing.assert_close(fast.energy(x), found[0][0], rtol=0, atol=0)
+
+
+def test_threads_are_started_once_in_a_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert workers(2) is workers(2)
+    assert workers(2) is not workers(3)
+    before = workers(2)
+    monkeypatch.setattr("os.getpid", lambda: -1)  # as in a forked process, which has no threads
+    assert workers(2) is not before
 
 
 # --- the density -----------------------------------------------------------------------------------------------------

@@ -62,6 +62,7 @@ def run_batched(
         friction=dynamics.friction,
         device=device,
         compile=dynamics.steps >= WORTH_COMPILING,
+        replicas=dynamics.replicas,
     )
     words = np.random.SeedSequence([seed, *state.encode()]).generate_state(1, np.uint64)
     generator = torch.Generator(device).manual_seed(int(words[0] >> np.uint64(1)))

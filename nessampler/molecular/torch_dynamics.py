@@ -115,9 +115,12 @@ class LangevinMiddle:
         device: torch.device | str | None = None,
         dtype: torch.dtype = torch.float32,
         compile: bool = False,
+        replicas: int | None = None,
     ) -> LangevinMiddle:
-        """Of an `openmm.System`, with its masses."""
+        """Of an `openmm.System`, with its masses; forces are compiled for so many replicas, if that is given."""
         field = TorchForceField(system, device=device, dtype=dtype, compile=compile)
+        if replicas is not None:
+            field.chunk_size = field.chunk_for(replicas)
         masses = [system.getParticleMass(i).value_in_unit(unit.dalton) for i in range(system.getNumParticles())]
         return cls(field, torch.tensor(masses), temperature, timestep=timestep, friction=friction)
 

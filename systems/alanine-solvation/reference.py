@@ -190,7 +190,7 @@ def umbrellas(state: State, seed: int) -> Tensor:
     for torsion in state.torsions:
         system.addForce(spring(torsion, SPRING))
     parameters = {f"centre_{t.name}": c for t, c in zip(state.torsions, centres, strict=True)}
-    forces = Forces([(fast(system), 1.0)], parameters)
+    forces = Forces([(fast(system, centres.shape[1]), 1.0)], parameters)
     x = torch.as_tensor(state.molecule.positions).expand(centres.shape[1], -1, -1)
     for torsion, centre in zip(state.torsions, centres, strict=True):
         x = torsion.turned(x, centre - torsion.value(x))
@@ -206,10 +206,11 @@ def umbrellas(state: State, seed: int) -> Tensor:
     return run(forces, state, phase, *lengths, generator, f"pilot, {state.key}", interval=WINDOW_INTERVAL)
 
 
-def fast(system: openmm.System, chunk_size: int | None = None) -> TorchForceField:
-    """Forces for dynamics."""
-    options = {"device": given.device, "compile": given.compile, "chunk_size": chunk_size}
-    return TorchForceField(system, dtype=torch.float32, **options)
+def fast(system: openmm.System, walkers: int) -> TorchForceField:
+    """Forces for dynamics, of batches of `walkers` or whole multiples."""
+    field = TorchForceField(system, dtype=torch.float32, device=given.device, compile=given.compile)
+    field.chunk_size = walkers if given.device != "cpu" else field.chunk_for(walkers)
+    return field
 
 
 def window_weights(angles: Tensor) -> Tensor:
@@ -441,7 +442,7 @@ def tethered(state: State, bias: openmm.Force) -> TorchForceField:
     """With the bias, and a spring along φ that can be switched off."""
     system = biased(state.system, bias)
     system.addForce(spring(state.torsions[0], PHI_SPRING))
-    return fast(system, given.basin_chains if given.device != "cpu" else None)
+    return fast(system, given.basin_chains)
 
 
 def basins(

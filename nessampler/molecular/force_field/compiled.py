@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import lru_cache
 from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
 from torch.fx.experimental.proxy_tensor import make_fx
 
-__all__ = ["Program", "compiled_program", "energy_and_gradient", "one_thread", "traced_program"]
+__all__ = ["Program", "compiled_program", "energy_and_gradient", "one_thread", "traced_program", "workers"]
 
 # positions (3, atoms, walkers), global parameters, box -> energies (walkers,), gradients (3, atoms, walkers)
 Program: TypeAlias = Callable[[Tensor, Mapping[str, Tensor], Tensor | None], tuple[Tensor, Tensor]]
@@ -69,3 +72,13 @@ def one_thread() -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
+
+
+def workers(threads: int) -> ThreadPoolExecutor:
+    """Threads that stay: starting two of them for a call would take longer than a call of 1,024 small molecules."""
+    return _workers(threads, os.getpid())  # a forked process has none of its parent's threads
+
+
+@lru_cache
+def _workers(threads: int, _process: int) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(threads, "force field")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
@@ -19,7 +18,13 @@ from nessampler.errors import InputError
 from nessampler.molecular.force_field.bonded import HarmonicAngle, HarmonicBond
 from nessampler.molecular.force_field.cmap import CMAPTorsion
 from nessampler.molecular.force_field.collective import CustomCV
-from nessampler.molecular.force_field.compiled import Program, compiled_program, energy_and_gradient, one_thread
+from nessampler.molecular.force_field.compiled import (
+    Program,
+    compiled_program,
+    energy_and_gradient,
+    one_thread,
+    workers,
+)
 from nessampler.molecular.force_field.custom_bonded import (
     custom_angle,
     custom_bond,
@@ -56,6 +61,7 @@ _TERMS: dict[str, Callable[[Any, Any], Any]] = {
     "CustomGBForce": CustomGB.from_openmm,
     "CustomCVForce": lambda force, system: CustomCV.from_openmm(force, system, convert),
 }
+VECTOR = 16  # numbers in single precision that the widest of today's vector units take at once
 _NO_ENERGY = {"CMMotionRemover"}
 _REASONS = {
     "AndersenThermostat": "it acts on velocities, which have no part in an energy; remove it",
@@ -303,6 +309,12 @@ class TorchForceField(nn.Module):
         # Filled where they are needed: sending a number to a GPU would wait for it.
         return {k: v.to(self._like) if isinstance(v, Tensor) else self._like.new_full((), v) for k, v in values.items()}
 
+    def chunk_for(self, n: int) -> int:
+        """The chunk size with which batches of n fill whole chunks; by default a smaller batch costs as much as one."""
+        whole = self._chunk()
+        even = -(-n // -(-n // whole))
+        return min(whole, -(-even // VECTOR) * VECTOR)
+
     def _chunk(self) -> int:
         if self.chunk_size is not None:
             return self.chunk_size
@@ -310,7 +322,8 @@ class TorchForceField(nn.Module):
         # Numbers per pair function that a chunk holds at once: fused, they should fit the cache; otherwise there should
         # be enough of them to hide the cost of calling an operation. On a GPU an operation of fewer than a million
         # takes no less time, and some tens of 4 million each are held at once.
-        elements = 2**22 if self.device.type != "cpu" else 2**15 if self.compile_programs else 2**17
+        fused = 2**18 // self.dtype.itemsize
+        elements = 2**22 if self.device.type != "cpu" else fused if self.compile_programs else 2**17
         # Rows of walkers have to be long enough for vector units, as long as memory allows.
         walkers = max(1, elements // pairs, min(32, 2**22 // pairs))
         return 2 ** (walkers.bit_length() - 1)
@@ -352,8 +365,9 @@ class _Batch:
             return x.new_empty(0), torch.empty_like(x)
         if self.programs is not None and self.like.device.type == "cpu":
             threads = min(torch.get_num_threads(), len(self._chunks(len(x))))
-            with one_thread(), ThreadPoolExecutor(threads) as pool:
-                found = list((pool.map if threads > 1 else map)(self._evaluated, *self._filled(x)))
+            with one_thread():
+                each = workers(threads).map if threads > 1 else map
+                found = list(each(self._evaluated, *self._filled(x)))
         else:
             found = [self._evaluated(*chunk) for chunk in zip(*self._filled(x), strict=True)]
         energies, gradients = zip(*found, strict=True)
