@@ -219,7 +219,14 @@ class AlchemicalPath:
         if not protocol:
             raise InputError("an alchemical path needs a protocol for one global parameter at least: got none")
         self.kt, self.temperature = thermal_energy(temperature), float(temperature)
-        self.force_field = TorchForceField(system, device=device, dtype=dtype, chunk_size=chunk_size, compile=compile)
+        self.force_field = TorchForceField(
+            system,
+            device=device,
+            dtype=dtype,
+            chunk_size=chunk_size,
+            compile=compile,
+            constants=_global_parameters(system) - set(protocol),  # the shape of a soft core above all
+        )
         self.force_field.check_parameters(protocol)
         self.protocol = {n: ramp if callable(ramp) else PiecewiseLinear(ramp) for n, ramp in protocol.items()}
         self._check_protocol()
@@ -369,6 +376,11 @@ class SampledState(AlchemicalState):
             raise InputError(f"walkers need samples of their own: got {len(self.samples)} for {n}; sample more")
         place = torch.randperm(len(self.samples), generator=generator, device=generator.device)[:n]
         return self.samples[place.to(self.samples.device)]
+
+
+def _global_parameters(system: openmm.System) -> set[str]:
+    forces = [force for force in system.getForces() if hasattr(force, "getNumGlobalParameters")]
+    return {force.getGlobalParameterName(k) for force in forces for k in range(force.getNumGlobalParameters())}
 
 
 def _rate(value: Tensor, time: Tensor) -> Tensor:

@@ -59,6 +59,7 @@ GROUPS, FEWEST = 8, 12  # groups of chains, also the chains of every window of t
 SPRING, WINDOW_EQUILIBRATION, WINDOW_PRODUCTION, WINDOW_INTERVAL = 8.0, 2.0, 8.0, 0.1  # kT; ps
 PILOT_PRODUCTION = 48.0  # ps of every chain along φ, where they are a pilot
 GRID, FLATTENED, HIGHEST = 24, 0.8, 12.0  # cells of the bias; the part that it takes away, and of what at most, kT
+KNOWN = 18.0  # of what at most where umbrellas of the force field's own have seen the barriers
 NODES = {"amber14-to-charmm36": 5}  # of the path; 3 elsewhere
 PHI_WINDOWS, PHI_SPRING = 24, 20.0
 PDB, EVALUATED = "alanine-dipeptide.pdb", {"cpu": 4096}  # conformations at once
@@ -249,10 +250,10 @@ def cells(angles: Tensor) -> Tensor:
     return row * GRID + column
 
 
-def free_energy_of_cells(found: Pilot, log_weight: Tensor) -> Tensor:
-    """`(GRID²,)` in kT above the lowest, `HIGHEST` at most: what nobody visited may lie no higher."""
+def free_energy_of_cells(found: Pilot, log_weight: Tensor, highest: float = HIGHEST) -> Tensor:
+    """`(GRID²,)` in kT above the lowest, `highest` at most: what nobody visited may lie no higher."""
     weight = torch.zeros(GRID**2, dtype=torch.float64).index_add(0, cells(found.angles), normalised(log_weight).exp())
-    return -(weight / weight.max()).clamp(min=math.exp(-HIGHEST)).log()
+    return -(weight / weight.max()).clamp(min=math.exp(-highest)).log()
 
 
 def flattening(state: State, surface: Tensor) -> openmm.CMAPTorsionForce:
@@ -329,11 +330,11 @@ def told(what: str, value: float, groups: list[float]) -> None:
 
 def between(name: str, a: State, b: State, pilots: list[Pilot], seed: int, production: float) -> None:
     """ΔF of two force fields, from a pilot of each."""
-    surfaces = [free_energy_of_cells(found, found.log_weight) for found in pilots]
+    surfaces = [free_energy_of_cells(found, found.log_weight, KNOWN) for found in pilots]
     (x_a, w_a, angles_a), (x_b, w_b, angles_b) = pilots
     few = Pilot(torch.cat([x_a, x_b]), torch.cat([w_a, w_b]), torch.cat([angles_a, angles_b], 1))
     surface = -torch.logaddexp(-surfaces[0], -surfaces[1])
-    surface = (surface - surface.min()).clamp(max=HIGHEST)
+    surface = (surface - surface.min()).clamp(max=KNOWN)
     bias = flattening(a, surface)
     rule = GaussRule(NODES.get(name, 3), (0.0, 1.0))
     times = torch.tensor([0.0, *rule.nodes, 1.0], dtype=torch.float64)

@@ -35,7 +35,7 @@ TEMPERATURE, HYDROGEN_MASS = 300.0, 4.0
 STIFFNESS, TILT = 200.0, 20.0  # kJ/mol/nm^2 and kJ/mol: as wide as the bound guest moves
 HOST, GUEST = slice(0, 126), slice(126, 156)
 BRIDGEHEADS = ((128,), (129,))
-TIMESTEP, INTERVAL, FRICTION, SEGMENT = 0.002, 0.2, 1.0, 10
+TIMESTEP, INTERVAL, FRICTION, SEGMENT = 0.001, 0.2, 1.0, 10  # at 2 fs one replica of 768 flew apart in 400 ps
 WORTH_COMPILING = 20_000  # frames to analyse, below which a minute of compilation does not pay
 COMPLEX = {
     "lambda_restraint": ((0.0, 0.0), (0.2, 1.0), (1.0, 1.0)),
@@ -88,8 +88,11 @@ class Leg:
     protocol: dict
     x: Tensor
 
-    def path(self, dtype: torch.dtype, *, compile: bool, device: str = "cpu") -> AlchemicalPath:
-        return AlchemicalPath(self.system, TEMPERATURE, self.protocol, device=device, dtype=dtype, compile=compile)
+    def path(
+        self, dtype: torch.dtype, *, compile: bool, device: str = "cpu", chunk_size: int | None = None
+    ) -> AlchemicalPath:
+        options = {"device": device, "dtype": dtype, "compile": compile, "chunk_size": chunk_size}
+        return AlchemicalPath(self.system, TEMPERATURE, self.protocol, **options)
 
 
 def leg(name: str) -> Leg:
@@ -158,7 +161,8 @@ class AllAtOnce:
 
 def run(name: str, given: argparse.Namespace) -> Staged:
     chosen = leg(name)
-    path = chosen.path(torch.float32, device=given.device, compile=True)
+    filled = min(given.chains, 64) if given.device == "cpu" else None
+    path = chosen.path(torch.float32, device=given.device, compile=True, chunk_size=filled)
     dynamics = LangevinStates(
         path, path.masses, TEMPERATURE, chosen.x.to(given.device), TIMESTEP, FRICTION, given.chains,
         given.equilibration, given.production, given.interval,

@@ -25,6 +25,7 @@ from nessampler.molecular.force_field.compiled import (
     one_thread,
     workers,
 )
+from nessampler.molecular.force_field.constants import with_constants
 from nessampler.molecular.force_field.custom_bonded import (
     custom_angle,
     custom_bond,
@@ -123,6 +124,7 @@ class TorchForceField(nn.Module):
             to a minute. On a CPU, batches are filled up to whole chunks, so small ones gain nothing, and
             `torch.get_num_threads()` threads take a chunk each. On a GPU, they are filled up to the next power of two,
             with a program of each that occurs.
+        constants: global parameters that keep their defaults, by which expressions become shorter: `with_constants`.
 
     Attributes:
         terms: one module per force, by name; a name that occurs twice has its index behind it.
@@ -161,10 +163,11 @@ class TorchForceField(nn.Module):
         dtype: torch.dtype = torch.float64,
         chunk_size: int | None = None,
         compile: bool = False,
+        constants: Collection[str] = (),
     ) -> None:
         super().__init__()
         check_density(_without_forces(system))
-        found = _found(system)
+        found = _found(system, constants)
         self.n_atoms = system.getNumParticles()
         self._terms = nn.ModuleList(term for _, _, term in found)  # pyright: ignore[reportArgumentType]
         self.groups = {name: group for name, group, _ in found}
@@ -450,16 +453,20 @@ def _without_forces(system: openmm.System) -> openmm.System:
     return bare
 
 
-def _found(system: openmm.System) -> list[tuple[str, int, Term]]:
+def _found(system: openmm.System, constants: Collection[str] = ()) -> list[tuple[str, int, Term]]:
     """Name, force group and term of every force that has an energy."""
     forces = [(k, f) for k, f in enumerate(system.getForces()) if type(f).__name__ not in _NO_ENERGY]
     times = Counter(f.getName() for _, f in forces)
     found = []
     for index, force in forces:
         try:
-            term = convert(force, system)
+            known = with_constants(force, constants)
+            term = convert(known, system)
         except UnsupportedForce as error:
             raise UnsupportedForce(f"force {index} of the system, {type(force).__name__}: {error}") from error
+        if known is not force:
+            for constant in constants:
+                term.default_parameters.pop(constant, None)
         name = force.getName() if times[force.getName()] == 1 else f"{force.getName()} {index}"
         found.append((name, force.getForceGroup(), term))
     return found
