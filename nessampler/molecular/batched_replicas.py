@@ -15,10 +15,11 @@ from nessampler.molecular.dynamics import SEGMENTS, Dynamics
 from nessampler.molecular.replica_files import read_restart, save_restart, save_trajectory
 from nessampler.molecular.systems import Molecule
 from nessampler.molecular.torch_dynamics import LangevinMiddle, Phase
+from nessampler.molecular.weakened import WeakenedExchange
 
-__all__ = ["run_batched"]
+__all__ = ["run_batched", "swaps_accepted"]
 
-ARRAYS = ("positions", "x", "v", "generator")
+ARRAYS = ("positions", "x", "v", "generator", "accepted")
 
 
 def run_batched(
@@ -55,19 +56,12 @@ def run_batched(
     if all(path.exists() for path in trajectories):
         partial.unlink(missing_ok=True)  # where a process was killed in between
         return
-    integrator = LangevinMiddle.of(
-        system,
-        dynamics.temperature,
-        timestep=dynamics.timestep,
-        friction=dynamics.friction,
-        device=device,
-        compile=dynamics.steps >= WORTH_COMPILING,
-        replicas=dynamics.replicas,
-    )
+    integrator = _engine(system, dynamics, device)
     words = np.random.SeedSequence([seed, *state.encode()]).generate_state(1, np.uint64)
     generator = torch.Generator(device).manual_seed(int(words[0] >> np.uint64(1)))
     if partial.exists():
-        positions, phase = _restarted(partial, dynamics, molecule, generator)
+        positions, phase, accepted = _restarted(partial, dynamics, molecule, generator)
+        integrator.accepted = torch.as_tensor(accepted)
     else:
         x = torch.as_tensor(minimised(openmm.XmlSerializer.serialize(system), molecule.positions))
         phase = integrator.start(x, dynamics.replicas, generator=generator)
@@ -76,15 +70,47 @@ def run_batched(
         frames = []
         for _ in range(min(-(-dynamics.frames // SEGMENTS), dynamics.frames - positions.shape[1])):
             phase = integrator.run(phase, dynamics.stride, generator=generator)
-            frames.append(phase.x.cpu().numpy().astype(np.float32))
+            frames.append(phase.x[: dynamics.replicas].cpu().numpy().astype(np.float32))
             if progress:
-                progress((positions.shape[1] + len(frames)) * dynamics.stride * dynamics.replicas)
+                progress((positions.shape[1] + len(frames)) * dynamics.steps // dynamics.frames)
         positions = np.concatenate([positions, np.stack(frames, 1)], 1)
-        arrays = (positions, phase.x.cpu().numpy(), phase.v.cpu().numpy(), generator.get_state().numpy())
+        state_now = (phase.x.cpu(), phase.v.cpu(), generator.get_state(), integrator.accepted)
+        arrays = (positions, *(part.numpy() for part in state_now))
         save_restart(partial, dict(zip(ARRAYS, arrays, strict=True)))
+    if dynamics.exchange:  # before the trajectories, which say that all is done
+        save_restart(_swaps(folder, state), {"accepted": integrator.accepted.numpy()})
     for path, frames in zip(trajectories, positions, strict=True):
         save_trajectory(path, frames)
     partial.unlink(missing_ok=True)
+
+
+def swaps_accepted(folder: Path, state: str) -> tuple[float, ...]:
+    """Fractions of the swaps that were accepted between a finished state and its weakened companions, by gap.
+
+    Raises:
+        InputError: the file that says so is missing or damaged.
+    """
+    (total, tried), *_ = read_restart(_swaps(folder, state), ("accepted",))
+    return tuple(float(a / max(n, 1.0)) for a, n in zip(total, tried, strict=True))
+
+
+def _swaps(folder: Path, state: str) -> Path:
+    return folder / f"{state}-exchange.npz"
+
+
+def _engine(system: openmm.System, how: Dynamics, device: torch.device | str) -> LangevinMiddle | WeakenedExchange:
+    compiled = how.steps >= WORTH_COMPILING
+    if how.exchange:
+        return WeakenedExchange(system, how, device, compiled)
+    return LangevinMiddle.of(
+        system,
+        how.temperature,
+        timestep=how.timestep,
+        friction=how.friction,
+        device=device,
+        compile=compiled,
+        replicas=how.replicas,
+    )
 
 
 WORTH_COMPILING = 2_000_000  # steps of all replicas, below which a minute of compilation does not pay
@@ -92,13 +118,13 @@ WORTH_COMPILING = 2_000_000  # steps of all replicas, below which a minute of co
 
 def _restarted(
     path: Path, dynamics: Dynamics, molecule: Molecule, generator: torch.Generator
-) -> tuple[np.ndarray, Phase]:
-    positions, x, v, state = read_restart(path, ARRAYS)
-    expected = (dynamics.replicas, *molecule.positions.shape)
+) -> tuple[np.ndarray, Phase, np.ndarray]:
+    positions, x, v, state, accepted = read_restart(path, ARRAYS)
+    expected = (dynamics.replicas * (1 + dynamics.exchange), *molecule.positions.shape)
     if x.shape != expected or v.shape != expected or positions.shape[1] > dynamics.frames:
         raise InputError(
             f"{path} must hold {expected[0]} replicas of {expected[1]} atoms and at most {dynamics.frames} frames: "
             f"got {x.shape[:2]} and {positions.shape[1]}; remove it"
         )
     generator.set_state(torch.as_tensor(state))
-    return positions, Phase(*(torch.as_tensor(part).to(generator.device) for part in (x, v)))
+    return positions, Phase(*(torch.as_tensor(part).to(generator.device) for part in (x, v))), accepted

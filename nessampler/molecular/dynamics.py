@@ -13,7 +13,9 @@ SEGMENTS = 10  # restart points per replica: at most a tenth of one is lost to a
 class Dynamics:
     """How an end state is sampled. Lengths in ps, per replica; the interval is between stored frames.
 
-    Temperature in kelvin, friction in 1/ps; the platform is OpenMM's, or "torch" for replicas in one batch.
+    Temperature in kelvin, friction in 1/ps; the platform is OpenMM's, or "torch" for replicas in one batch. There every
+    replica may have `exchange` companions, in the state with all but bonds and angles weakened step by step down to
+    `weakest`, with which it is exchanged: see `WeakenedExchange`.
 
     Example:
         >>> how = Dynamics(300.0, 0.002, friction=1.0, replicas=4, equilibration=2.0, production=8.0, interval=0.1)
@@ -29,6 +31,8 @@ class Dynamics:
     production: float
     interval: float
     platform: str = "Reference"
+    exchange: int = 0
+    weakest: float = 0.5
 
     @property
     def stride(self) -> int:
@@ -47,5 +51,5 @@ class Dynamics:
 
     @property
     def steps(self) -> int:
-        """MD steps of all replicas together, each one gradient evaluation."""
-        return self.replicas * self.frames * self.stride
+        """MD steps of all replicas and their companions together, each one gradient evaluation."""
+        return self.replicas * (1 + self.exchange) * self.frames * self.stride

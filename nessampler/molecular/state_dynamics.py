@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -74,6 +75,7 @@ class LangevinStates:
     production: float = 100.0
     interval: float = 0.1
     swap: bool = False
+    _kept: dict[str, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if self.interval < self.timestep or self.production < self.interval or self.chains < 1:
@@ -97,18 +99,26 @@ class LangevinStates:
 
     def start(self, times: Float[Tensor, " states"], *, generator: torch.Generator) -> Phase:
         """Replicas of all states after equilibration."""
-        dynamics = self._dynamics(times)
+        dynamics = self.dynamics(times)
         phase = dynamics.start(self.x, len(times) * self.chains, generator=generator)
         for k in range(round(self.equilibration / self.interval)):
             phase = self._interval(dynamics, times, phase, k, generator)[0]
         return phase
 
     def advance(
-        self, times: Float[Tensor, " states"], phase: Phase, draws: int, *, generator: torch.Generator
+        self, times: Float[Tensor, " states"], phase: Phase, draws: int, *, generator: torch.Generator, first: int = 0
     ) -> StateDraws:
-        """So many more draws of every replica; from the phase and the generator's state a run can be resumed."""
-        dynamics, kept, swaps = self._dynamics(times), [], []
-        for k in range(draws):
+        """So many more draws of every replica; from the phase and the generator's state a run can be resumed.
+
+        Args:
+            times: of the states.
+            phase: of all replicas, state by state.
+            draws: of every replica.
+            generator: source of randomness.
+            first: which pairs swap first, see `exchange`.
+        """
+        dynamics, kept, swaps = self.dynamics(times), [], []
+        for k in range(first, first + draws):
             phase, accepted = self._interval(dynamics, times, phase, k, generator)
             kept.append(phase.x)
             swaps.append(accepted)
@@ -127,10 +137,15 @@ class LangevinStates:
         source = swaps.source.flatten()
         return Phase(phase.x[source], phase.v[source]), swaps.accepted
 
-    def _dynamics(self, times: Tensor) -> LangevinMiddle:
-        t = times.to(self.x.device).repeat_interleave(self.chains)
-        forces = forces_of_states(self.path, t, thermal_energy(self.temperature))
-        return LangevinMiddle(forces, self.masses, self.temperature, timestep=self.timestep, friction=self.friction)
+    def dynamics(self, times: Float[Tensor, " states"]) -> LangevinMiddle:
+        """What steps all replicas; the same object for the same times, since it may keep what it recorded on a GPU."""
+        key = tuple(times.tolist())
+        if self._kept.get("times") != key:
+            t = times.to(self.x.device).repeat_interleave(self.chains)
+            forces = forces_of_states(self.path, t, thermal_energy(self.temperature))
+            options = {"timestep": self.timestep, "friction": self.friction}
+            self._kept.update(times=key, dynamics=LangevinMiddle(forces, self.masses, self.temperature, **options))
+        return self._kept["dynamics"]
 
     @property
     def _stride(self) -> int:

@@ -102,6 +102,7 @@ class LangevinMiddle:
         self.masses = masses.to(force_field.device, torch.float64)[:, None]
         self.thermal_speed = (thermal_energy(temperature) / self.masses).sqrt()
         self.kept = math.exp(-friction * timestep)
+        self.accepted = torch.zeros(2, 0, dtype=torch.float64)  # of swaps: nothing is exchanged
         self._captured: tuple[torch.Generator, torch.Size, CapturedStep] | None = None
 
     @classmethod

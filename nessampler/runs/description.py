@@ -118,7 +118,7 @@ def _dynamics(config: DifferenceConfig, state: str) -> Iterator[tuple[str, int]]
     md = config.md.of(state)
     length, equilibration = parse(getattr(md, f"production_{state}"), "ps"), parse(md.equilibration, "ps")
     steps = math.ceil((length + equilibration) / parse(md.timestep, "ps"))
-    yield f"md_steps_{state}", md.replicas * steps
+    yield f"md_steps_{state}", md.replicas * (1 + md.exchange) * steps
     yield f"frames_{state}", md.replicas * int(length / parse(md.interval, "ps"))
 
 

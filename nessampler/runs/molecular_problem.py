@@ -37,6 +37,7 @@ from nessampler.targets import Tally, Target, TransformedTarget, carry
 __all__ = ["check_frames", "check_molecular", "prepare_molecular"]
 
 STATES = ("a", "b")
+FEWEST_SWAPS = 0.1  # accepted of all
 FEWEST_DRAWS = 8  # per replica, to compare the halves of each
 
 
@@ -62,6 +63,11 @@ def check_molecular(config: DifferenceConfig, folder: Path) -> tuple[dict[str, M
         platform = config.md.of(name).platform
         if platform != "torch":
             check_platform(platform)
+            if config.md.exchange:
+                raise InputError(
+                    f"md.exchange needs replicas in one batch: state {name.upper()} is on the platform {platform!r}; "
+                    'set md.platform="torch", or md.exchange=0'
+                )
         elif reason := unsupported_force(system):
             raise InputError(
                 f'md.platform "torch" cannot run state {name.upper()}: {reason}; set md.platform="Reference"'
@@ -164,8 +170,19 @@ def prepare_molecular(
         samples[1] if turn is None else _each(turn, samples[1]),
         coordinates,
         (_spent(sampled["a"]), _spent(sampled["b"])),
-        [flag for s in STATES for flag in (*kept[s].flags, *_mirrored(molecules[s], frames[s], s.upper()))],
-        {f"state_{s}": {**_described(kept[s], outside.get(s)), "energies": _backend(targets[s])} for s in STATES},
+        [
+            flag
+            for s in STATES
+            for flag in (
+                *kept[s].flags,
+                *_apart(sampled[s].accepted, s.upper()),
+                *_mirrored(molecules[s], frames[s], s.upper()),
+            )
+        ],
+        {
+            f"state_{s}": {**_described(kept[s], outside.get(s), sampled[s].accepted), "energies": _backend(targets[s])}
+            for s in STATES
+        },
         observed=lambda: _torsions(coordinates, *samples),
         observe=lambda a, b: _torsions(coordinates, a, b if turn is None else _each(turn.inv, b)),
         close=pool.close,
@@ -248,12 +265,28 @@ def _dynamics(config: DifferenceConfig, state: str) -> Dynamics:
         parse(md.production_a if state == "a" else md.production_b, "ps"),
         parse(md.interval, "ps"),
         md.platform,
+        md.exchange,
+        md.weakest,
     )
 
 
 def _spent(replicas: Replicas) -> Tally:
     """A gradient per MD step, and an energy per stored frame to find equilibration."""
     return Tally(replicas.positions.shape[0] * replicas.positions.shape[1], replicas.gradient_evaluations)
+
+
+def _apart(accepted: tuple[float, ...], name: str) -> tuple[Flag, ...]:
+    """Replicas that hardly pass between a state and its companions gain nothing from them."""
+    if not accepted or min(accepted) >= FEWEST_SWAPS:
+        return ()
+    gap = min(range(len(accepted)), key=accepted.__getitem__)
+    return (
+        Flag(
+            "few_swaps",
+            f"state {name}: {accepted[gap]:.0%} of the swaps between weakened states {gap} and {gap + 1} were "
+            f"accepted, at least {FEWEST_SWAPS:.0%} are wanted: set md.exchange higher, or md.weakest nearer to 1",
+        ),
+    )
 
 
 def _mirrored(molecule: Molecule, frames: np.ndarray, name: str) -> tuple[Flag, ...]:
@@ -283,9 +316,10 @@ def _observables(
     return {name: values.reshape(positions.shape[:2]) for name, values in series.items()}
 
 
-def _described(kept: Equilibrated, outside: int | None) -> dict:
+def _described(kept: Equilibrated, outside: int | None, accepted: tuple[float, ...]) -> dict:
     return {
         **({} if outside is None else {"frames_outside_region": outside * kept.positions.shape[0]}),
+        **({"swaps_accepted": list(accepted)} if accepted else {}),
         "replicas": kept.positions.shape[0],
         "frames": kept.positions.shape[0] * kept.positions.shape[1],
         "equilibration_frames": kept.discarded,

@@ -512,10 +512,11 @@ def main() -> None:
     print(f"{asked.name}: {a.key} → {b.key}", flush=True)
     bounded = "region" in table["state_a"]
     base = State("alanine-basins", ["amber96.xml"], PDB)
-    if bounded or not asked.starts:
-        found, groups = along_phi(base, pilot(asked.work, asked.seed), asked.work, asked.seed, asked.production / 2)
-    else:
-        found, groups = Pilot(**{k: torch.as_tensor(v) for k, v in np.load(asked.starts).items()}), []
+    known = asked.starts and not asked.only_pilot
+    first = read(asked.starts) if known else pilot(asked.work, asked.seed)
+    found, groups = first, []
+    if bounded or not known:
+        found, groups = along_phi(base, first, asked.work, asked.seed, asked.production / 2)
     if asked.only_pilot:
         if asked.starts:
             np.savez(asked.starts, **thinned(found, STARTS)._asdict())
@@ -524,6 +525,10 @@ def main() -> None:
     else:
         pilots = [of_another(state, base, found, asked.work, asked.seed) for state in (a, b)]
         between(asked.name, a, b, pilots, asked.seed, asked.production)
+
+
+def read(file: Path) -> Pilot:
+    return Pilot(**{name: torch.as_tensor(values) for name, values in np.load(file).items()})
 
 
 def of_another(state: State, base: State, found: Pilot, work: Path, seed: int) -> Pilot:

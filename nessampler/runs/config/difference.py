@@ -91,7 +91,8 @@ class TargetState(Table):
 class Dynamics(Table):
     """End-state MD, per replica; `_a` and `_b` lengths differ because the states' prices do, and how fast they move.
 
-    `replicas`, `interval` and `platform` hold for both states, unless one has its own, as `interval_b`.
+    `replicas`, `interval` and `platform` hold for both states, unless one has its own, as `interval_b`. Every replica
+    has `exchange` companions in weakened states (`molecular.weakened`), on the platform "torch" only.
     """
 
     timestep: Time = "2 fs"
@@ -103,6 +104,8 @@ class Dynamics(Table):
     production_b: Time = "500 ps"
     interval: Time = "0.5 ps"
     platform: Platform = "Reference"
+    exchange: Annotated[int, Field(ge=0)] = 0
+    weakest: Annotated[float, Field(gt=0, lt=1)] = 0.5
     replicas_a: PositiveInt | None = None
     replicas_b: PositiveInt | None = None
     interval_a: Time | None = None
