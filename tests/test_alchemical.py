@@ -611,7 +611,7 @@ def test_openmmtools_is_imported_for_a_system_only(monkeypatch: pytest.MonkeyPat
     ("protocol", "message"),
     [
         ({}, "none"),
-        ({"lambda_bonds": ((0.0, 1.0), (1.0, 0.0))}, "lambda_bonds"),
+        ({"lambda_bonds": ((0.0, 1.0), (1.0, 0.0))}, "reads, stiffness, tilt: got 'lambda_bonds'"),
         ({"stiffness": ((0.0, 1.0), (0.5, 0.0))}, "from 0 to 1"),
         ({"stiffness": ((0.0, 1.0), (0.6, 0.0), (0.6, 1.0), (1.0, 0.0))}, "rising"),
         ({"stiffness": ((0.0, 1.0), (1.0, math.nan))}, "finite"),
@@ -629,3 +629,20 @@ def test_a_sampler_of_another_shape_is_refused() -> None:
         staged(path, lambda times, *, generator: torch.zeros(3, 1, 3), generator=torch.Generator())
     with pytest.raises(InputError, match="an interval of"):
         LangevinStates(path, path.masses, TEMPERATURE, torch.zeros(1, 3), timestep=0.01, interval=0.001)
+
+
+def test_a_parameter_that_a_force_without_expression_shares_stays_one() -> None:
+    system = spring()
+    charges = openmm.NonbondedForce()
+    charges.addGlobalParameter("share", 1.0)
+    for _ in range(system.getNumParticles()):
+        charges.addParticle(1.0, 0.1, 0.0)
+    charges.addParticleParameterOffset("share", 0, 0.5, 0.0, 0.0)
+    external = openmm.CustomExternalForce("share * x^2 + shape * y^2")
+    for name in ("share", "shape"):
+        external.addGlobalParameter(name, 1.0)
+    external.addParticle(0)
+    system.addForce(charges)
+    system.addForce(external)
+    path = AlchemicalPath(system, TEMPERATURE, {"stiffness": ((0.0, 1.0), (1.0, 2.0))})
+    assert set(path.force_field.default_parameters) == {"stiffness", "share"}

@@ -25,7 +25,7 @@ from nessampler.molecular import (
     UnsupportedForce,
     openmm_target,
 )
-from nessampler.molecular.force_field.compiled import energy_and_gradient, traced_program, workers
+from nessampler.molecular.force_field.compiled import energy_and_gradient, one_thread, traced_program, workers
 from nessampler.molecular.force_field.nonbonded import Cutoff
 from nessampler.targets import Target, energy_and_score
 
@@ -528,6 +528,69 @@ def test_threads_are_started_once_in_a_process(monkeypatch: pytest.MonkeyPatch) 
     before = workers(2)
     monkeypatch.setattr("os.getpid", lambda: -1)  # as in a forked process, which has no threads
     assert workers(2) is not before
+
+
+def test_threads_that_meet_inside_leave_the_number_as_it_was() -> None:
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(2)
+        outer, inner = one_thread(), one_thread()
+        outer.__enter__()
+        inner.__enter__()
+        outer.__exit__(None, None, None)
+        inner.__exit__(None, None, None)
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+
+
+def lonely(kind: str) -> tuple[openmm.System, str]:
+    """A system of three atoms with a force that does not fit it, and what is said."""
+    system = openmm.System()
+    for _ in range(3):
+        system.addParticle(12.0)
+    if kind == "particles":
+        force, words = openmm.NonbondedForce(), "NonbondedForce must have exactly as many particles"
+        force.addParticle(1.0, 0.3, 1.0)
+    elif kind == "Born particles":
+        force, words = openmm.GBSAOBCForce(), "GBSAOBCForce must have exactly as many particles"
+        force.addParticle(1.0, 0.2, 1.0)
+    elif kind == "atom":
+        force, words = openmm.HarmonicBondForce(), "HarmonicBondForce: Illegal particle index"
+        force.addBond(0, 7, 0.1, 1000.0)
+    elif kind == "parameters":
+        force, words = openmm.CustomBondForce("k*r"), "as many parameters as it declares"
+        force.addPerBondParameter("k")
+        force.addBond(0, 1, [])
+    else:
+        force, words = openmm.CustomBondForce("k*r"), "force 0 of the system, CustomBondForce: .*'k' is not known"
+        force.addBond(0, 1, [])
+    system.addForce(force)
+    return system, words
+
+
+@pytest.mark.parametrize("kind", ["particles", "Born particles", "atom", "parameters", "name"])
+def test_a_force_that_does_not_fit_its_system_is_named(kind: str) -> None:
+    system, words = lonely(kind)
+    with pytest.raises(InputError, match=words):
+        TorchForceField(system)
+
+
+def test_two_defaults_of_one_parameter_are_refused() -> None:
+    system = openmm.System()
+    system.addParticle(12.0)
+    for value in (1.0, 2.0):
+        force = openmm.CustomExternalForce("k*x^2")
+        force.addGlobalParameter("k", value)
+        force.addParticle(0)
+        system.addForce(force)
+    with pytest.raises(InputError, match="different default values for the parameter 'k'"):
+        TorchForceField(system)
+
+
+def test_whole_numbers_are_no_positions() -> None:
+    with pytest.raises(InputError, match="int64"):
+        TorchForceField(offsets()).energy(torch.zeros(1, N, 3, dtype=torch.int64))
 
 
 # --- the density -----------------------------------------------------------------------------------------------------

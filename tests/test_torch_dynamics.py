@@ -156,6 +156,7 @@ def test_a_restart_file_of_another_run_is_refused(tmp_path: Path, dipeptide):
     with pytest.raises(InputError, match="not a restart file"):
         run_batched(system, molecule, SHORT, tmp_path, "a", seed=1)
     arrays = {"positions": np.zeros((2, 3, 22, 3)), "x": np.zeros((2, 22, 3)), "v": np.zeros((2, 22, 3))}
+    arrays["accepted"] = np.zeros((2, 0))
     np.savez(tmp_path / "a.partial.npz", **arrays, generator=torch.Generator().get_state().numpy())
     with pytest.raises(InputError, match="5 replicas"):
         run_batched(system, molecule, SHORT, tmp_path, "a", seed=1)

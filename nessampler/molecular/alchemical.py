@@ -173,6 +173,8 @@ class AlchemicalPath:
     | T | `temperature` | kelvin |
     | $\lambda_i(t)$ | `protocol` | by name: knots `(t, value)` to go through on straight lines, or a function of t |
 
+    Parameters outside of the protocol keep their defaults for good: what only expressions read is written into them.
+
     By default charges go on the first half and sizes on the second: t = 0 is the plain system, t = 1 the one whose
     atoms are gone, and $\Delta F = F_1 - F_0$ is minus the free energy of putting them in.
 
@@ -219,15 +221,19 @@ class AlchemicalPath:
         if not protocol:
             raise InputError("an alchemical path needs a protocol for one global parameter at least: got none")
         self.kt, self.temperature = thermal_energy(temperature), float(temperature)
+        parameters = _global_parameters(system)
+        for name in protocol:
+            if name not in parameters:
+                known = ", ".join(sorted(parameters)) or "none"
+                raise InputError(f"a global parameter must be one that a force reads, {known}: got {name!r}")
         self.force_field = TorchForceField(
             system,
             device=device,
             dtype=dtype,
             chunk_size=chunk_size,
             compile=compile,
-            constants=_global_parameters(system) - set(protocol),  # the shape of a soft core above all
+            constants=parameters - set(protocol) - _shared_parameters(system),  # the shape of a soft core above all
         )
-        self.force_field.check_parameters(protocol)
         self.protocol = {n: ramp if callable(ramp) else PiecewiseLinear(ramp) for n, ramp in protocol.items()}
         self._check_protocol()
         kinks = {b for ramp in self.protocol.values() for b in getattr(ramp, "breaks", ())}
@@ -380,6 +386,13 @@ class SampledState(AlchemicalState):
 
 def _global_parameters(system: openmm.System) -> set[str]:
     forces = [force for force in system.getForces() if hasattr(force, "getNumGlobalParameters")]
+    return {force.getGlobalParameterName(k) for force in forces for k in range(force.getNumGlobalParameters())}
+
+
+def _shared_parameters(system: openmm.System) -> set[str]:
+    """Those that a force without an expression of its own reads, and that another one must not take for numbers."""
+    bound = (openmm.NonbondedForce, openmm.CustomCVForce)
+    forces = [force for force in system.getForces() if isinstance(force, bound)]
     return {force.getGlobalParameterName(k) for force in forces for k in range(force.getNumGlobalParameters())}
 
 

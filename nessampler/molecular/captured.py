@@ -30,6 +30,10 @@ class CapturedStep:
     def __init__(
         self, step: Callable[[Tensor, Tensor], None], x: Tensor, v: Tensor, generator: torch.Generator
     ) -> None:
+        with torch.cuda.device(x.device):
+            self._record(step, x, v, generator)
+
+    def _record(self, step: Callable[[Tensor, Tensor], None], x: Tensor, v: Tensor, generator: torch.Generator) -> None:
         self._x, self._v = x.clone(), v.clone()
         before = generator.get_state()
         aside = torch.cuda.Stream(x.device)

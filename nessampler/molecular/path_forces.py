@@ -51,7 +51,12 @@ class _Sum:
             if bool(w.count_nonzero())
         ]
         self.device = t.device
-        self.capturable = all(term.force_field.capturable for _, term in self._parts)
+        elsewhere = any(
+            isinstance(value, Tensor) and value.device != t.device
+            for _, term in self._parts
+            for value in term.parameters.values()
+        )
+        self.capturable = not elsewhere and all(term.force_field.capturable for _, term in self._parts)
 
     def forces(self, x: Tensor) -> Tensor:
         found = [w * term.force_field.forces(x, parameters=term.parameters) for w, term in self._parts]

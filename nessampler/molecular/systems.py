@@ -170,7 +170,10 @@ def check_density(system: openmm.System) -> None:
         if "Barostat" in kind:
             raise InputError(f"a barostat changes the box, which is not part of the density: remove the {kind}")
     if system.usesPeriodicBoundaryConditions():
-        raise InputError("periodic systems are not supported yet: use nonbondedMethod NoCutoff or CutoffNonPeriodic")
+        raise InputError(
+            "OpenMM's energies of periodic systems are no density on R^3N: use nonbondedMethod NoCutoff or "
+            'CutoffNonPeriodic, or, for CutoffPeriodic and Ewald, openmm_target(..., backend="torch")'
+        )
 
 
 def check_same_atoms(a: Molecule, b: Molecule) -> None:
@@ -188,5 +191,6 @@ def check_same_atoms(a: Molecule, b: Molecule) -> None:
     for i, (p, q, e, f) in enumerate(zip(a.atom_names, b.atom_names, *elements, strict=True)):
         if p != q or e != f:
             raise InputError(
-                f"both states must list the same atoms in the same order: atom {i} is {p} in A but {q} in B"
+                f"both states must list the same atoms in the same order: atom {i} is {p} in A but {q} in B; "
+                "write both structures from one file"
             )

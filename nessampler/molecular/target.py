@@ -162,4 +162,9 @@ def openmm_target(
     if reason is None:
         options.pop("pool", None)
         return TorchForceFieldTarget(system, temperature, **options)
+    if of_torch := sorted(options.keys() - {"platform", "pool"}):
+        raise InputError(
+            f"OpenMM evaluates this system ({reason}) and knows no {', '.join(of_torch)}: leave that out, or ask for "
+            'backend="torch" to see what torch does not cover'
+        )
     return OpenMMTarget(system, temperature, reason=reason, **options)

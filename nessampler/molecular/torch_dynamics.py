@@ -174,7 +174,9 @@ class LangevinMiddle:
         x += 0.5 * h * v
 
     def _capturable(self, generator: torch.Generator) -> bool:
-        return self.masses.device.type == generator.device.type == "cuda" and self.force_field.capturable
+        here = self.masses.device
+        same = generator.device.type == here.type and generator.device.index in (None, here.index)
+        return here.type == "cuda" and same and self.force_field.capturable
 
     def _recorded(self, phase: Phase, generator: torch.Generator) -> CapturedStep:
         """The last one, if it is of as many replicas and of the same generator."""

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import lru_cache
+from threading import Lock
 from typing import Any, TypeAlias
 
 import torch
@@ -15,6 +16,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 
 __all__ = ["Program", "compiled_program", "energy_and_gradient", "one_thread", "traced_program", "workers"]
 
+_lock, _inside, _before = Lock(), 0, 1
 TOGETHER = 6  # terms in a program: of the thirteen of an alchemical system, one program takes 1.6 times as long
 
 # positions (3, atoms, walkers), global parameters, box -> energies (walkers,), gradients (3, atoms, walkers)
@@ -75,12 +77,18 @@ def one_thread() -> Iterator[None]:
     A fused pass over a chunk that fits the cache takes microseconds, less than threads need to meet: on two of them a
     compiled program is four times slower than on one. Threads share the chunks instead.
     """
-    before = torch.get_num_threads()
+    global _inside, _before
+    with _lock:  # several threads of a user's may be in here: what the first one found is everybody's
+        if not _inside:
+            _before = torch.get_num_threads()
+        _inside += 1
     torch.set_num_threads(1)
     try:
         yield
     finally:
-        torch.set_num_threads(before)
+        with _lock:
+            _inside -= 1
+        torch.set_num_threads(_before)
 
 
 def workers(threads: int) -> ThreadPoolExecutor:

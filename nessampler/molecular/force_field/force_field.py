@@ -273,8 +273,10 @@ class TorchForceField(nn.Module):
         groups: Collection[int] | None,
         terms: list[nn.Module] | None = None,
     ) -> _Batch:
-        if x.ndim != 3 or x.shape[1:] != (self.n_atoms, 3):
-            raise InputError(f"positions must be (n, {self.n_atoms}, 3) in nm: got {tuple(x.shape)}")
+        if x.ndim != 3 or x.shape[1:] != (self.n_atoms, 3) or not x.is_floating_point():
+            raise InputError(
+                f"positions must be (n, {self.n_atoms}, 3) in nm: got {tuple(x.shape)}, {str(x.dtype).split('.')[1]}"
+            )
         if box is not None and self.box is None:
             raise InputError("a box needs a periodic force: this system has none; leave `box` out")
         box = self.box if box is None else box.to(self._like)
@@ -314,7 +316,7 @@ class TorchForceField(nn.Module):
 
     def chunk_for(self, n: int) -> int:
         """The chunk size with which batches of n fill whole chunks; by default a smaller batch costs as much as one."""
-        whole = self._chunk()
+        whole, n = self._chunk(), max(1, n)
         even = -(-n // -(-n // whole))
         return min(whole, -(-even // VECTOR) * VECTOR)
 
@@ -447,7 +449,13 @@ class _EnergyWithForces(torch.autograd.Function):
 
 
 def _without_forces(system: openmm.System) -> openmm.System:
-    bare = deepcopy(system)
+    try:
+        bare = deepcopy(system)
+    except openmm.OpenMMException as error:
+        raise InputError(
+            f"OpenMM must be able to copy the system: {error}; give every bond, angle or particle of a force as many "
+            "parameters as it declares"
+        ) from error
     for _ in range(bare.getNumForces()):
         bare.removeForce(0)
     return bare
@@ -459,14 +467,34 @@ def _found(system: openmm.System, constants: Collection[str] = ()) -> list[tuple
     times = Counter(f.getName() for _, f in forces)
     found = []
     for index, force in forces:
+        where = f"force {index} of the system, {type(force).__name__}"
         try:
             known = with_constants(force, constants)
             term = convert(known, system)
         except UnsupportedForce as error:
-            raise UnsupportedForce(f"force {index} of the system, {type(force).__name__}: {error}") from error
+            raise UnsupportedForce(f"{where}: {error}") from error
+        except InputError as error:
+            raise InputError(f"{where}: {error}") from error
+        except Exception as error:  # of numbers that do not fit together, for which OpenMM has the better words
+            _check_accepted(system)
+            raise InputError(f"{where}: {error}; correct its atoms and parameters") from error
         if known is not force:
             for constant in constants:
                 term.default_parameters.pop(constant, None)
         name = force.getName() if times[force.getName()] == 1 else f"{force.getName()} {index}"
         found.append((name, force.getForceGroup(), term))
+    _check_accepted(system)
     return found
+
+
+def _check_accepted(system: openmm.System) -> None:
+    """OpenMM itself looks whether forces fit their system: as many particles, atoms that there are, one default for a
+    parameter, a cutoff within half the box.
+
+    Raises:
+        InputError: with OpenMM's words, which name the force.
+    """
+    try:
+        openmm.Context(system, openmm.VerletIntegrator(0.001), openmm.Platform.getPlatformByName("Reference"))
+    except openmm.OpenMMException as error:
+        raise InputError(f"OpenMM must accept the system: {error}; correct that force") from error
