@@ -63,6 +63,8 @@ def sampled(how: Dynamics, folder: Path, seed: int = 0) -> np.ndarray:
         found = sample_end_states({"a": system}, {"a": molecule}, {"a": how}, folder, seed=seed, pool=pool)["a"]
     assert found.gradient_evaluations == how.replicas * (1 + how.exchange) * how.frames * how.stride
     assert len(found.accepted) == how.exchange
+    swaps = how.frames * how.stride // 50  # every 0.2 ps, of one gap of three or of two
+    assert bool(how.exchange) * 4 * how.replicas * swaps <= found.energy_evaluations <= 8 * how.replicas * swaps
     if how.frames > 50:
         assert all(0.1 < a < 1 for a in found.accepted)
     return found.positions

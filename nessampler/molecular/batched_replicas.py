@@ -17,7 +17,7 @@ from nessampler.molecular.systems import Molecule
 from nessampler.molecular.torch_dynamics import LangevinMiddle, Phase
 from nessampler.molecular.weakened import WeakenedExchange
 
-__all__ = ["run_batched", "swaps_accepted"]
+__all__ = ["run_batched", "swaps_of"]
 
 ARRAYS = ("positions", "x", "v", "generator", "accepted")
 
@@ -84,14 +84,16 @@ def run_batched(
     partial.unlink(missing_ok=True)
 
 
-def swaps_accepted(folder: Path, state: str) -> tuple[float, ...]:
-    """Fractions of the swaps that were accepted between a finished state and its weakened companions, by gap.
+def swaps_of(folder: Path, state: str, replicas: int) -> tuple[tuple[float, ...], int]:
+    """Of a finished state and its weakened companions: the fractions of swaps that were accepted, by gap, and the
+    energies they took, of both replicas in both states.
 
     Raises:
         InputError: the file that says so is missing or damaged.
     """
     (total, tried), *_ = read_restart(_swaps(folder, state), ("accepted",))
-    return tuple(float(a / max(n, 1.0)) for a, n in zip(total, tried, strict=True))
+    fractions = tuple(float(a / max(n, 1.0)) for a, n in zip(total, tried, strict=True))
+    return fractions, round(4 * replicas * float(tried.sum()))
 
 
 def _swaps(folder: Path, state: str) -> Path:

@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float
 
 from nessampler.errors import InputError
-from nessampler.molecular.batched_replicas import run_batched, swaps_accepted
+from nessampler.molecular.batched_replicas import run_batched, swaps_of
 from nessampler.molecular.contexts import ContextPool, LangevinDynamics, Segment, run_segment
 from nessampler.molecular.dynamics import SEGMENTS, Dynamics
 from nessampler.molecular.replica_files import (
@@ -32,7 +32,8 @@ __all__ = ["Dynamics", "Replicas", "sample_end_states"]
 class Replicas:
     """Stored frames `(replicas, frames, atoms, 3)` in nm, float32, in time order, and the steps they cost.
 
-    Of replicas that have weakened companions, `accepted` is the fraction of swaps that was, by gap.
+    Of replicas that have weakened companions, `accepted` is the fraction of swaps that was, by gap, and
+    `energy_evaluations` what these took.
 
     Example:
         >>> run = Replicas(np.zeros((4, 100, 22, 3), dtype=np.float32), gradient_evaluations=20_000)
@@ -43,6 +44,7 @@ class Replicas:
     positions: Float[np.ndarray, "replicas frames atoms 3"]
     gradient_evaluations: int
     accepted: tuple[float, ...] = ()
+    energy_evaluations: int = 0
 
 
 def sample_end_states(
@@ -112,14 +114,14 @@ def sample_end_states(
             pending[run.submit(pool)] = run
         if progress:
             progress(sum(r.steps_done for r in runs), total, f"molecular dynamics of state {run.state.upper()}")
-    return {
-        state: Replicas(
-            np.stack([r.frames() for r in runs if r.state == state]),
-            dynamics[state].steps,
-            swaps_accepted(folder, state) if dynamics[state].exchange else (),
-        )
-        for state in systems
-    }
+    return {state: _read(runs, folder, state, dynamics[state]) for state in systems}
+
+
+def _read(runs: list[_Replica], folder: Path, state: str, how: Dynamics) -> Replicas:
+    """What a finished state left behind."""
+    frames = np.stack([r.frames() for r in runs if r.state == state])
+    accepted, energies = swaps_of(folder, state, how.replicas) if how.exchange else ((), 0)
+    return Replicas(frames, how.steps, accepted, energies)
 
 
 @dataclass(frozen=True)

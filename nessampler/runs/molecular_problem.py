@@ -271,8 +271,9 @@ def _dynamics(config: DifferenceConfig, state: str) -> Dynamics:
 
 
 def _spent(replicas: Replicas) -> Tally:
-    """A gradient per MD step, and an energy per stored frame to find equilibration."""
-    return Tally(replicas.positions.shape[0] * replicas.positions.shape[1], replicas.gradient_evaluations)
+    """A gradient per MD step, an energy per stored frame to find equilibration, and those of swaps."""
+    frames = replicas.positions.shape[0] * replicas.positions.shape[1]
+    return Tally(frames + replicas.energy_evaluations, replicas.gradient_evaluations)
 
 
 def _apart(accepted: tuple[float, ...], name: str) -> tuple[Flag, ...]:
