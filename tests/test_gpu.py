@@ -150,12 +150,15 @@ def test_dynamics_draws_its_noise_where_it_runs(device, dipeptide):
     assert phase.x.device.type == phase.v.device.type == torch.device(device).type
 
 
-def test_replicas_of_a_path_are_stepped_and_swapped(device, dipeptide):
+@pytest.mark.parametrize("compiled", [False, True], ids=["called", "recorded"])
+def test_replicas_of_a_path_are_stepped_and_swapped(device, dipeptide, compiled):
     from nessampler.molecular import TorchForceFieldTarget
     from nessampler.molecular.state_dynamics import LangevinStates
 
+    if compiled and device == "meta":
+        pytest.skip("nothing compiles for a pretended device")
     systems, x = dipeptide
-    a, b = (TorchForceFieldTarget(systems[k], 300.0, device=device) for k in ("vacuum", "obc2"))
+    a, b = (TorchForceFieldTarget(systems[k], 300.0, device=device, compile=compiled) for k in ("vacuum", "obc2"))
     masses = torch.tensor([systems["vacuum"].getParticleMass(i)._value for i in range(x.shape[1])])
     states = LangevinStates(
         LinearPath(a, b), masses, 300.0, x[0].to(device), chains=4, equilibration=0.01, production=0.02, interval=0.01,

@@ -255,3 +255,34 @@ def test_an_unknown_backend_and_an_absent_platform_are_refused() -> None:
     check_platform("Reference")
     with pytest.raises(InputError, match=r"Reference.*got 'Abacus'"):
         check_platform("Abacus")
+
+
+def test_a_drude_oscillator_goes_over_the_bridge() -> None:
+    system = openmm.System()
+    charges, drude = openmm.NonbondedForce(), openmm.DrudeForce()
+    for mass, charge in ((12.0, 1.5), (0.4, -1.0), (16.0, -0.5)):
+        charges.addParticle(charge, 0.3, 0.2)
+        system.addParticle(mass)
+    charges.addException(0, 1, 0.0, 0.1, 0.0)
+    drude.addParticle(1, 0, -1, -1, -1, -1.0, 0.001, 1.0, 1.0)
+    system.addForce(charges)
+    system.addForce(drude)
+    x = torch.tensor([[[0.0, 0.0, 0.0], [0.01, 0.0, 0.0], [0.3, 0.1, 0.0]]], dtype=torch.float64)
+    with ContextPool(1) as pool:
+        found = openmm_target(system, 300.0, pool=pool)
+        assert found.backend == "openmm"
+        assert "DrudeForce" in found.reason
+        context = openmm.Context(system, openmm.VerletIntegrator(0.001), openmm.Platform.getPlatformByName("Reference"))
+        context.setPositions(x[0].numpy())
+        energy = context.getState(getEnergy=True).getPotentialEnergy().value_in_unit(unit.kilojoule_per_mole)
+        assert float(found.energy(x)[0]) == pytest.approx(energy / found.kt, rel=1e-12)
+
+
+def test_what_only_torch_knows_is_refused_where_openmm_evaluates() -> None:
+    system = openmm.System()
+    system.addParticle(12.0)
+    bonds = openmm.AmoebaVdwForce()
+    bonds.addParticle(0, 0.3, 0.1, 1.0)
+    system.addForce(bonds)
+    with pytest.raises(InputError, match="knows no compile, dtype"):
+        openmm_target(system, 300.0, dtype=torch.float32, compile=True)
