@@ -28,6 +28,10 @@ from nessampler.estimators.multistate import mbar  # noqa: E402
 from nessampler.fields import PathScore  # noqa: E402
 from nessampler.kernels import Langevin  # noqa: E402
 from nessampler.methods.density.ais import ais  # noqa: E402
+from nessampler.methods.density.dictionaries import default_dictionary  # noqa: E402
+from nessampler.methods.density.effort import DensityEffort  # noqa: E402
+from nessampler.methods.density.problem import DensityProblem  # noqa: E402
+from nessampler.methods.density.sample import sample_density  # noqa: E402
 from nessampler.methods.staged import Staged, staged  # noqa: E402
 from nessampler.molecular import (  # noqa: E402
     TorchForceField,
@@ -646,3 +650,27 @@ def test_a_parameter_that_a_force_without_expression_shares_stays_one() -> None:
     system.addForce(external)
     path = AlchemicalPath(system, TEMPERATURE, {"stiffness": ((0.0, 1.0), (1.0, 2.0))})
     assert set(path.force_field.default_parameters) == {"stiffness", "share"}
+
+
+@pytest.mark.slow
+def test_a_learned_drift_along_lambda_beats_annealing_and_keeps_the_answer() -> None:
+    """NETS from zero. Nothing holds the pair where it is, so Stein's identity is no check."""
+    system = alchemical_system(pair(), [1])
+    start = torch.tensor([[0.0, 0.0, 0.0], [0.34, 0.0, 0.0]], dtype=torch.float64)
+    pace = {"timestep": 0.02, "friction": 3.0, "equilibration": 3.0, "production": 0.1, "interval": 0.1}
+    plain = AlchemicalPath(system, TEMPERATURE)
+    dynamics = LangevinStates(plain, plain.masses, TEMPERATURE, start, chains=4000, **pace)
+    samples = dynamics(torch.zeros(1, dtype=torch.float64), generator=torch.Generator().manual_seed(0))[0, :, 0]
+    path = AlchemicalPath(system, TEMPERATURE, samples=samples)
+    problem = DensityProblem(path, default_dictionary(path), step_size=0.02)
+    sizes = {"walkers": 600, "steps": 20, "pilot_walkers": 300, "pilot_steps": 8}
+    annealed = sample_density(problem, method="ais", effort=DensityEffort(**sizes))
+    learned = sample_density(problem, method="nets", effort=DensityEffort(**sizes, nets_steps=150, nets_start="zero"))
+    exact = -pair_delta_f()
+    for found, cap in ((annealed, 0.05), (learned, 0.01)):
+        assert found.log_z.value is not None
+        assert found.log_z.std_error is not None
+        assert found.log_z.std_error < cap
+        assert abs(found.log_z.value - exact) < 4 * found.log_z.std_error
+    assert abs(learned.log_z.value + 0.05 - exact) > 4 * learned.log_z.std_error  # pyright: ignore[reportOptionalOperand]
+    assert learned.ess > 0.9 > annealed.ess + 0.2  # pyright: ignore[reportOptionalOperand]
