@@ -128,5 +128,10 @@ class WeakenedExchange:
 
 
 def _divisor(n: int, most: int) -> int:
-    """The largest divisor of n that is not above `most`."""
-    return max(k for k in range(1, min(n, most) + 1) if n % k == 0)
+    """The largest divisor of n that is not above `most`; n itself where that would be steps of next to nothing.
+
+    >>> _divisor(500, 100), _divisor(30, 100), _divisor(503, 100)
+    (100, 30, 503)
+    """
+    largest = max(k for k in range(1, min(n, most) + 1) if n % k == 0)
+    return largest if largest == n or 4 * largest > most else n
