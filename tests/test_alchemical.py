@@ -652,6 +652,22 @@ def test_a_parameter_that_a_force_without_expression_shares_stays_one() -> None:
     assert set(path.force_field.default_parameters) == {"stiffness", "share"}
 
 
+def test_a_parameter_within_a_collective_variable_can_move() -> None:
+    inner = openmm.CustomBondForce("scale * r")
+    inner.addGlobalParameter("scale", 1.0)
+    inner.addBond(0, 1, [])
+    collective = openmm.CustomCVForce("100 * d^2")
+    collective.addCollectiveVariable("d", inner)
+    system = openmm.System()
+    for _ in range(2):
+        system.addParticle(12.0)
+    system.addForce(collective)
+    path = AlchemicalPath(system, TEMPERATURE, {"scale": ((0.0, 1.0), (1.0, 2.0))})
+    x = torch.tensor([[[0.0, 0.0, 0.0], [0.1, 0.0, 0.0]]] * 2, dtype=torch.float64)
+    energy = path.energy(torch.tensor([0.0, 1.0], dtype=torch.float64), x) * path.kt
+    torch.testing.assert_close(energy, torch.tensor([1.0, 4.0], dtype=torch.float64))
+
+
 @pytest.mark.slow
 def test_a_learned_drift_along_lambda_beats_annealing_and_keeps_the_answer() -> None:
     """NETS from zero. Nothing holds the pair where it is, so Stein's identity is no check."""

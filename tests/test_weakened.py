@@ -121,6 +121,8 @@ def test_what_is_weakened_is_all_but_bonds_and_angles() -> None:
     stiff = by_force["HarmonicBondForce"] + by_force["HarmonicAngleForce"]
     for t, weight in ((0.0, 1.0), (0.5, 0.5), (1.0, 0.25)):
         torch.testing.assert_close(energy(t), (stiff + weight * by_force["PeriodicTorsionForce"]) / kt)
+    for end, t in ((path.start, 0.0), (path.end, 1.0)):
+        torch.testing.assert_close(end.energy(x), energy(t))
 
 
 def test_a_restart_file_of_another_number_of_companions_is_refused(tmp_path: Path) -> None:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import importlib
 import logging
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from types import ModuleType
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import openmm
 import torch
@@ -385,15 +385,22 @@ class SampledState(AlchemicalState):
 
 
 def _global_parameters(system: openmm.System) -> set[str]:
-    forces = [force for force in system.getForces() if hasattr(force, "getNumGlobalParameters")]
-    return {force.getGlobalParameterName(k) for force in forces for k in range(force.getNumGlobalParameters())}
+    return {name for force in system.getForces() for name in _parameters_of(force)}
 
 
 def _shared_parameters(system: openmm.System) -> set[str]:
     """Those that a force without an expression of its own reads, and that another one must not take for numbers."""
     bound = (openmm.NonbondedForce, openmm.CustomCVForce)
-    forces = [force for force in system.getForces() if isinstance(force, bound)]
-    return {force.getGlobalParameterName(k) for force in forces for k in range(force.getNumGlobalParameters())}
+    return {name for force in system.getForces() if isinstance(force, bound) for name in _parameters_of(force)}
+
+
+def _parameters_of(force: Any) -> Iterator[str]:
+    """Of collective variables, too, which are forces within a force."""
+    if hasattr(force, "getNumGlobalParameters"):
+        yield from (force.getGlobalParameterName(k) for k in range(force.getNumGlobalParameters()))
+    if isinstance(force, openmm.CustomCVForce):
+        for k in range(force.getNumCollectiveVariables()):
+            yield from _parameters_of(force.getCollectiveVariable(k))
 
 
 def _rate(value: Tensor, time: Tensor) -> Tensor:

@@ -18,7 +18,7 @@ from nessampler.molecular.state_dynamics import LangevinStates
 from nessampler.molecular.torch_dynamics import Phase
 from nessampler.paths.scheduled import ScheduledPath
 
-__all__ = ["WeakenedExchange", "weakened_path"]
+__all__ = ["WeakenedExchange", "only", "weakened_path"]
 
 STIFF = (openmm.HarmonicBondForce, openmm.HarmonicAngleForce)
 BETWEEN_SWAPS = 0.2  # ps
@@ -51,20 +51,41 @@ def weakened_path(
         solute tempering (REST2), 2011, J. Phys. Chem. B 115, 9431.
     """
 
-    def only(wanted: Callable[[openmm.Force], bool]) -> TorchForceFieldTarget:
-        kept = deepcopy(system)
-        for k in reversed(range(kept.getNumForces())):
-            if not wanted(kept.getForce(k)):
-                kept.removeForce(k)
-        return TorchForceFieldTarget(kept, temperature, device=device, dtype=dtype, compile=compile)
-
-    stiff, loose = only(lambda f: isinstance(f, STIFF)), only(lambda f: not isinstance(f, STIFF))
-    whole = TorchForceFieldTarget(system, temperature, device=device, dtype=dtype)
+    options = {"device": device, "dtype": dtype, "compile": compile}
+    stiff, loose = (
+        TorchForceFieldTarget(only(system, lambda f, own=own: isinstance(f, STIFF) == own), temperature, **options)
+        for own in (True, False)
+    )
 
     def schedule(t: Tensor) -> Tensor:
         return torch.stack([torch.ones_like(t), weakest**t], -1)
 
-    return ScheduledPath([stiff, loose], schedule, whole, whole)
+    return ScheduledPath([stiff, loose], schedule, _Weakened(stiff, loose, 1.0), _Weakened(stiff, loose, weakest))
+
+
+def only(system: openmm.System, wanted: Callable[[openmm.Force], bool]) -> openmm.System:
+    """A copy with the forces that are wanted."""
+    kept = deepcopy(system)
+    for k in reversed(range(kept.getNumForces())):
+        if not wanted(kept.getForce(k)):
+            kept.removeForce(k)
+    return kept
+
+
+@dataclass(frozen=True)
+class _Weakened:
+    """One state of the path."""
+
+    stiff: TorchForceFieldTarget
+    loose: TorchForceFieldTarget
+    weight: float
+
+    @property
+    def event_shape(self) -> torch.Size:
+        return self.stiff.event_shape
+
+    def energy(self, x: Tensor) -> Tensor:
+        return self.stiff.energy(x) + self.weight * self.loose.energy(x)
 
 
 @dataclass

@@ -14,8 +14,9 @@ On a GPU a step takes hardly longer for ten thousand walkers than for a hundred,
 where chains started decays over their length alone, whatever their number, so the equilibration has to be longer where
 the scatter is to be smaller. `--stop-after` ends the dynamics early, and what there is is analysed.
 
-φ and ψ mix in nanoseconds without help, so no chain here waits for them. A bias takes away four fifths, up to 12 kT, of
-a free energy of φ and ψ that pilots know roughly, and every average is weighed back to no bias.
+φ and ψ mix in nanoseconds without help, so no chain here waits for them. A bias takes away four fifths, up to 12 kT
+(18 where a force field's own umbrellas know the barriers), of a free energy of φ and ψ that pilots know roughly, and
+every average is weighed back to no bias.
 
 Two force fields:
 1. Chains at mixed energies: slopes integrated, and MBAR.

@@ -16,7 +16,6 @@ some thousand replicas than for some tens: there ladders are many, and `--thin` 
 from __future__ import annotations
 
 import argparse
-import copy
 import math
 import sys
 import time
@@ -35,6 +34,7 @@ from nessampler.estimators.multistate import mbar
 from nessampler.molecular import TorchForceFieldTarget, load_structure, parameterize
 from nessampler.molecular.state_dynamics import LangevinStates
 from nessampler.molecular.torch_dynamics import Phase
+from nessampler.molecular.weakened import only
 from nessampler.paths import ScheduledPath
 
 HERE = Path(__file__).parent
@@ -78,14 +78,6 @@ def path(dtype: torch.dtype, *, compile: bool, device: str = "cpu") -> tuple[Wea
     start, end = (TorchForceFieldTarget(system, TEMPERATURE, **options) for system in (vacuum, solvated))
     masses = torch.tensor([vacuum.getParticleMass(i)._value for i in range(vacuum.getNumParticles())])
     return WeakenedPath(terms, schedule, start, end), masses, torch.as_tensor(molecule.positions).to(device)
-
-
-def only(system: openmm.System, wanted: Callable[[openmm.Force], bool]) -> openmm.System:
-    kept = copy.deepcopy(system)
-    for k in reversed(range(kept.getNumForces())):
-        if not wanted(kept.getForce(k)):
-            kept.removeForce(k)
-    return kept
 
 
 def sample(file: Path, times: Tensor, given: argparse.Namespace, deadline: float) -> None:
