@@ -650,6 +650,8 @@ def test_a_parameter_that_a_force_without_expression_shares_stays_one() -> None:
     system.addForce(external)
     path = AlchemicalPath(system, TEMPERATURE, {"stiffness": ((0.0, 1.0), (1.0, 2.0))})
     assert set(path.force_field.default_parameters) == {"stiffness", "share"}
+    term = path.force_field.terms["CustomExternalForce"]
+    assert {"share", "shape"} & set(term.expression.names) == {"share"}  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def test_a_parameter_within_a_collective_variable_can_move() -> None:
