@@ -13,7 +13,8 @@ from test_sample_density import WELL, Hand, problem
 
 from nessampler.bench.density_cell import _left
 from nessampler.errors import InputError
-from nessampler.methods.density.budget import FORMAL, Budget, Scatter
+from nessampler.methods.density.attempts import _pilot_share
+from nessampler.methods.density.budget import FORMAL, PILOT_SHARE, TOGETHER, Budget, Scatter
 from nessampler.methods.density.effort import DensityEffort
 from nessampler.methods.density.result import Sampled
 from nessampler.methods.density.sample import DensityMethod, sample_density
@@ -108,6 +109,15 @@ def test_a_base_dearer_than_the_budget_is_refused():
     with pytest.raises(InputError, match=r"pays for the base first: this one costs 160 of 150 evaluations; give more"):
         _left(prepared, 150)  # pyright: ignore[reportArgumentType]
     assert _left(prepared, 200) == 40  # pyright: ignore[reportArgumentType]
+
+
+def test_pilots_of_a_drift_make_room_for_what_tuning_took():
+    context = SimpleNamespace(budget=Budget(1000, move=1))
+    cheap, dear = (SimpleNamespace(tally=Tally(energy=n)) for n in (50, 250))
+    assert _pilot_share(context, cheap, None) == PILOT_SHARE  # pyright: ignore[reportArgumentType]
+    assert _pilot_share(context, dear, None) == pytest.approx(TOGETHER - 0.25)  # pyright: ignore[reportArgumentType]
+    compared = _pilot_share(context, cheap, left=700)  # pyright: ignore[reportArgumentType]
+    assert compared == pytest.approx(TOGETHER - 0.3)
 
 
 def test_without_a_budget_nothing_of_this_applies():

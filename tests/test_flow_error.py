@@ -17,8 +17,8 @@ from nessampler.errors import InputError
 from nessampler.kernels import HMC, Compose, Flow, Identity, SpectralMass, VelocityField
 from nessampler.methods.density.counted import CountedPath
 from nessampler.methods.density.dictionaries import lattice_sines
-from nessampler.methods.density.flow_error import flow_error
-from nessampler.methods.density.lsq import FLOW_TOLERANCE, least_squares, production_times
+from nessampler.methods.density.flow_error import NEGLIGIBLE, flow_error
+from nessampler.methods.density.lsq import FLOW_TOLERANCE, Solved, least_squares, least_variance, production_times
 from nessampler.methods.density.tuning import Hamiltonian
 from nessampler.paths import AnnealingPath, LinearPath
 from nessampler.targets import Gaussian
@@ -161,6 +161,32 @@ def test_the_production_setting_is_right_to_two_thousandths_of_log_z_on_a_larger
     true, error, bound = production_shift(16, 6, 8)
     assert abs(true) + 4 * error < 0.002
     assert abs(true) < bound + 4 * error
+
+
+def test_few_walkers_ask_for_no_finer_rule_than_their_own_error() -> None:
+    base = FreeField.massive(4, mass_squared=0.3)
+
+    def solved(walkers: float | None) -> Solved:
+        return least_squares(
+            CountedPath(LinearPath(base, Phi4(4, quartic=0.8))),
+            lattice_sines(8),
+            mover=Hamiltonian(5, mass=SpectralMass(base.precision)),
+            pilots=200,
+            pilot_steps=6,
+            steps=6,
+            tolerance=1e-9,
+            walkers=walkers,
+            generator=seeded(11),
+        )
+
+    few, many, unknown = (solved(n) for n in (4.0, 1e12, None))
+    times = few.annealing.times
+    allowed = NEGLIGIBLE * math.sqrt(least_variance(few.drift, times) / 4)
+    assert 1e-9 < few.flow_error.bound < allowed
+    assert few.annealing.systematic == few.flow_error.bound  # it is in the result's error all the same
+    for finest in (many, unknown):
+        assert sum(finest.field.evaluations.values()) > 2 * sum(few.field.evaluations.values())
+        assert finest.flow_error.bound < few.flow_error.bound
 
 
 def test_finer_steps_shift_less_by_the_order_of_the_rule() -> None:

@@ -25,6 +25,7 @@ from nessampler.methods.density.budget import (
     FINE,
     PILOT_SHARE,
     SCOUTS,
+    TOGETHER,
     Scatter,
     variance,
     walkers_for,
@@ -71,6 +72,7 @@ TRIAL = 128  # walkers that measure a flow's error, paid from a budget
 CURVED_TRIAL = (
     64  # where the fields they follow ask the target as well: four evaluations and more for every one of a move
 )
+PRICED = 8  # walkers that tell what one costs, which is nearly the same for all
 TUNING = 128  # walkers that find times and step sizes: they make seven moves at each time
 
 
@@ -128,10 +130,19 @@ def attempt_lsq(
     with path.stage("pilot"):
         if found is None and context.budget is not None:
             found = tuned(context, path)
-        solved = solve_within(context, path, drift_effort(context), found)
+        solved = solve_within(context, path, drift_effort(context, _pilot_share(context, path, left)), found)
         walkers = affordable(context, path, solved.annealing, left)
     seconds = {"pilot": time.perf_counter() - started}
     return carried(context, solved.annealing, path, solved.field, quality_of(solved), walkers, seconds)
+
+
+def _pilot_share(context: Context, path: CountedPath, left: float | None) -> float:
+    """Of a budget for the pilots of a drift: less where tuning and comparing took much."""
+    budget = context.budget
+    if budget is None:
+        return PILOT_SHARE
+    spent = in_all(path.tally) if left is None else budget.evaluations - left
+    return min(PILOT_SHARE, TOGETHER - spent / budget.evaluations)
 
 
 def drift_effort(context: Context, share: float = PILOT_SHARE) -> DensityEffort:
@@ -162,7 +173,10 @@ def solve_within(
         return solve(context, path, effort, found, trial_walkers)
     except FewPilotsError as few:
         budget = context.budget
-        if budget is None or few.needed * effort.pilot_steps * budget.move > most * budget.evaluations:
+        if budget is None:
+            raise
+        move = budget.move + _further_gradients(context)
+        if few.needed * effort.pilot_steps * move > most * budget.evaluations:
             raise
         return solve(context, path, replace(effort, pilot_walkers=few.needed), found, trial_walkers)
 
@@ -172,8 +186,8 @@ def affordable(context: Context, path: CountedPath, annealing: Annealing, left: 
     if context.budget is None:
         return context.effort.walkers
     before = path.tally.copy()
-    annealing.draw(SCOUTS, generator=context.generator("cost"), device=context.device)
-    each = in_all(path.tally - before) / SCOUTS
+    annealing.draw(PRICED, generator=context.generator("cost"), device=context.device)
+    each = in_all(path.tally - before) / PRICED
     left = context.budget.evaluations if left is None else left
     return walkers_for(left - sum(in_all(t) for t in path.tallies.values()), each)
 
@@ -343,7 +357,7 @@ def solve(
         steps=given_steps(effort.steps),
         tolerance=effort.flow_tolerance,
         tuned=found,
-        **({} if effort.budget is None else {"trial_walkers": trial_walkers or _trial(context)}),
+        **({} if context.budget is None else _few_walkers(context, effort, trial_walkers)),
         dtype=context.problem.dtype,
         generator=context.generator("pilot"),
         device=context.device,
@@ -353,8 +367,13 @@ def solve(
     )
 
 
-def _trial(context: Context) -> int:
-    return CURVED_TRIAL if _further_gradients(context) else TRIAL
+def _few_walkers(context: Context, effort: DensityEffort, trial_walkers: int | None) -> dict[str, Any]:
+    """Those that measure the flow's error, and as many as a budget could carry if nothing else were paid from it."""
+    budget = context.budget
+    assert budget is not None
+    most = budget.evaluations / (given_steps(effort.steps) * budget.move)
+    few = CURVED_TRIAL if _further_gradients(context) else TRIAL
+    return {"trial_walkers": trial_walkers or few, "walkers": most}
 
 
 def given_steps(steps: int | None) -> int:

@@ -13,6 +13,7 @@ __all__ = [
     "FINE",
     "PILOT_SHARE",
     "SCOUTS",
+    "TOGETHER",
     "TRAINING_SHARE",
     "Budget",
     "Scatter",
@@ -23,6 +24,7 @@ __all__ = [
 SCOUTS = 64  # walkers that tell how much log-weights scatter, and what a walker costs
 SCOUT_SHARE = 0.015  # of a budget for one method's scouts
 PILOT_SHARE = 0.4  # of a budget for the pilots of a drift
+TOGETHER = 0.55  # and for these, tuning and comparing
 DEAREST = 0.7  # where fields need more pilots than that share holds
 TRAINING_SHARE = 0.3  # and for the training of a network
 FEWEST = 256  # walkers, whatever the budget

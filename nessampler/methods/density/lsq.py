@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,7 +17,7 @@ from nessampler.kernels import HMC, Compose
 from nessampler.methods.density.again import drift_state, moves_state
 from nessampler.methods.density.annealing import Annealing
 from nessampler.methods.density.counted import CountedField, CountedPath
-from nessampler.methods.density.flow_error import FLOW_TOLERANCE, FlowError, fine_enough
+from nessampler.methods.density.flow_error import FLOW_TOLERANCE, NEGLIGIBLE, FlowError, fine_enough
 from nessampler.methods.density.tuning import Hamiltonian, Pilot, pilot
 
 __all__ = ["FewPilotsError", "Solved", "least_squares"]
@@ -60,6 +61,7 @@ def least_squares(
     pilot_steps: int = 40,
     steps: int = 60,
     tolerance: float = FLOW_TOLERANCE,
+    walkers: float | None = None,
     tuned: Pilot | None = None,
     trial_walkers: int = TUNING_WALKERS,
     dtype: torch.dtype = torch.float64,
@@ -76,7 +78,8 @@ def least_squares(
     3. The `steps` of production lie half by the residual $r_t$, with density $\propto \sqrt{\mathrm{var}\,r_t}$, and
        half by the first.
     4. The cheapest Runge–Kutta rule is taken whose shift of log Z is measured below `tolerance`; where none is, the
-       finest. Either way the measured shift goes into the error of the result.
+       finest. Either way the measured shift goes into the error of the result. Where `walkers` are known to be few,
+       a tenth of the standard error that they will have at least is enough: finer rules are not looked at.
 
     Args:
         path: its start has `sample`; counted under its current stage.
@@ -85,6 +88,7 @@ def least_squares(
         pilots, pilot_steps: walkers and intervals of the solution.
         steps: intervals of production.
         tolerance: of log Z.
+        walkers: of production, at most.
         tuned: what a pilot of this path and mover found before, instead of the first annealing.
         trial_walkers: of the first annealing, and of the measurement of the flow's error; fewer on large systems.
         dtype, device: of walkers.
@@ -122,6 +126,8 @@ def least_squares(
     say(f"drift solved in {fields.size} fields: held-out R² {min(drift.r_squared):.3f} at worst")
     times = production_times(drift, steps)
     field = CountedField(drift.field, path)
+    if walkers is not None:
+        tolerance = max(tolerance, NEGLIGIBLE * math.sqrt(least_variance(drift, times) / walkers))
     flow, error = fine_enough(field, relax, path, times, x[:few], tolerance=tolerance, generator=generator, say=say)
     annealing = Annealing(
         "lsq",
@@ -148,13 +154,29 @@ def _both_ends(x: Tensor, last: Tensor) -> Tensor:
 
 def production_times(drift: SolvedDrift, steps: int) -> tuple[float, ...]:
     """`steps` intervals, half by the residual's length and half by the pilot's own times."""
-    times = np.array(drift.times)
-    residual = np.sqrt(np.maximum(np.nan_to_num(drift.residual_variance, posinf=0.0), 0.0))
+    times, residual = np.array(drift.times), _residual(drift)
     length = np.concatenate([[0.0], np.cumsum(0.5 * (residual[1:] + residual[:-1]) * np.diff(times))])
     index = np.linspace(0.0, 1.0, len(times))
     mixed = index if length[-1] == 0 else 0.5 * index + 0.5 * length / length[-1]
     inner = np.interp(np.linspace(0.0, 1.0, steps + 1), mixed, times)[1:-1]
     return (0.0, *inner.tolist(), 1.0)
+
+
+def least_variance(drift: SolvedDrift, times: Sequence[float]) -> float:
+    r"""Of log-weights, $\sum_k h_k^2\, \mathrm{var}\, r_{t_k}$: what remains if walkers forget all between two steps.
+
+    >>> from types import SimpleNamespace
+    >>> drift = SimpleNamespace(times=(0.0, 1.0), residual_variance=(8.0, 8.0))
+    >>> round(least_variance(drift, (0.0, 0.25, 0.5, 0.75, 1.0)), 6)
+    2.0
+    """
+    steps, middle = np.diff(times), 0.5 * (np.array(times[1:]) + np.array(times[:-1]))
+    return float(np.square(steps * np.interp(middle, drift.times, _residual(drift))).sum())
+
+
+def _residual(drift: SolvedDrift) -> np.ndarray:
+    """Standard deviation of what the drift leaves of the time derivative."""
+    return np.sqrt(np.maximum(np.nan_to_num(drift.residual_variance, posinf=0.0), 0.0))
 
 
 def _start(
