@@ -322,6 +322,30 @@ def test_a_grid_from_the_command_line(tmp_path):
     assert "| gmm-40 |" in (tmp_path / "summary.md").read_text(encoding="utf-8")
 
 
+def test_several_budgets_have_folders_of_their_own_and_one_figure(tmp_path):
+    options = ["--systems", "gmm-40", "--methods", "smc", "--seeds", 1, "--preset", "smoke", "--out", tmp_path]
+    ended = nessampler("bench", "density", "--budget", 60_000, "--budget", 240_000, *options)
+    assert ended.code == 0, ended.err
+    errors = []
+    for budget in (60_000, 240_000):
+        (cell,) = csv.DictReader((tmp_path / f"budget-{budget}" / "cells.csv").open(encoding="utf-8"))
+        assert int(cell["budget"]) == budget
+        assert f"{budget:,} evaluations" in ended.out
+        errors.append(float(cell["std_error"]))
+    assert errors[1] < errors[0]
+    assert (tmp_path / "errors.png").stat().st_size > 10_000
+
+
+def test_a_terminal_has_the_columns_that_fit():
+    rows = [row("ais", 0, 1.0, metrics={"w2": 3.0}), row("auto", 0, 1.0, chosen="ais")]
+    whole, brief = to_markdown(rows), to_markdown(rows, brief=True)
+    widths = [sum(len(head.strip()) + 2 for head in text.splitlines()[0].split("|")[1:-1]) for text in (brief, whole)]
+    assert widths[0] < 80 < widths[1]  # as the terminal sets them
+    assert whole.partition("\n\n")[2] == brief.partition("\n\n")[2]  # the sentences
+    assert "| auto |" in brief
+    assert "W2" not in brief
+
+
 def test_chains_and_tempering_for_one_budget(tmp_path):
     options = ["--seeds", 1, "--budget", 150_000, "--preset", "smoke", "--out", tmp_path]
     ended = nessampler("bench", "density", "--systems", "gmm-40", "--methods", "hmc", "--methods", "pt", *options)
@@ -342,7 +366,8 @@ def test_a_rung_and_staged_mbar_for_one_budget(tmp_path):
     ended = nessampler("bench", "difference", "--systems", "anharmonic-wells", *methods, *options)
     assert ended.code == 0, ended.err
     for r in csv.DictReader((tmp_path / "cells.csv").open(encoding="utf-8")):
-        assert 0.6 * 40_000 < float(r["evaluations"]) < 1.4 * 40_000, r["method"]
+        least, most = (0.9, 1.02) if r["method"] == "staged" else (0.6, 1.4)
+        assert least * 40_000 < float(r["evaluations"]) < most * 40_000, r["method"]
         assert abs(float(r["z"])) < 4
 
 

@@ -62,6 +62,21 @@ def test_an_end_without_weight_may_be_infinite_for_one_walker_of_a_mixed_batch()
     assert score.tolist() == [[2.0], [0.0], [-2.0]]
 
 
+def test_energies_at_several_times_cost_each_end_one(wells):
+    path, start, end = counted_path(wells)
+    x = torch.randn(4, 3, generator=torch.Generator().manual_seed(1)).double()
+    several = torch.tensor([0.0, 0.3, 1.0], dtype=torch.float64)
+    found = path.energies(x, several)
+    assert (start.tally(), end.tally()) == (Tally(4, 0), Tally(4, 0))
+    torch.testing.assert_close(found, torch.stack([path.energy(times(float(t), 4), x) for t in several]))
+
+
+def test_energies_at_an_end_are_finite_where_the_other_end_forbids_it():
+    path = LinearPath(Cut(), Gaussian(torch.zeros(1), torch.ones(1)))
+    found = path.energies(torch.tensor([[-2.0], [2.0]]), torch.tensor([0.5, 1.0]))
+    assert found.tolist() == [[math.inf, 2.0], [2.0, 2.0]]
+
+
 def test_an_endpoint_path_knows_its_ends_and_refuses_the_interior(wells):
     path, x = EndpointPath(*wells), torch.ones(2, 3, dtype=torch.float64)
     assert torch.equal(path.energy(times(0.0, 2), x), wells[0].energy(x))

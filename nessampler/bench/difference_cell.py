@@ -39,6 +39,7 @@ __all__ = ["difference_row"]
 ENDS_BY = "map"  # whose trials size the ends of a molecule, which are most of its cost, for all methods
 FEWEST_SAMPLES = 50  # of an exact end, as in a system's file
 NODES, CHAINS, LEAPFROG, EQUILIBRATION = 9, 64, 10, 0.2  # of staged MBAR
+STORED, DRAWS = 2, 200  # evaluations of a stored state besides its trajectory, its slope and energies; of a chain
 WORST_RHAT = 1.1  # of the chains of a state, as of chains of the ends
 FEWEST_CHAINS, SHORTEST = 4, 50  # chains, and trajectories of each; fewer chains where a budget holds no more
 
@@ -204,10 +205,11 @@ def _staged(config: DifferenceConfig, folder: Path, budget: int, where: Path) ->
     prepared = _prepared(config, folder, where)
     ends = (Counted(prepared.target_a), Counted(prepared.target_b))
     path, generator = LinearPath(*ends), generator_for(config.run.seed, "staged")
-    trajectories_in_all = budget / _price(config) / (NODES * (LEAPFROG + 1))
-    chains = min(CHAINS, max(FEWEST_CHAINS, int(trajectories_in_all / SHORTEST)))
-    trajectories = max(10, round(trajectories_in_all / chains))
-    equilibration, interval = round(EQUILIBRATION * trajectories), max(1, trajectories // 200)
+    in_all = budget / _price(config) / NODES  # for a state and an end of the path
+    chains = min(CHAINS, max(FEWEST_CHAINS, int(in_all / LEAPFROG / SHORTEST)))
+    interval = max(1, int(in_all / LEAPFROG / chains) // DRAWS)
+    trajectories = max(10, int(in_all / chains / (LEAPFROG + STORED * (1 - EQUILIBRATION) / interval)))
+    equilibration = round(EQUILIBRATION * trajectories)
     try:
         sampler = HamiltonianStates(
             path,

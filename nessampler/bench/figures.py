@@ -20,7 +20,10 @@ MARKERS = "osD^vP*Xph<>"
 
 
 def error_against_evaluations(found: Sequence[Summary], path: Path) -> Path:
-    """Validated errors of all methods as PNG; lines are where a method would be that just spent more, $N^{-1/2}$."""
+    """Validated errors of all methods as PNG, those of several budgets joined by lines.
+
+    Dotted is where the best of a system would be that just spent more or less, $N^{-1/2}$.
+    """
     systems = list(dict.fromkeys(s.system for s in found))
     methods = list(dict.fromkeys(s.method for s in found))
     columns = min(COLUMNS, len(systems))
@@ -31,19 +34,24 @@ def error_against_evaluations(found: Sequence[Summary], path: Path) -> Path:
     handles = {}
     for axis, system in zip(axes.flat, systems, strict=False):
         own = [s for s in found if s.system == system and s.validated]
-        for s in own:
-            k = methods.index(s.method)
-            handles[s.method] = axis.plot(
-                s.evaluations, s.validated, MARKERS[k % len(MARKERS)], color=f"C{k % 10}", label=s.method
-            )[0]
+        for k, method in enumerate(methods):
+            points = sorted((s.evaluations, s.validated) for s in own if s.method == method)
+            if points:
+                handles[method] = axis.plot(*zip(*points, strict=True), f"{MARKERS[k % len(MARKERS)]}-", color=f"C{k}")[
+                    0
+                ]
         if own:
             best = min(own, key=lambda s: (s.validated or math.inf) ** 2 * s.evaluations)
             spent = sorted(s.evaluations for s in own)
             ends = [0.7 * spent[0], 1.4 * spent[-1]]
             assert best.validated is not None
             axis.plot(ends, [best.validated * math.sqrt(best.evaluations / n) for n in ends], ":", color="#767676")
-        axis.set(xscale="log", yscale="log", title=system)
-        axis.grid(alpha=0.3)
+            axis.set(xscale="log", yscale="log")
+            axis.grid(alpha=0.3)
+        else:
+            axis.set(xticks=[], yticks=[])
+            axis.text(0.5, 0.5, "no answer", ha="center", va="center", color="#767676", transform=axis.transAxes)
+        axis.set_title(system)
     for axis in list(axes.flat)[len(systems) :]:
         axis.set_axis_off()
     figure.supxlabel("evaluations of energies and gradients")

@@ -23,6 +23,7 @@ FAMILY = 0.05  # probability that any interval of a table of honest ones is name
 NESTED = ("metrics", "origin")  # of a row
 GATE = "not trusted"  # a verdict that counts as no answer, as `nessampler run` says
 
+BRIEF = ("system", "method", "answers", "within 95 %", "error at the budget", "CPU s", "chosen")
 DRAWS = {  # columns of the summary, where any method of the table has such a metric
     "energy_w1_kT": "energy W1 (kT)",
     "w2": "W2",
@@ -151,29 +152,42 @@ def _flat(origin: Mapping[str, Any]) -> dict[str, Any]:
     return {k: " ".join(v) if isinstance(v, list) else v for k, v in origin.items()}
 
 
-def to_markdown(rows: Sequence[Row]) -> str:
-    """A line for each system and method, the winners in bold, and a sentence for each system."""
+def to_markdown(rows: Sequence[Row], *, brief: bool = False) -> str:
+    """A line for each system and method, the winners in bold, and a sentence for each system.
+
+    Args:
+        rows: of one budget.
+        brief: only the columns that fit a terminal.
+    """
     found = summaries(rows)
     best = winners(found)
-    heads = ("system", "method", "answers", "claimed error", "distance to the reference", "within 95 %")
-    heads += ("evaluations", "of the budget", "error at the budget")
     shown = [name for name in DRAWS if any(name in s.metrics for s in found)]
-    heads += ("fields", "CPU s", "ESS", *(DRAWS[name] for name in shown), "chosen")
-    lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
-    for s in found:
-        name = f"**{s.method}**" if best.get(s.system) is s else s.method
-        covered = "" if s.covered is None else f"{s.covered} of {s.answers}"
-        ess = s.metrics.get("ess", s.metrics.get("ess_forward"))
-        chosen = ", ".join(s.chosen) if s.method == "auto" else ""
-        answers = "no log Z" if s.draws_only else f"{s.answers} of {s.seeds}"
-        distance = _number(s.rms) if s.referenced else "no reference"
-        cells = [s.system, name, answers, _number(s.claimed), distance, covered, _count(s.evaluations)]
-        cells += [f"{s.evaluations / s.budget:.0%}" if s.budget else "", _number(s.at_budget)]
-        cells += [_count(s.fields), f"{s.cpu_seconds:.0f}", _number(ess)]
-        cells += [*(_number(s.metrics.get(name)) for name in shown), chosen]
-        lines.append(f"| {' | '.join(cells)} |")
+    lines = [_line(s, shown, wins=best.get(s.system) is s) for s in found]
+    heads = [head for head in lines[0] if not brief or head in BRIEF] if lines else []
+    table = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
+    table += [f"| {' | '.join(line[head] for head in heads)} |" for line in lines]
     sentences = [*_sentences(found, best), *_of_auto(found, best), *_of_intervals(found)]
-    return "\n".join(lines) + "\n\n" + "\n".join(f"- {line}" for line in sentences) + "\n"
+    return "\n".join(table) + "\n\n" + "\n".join(f"- {line}" for line in sentences) + "\n"
+
+
+def _line(s: Summary, shown: Sequence[str], *, wins: bool) -> dict[str, str]:
+    """By head of the column."""
+    return {
+        "system": s.system,
+        "method": f"**{s.method}**" if wins else s.method,
+        "answers": "no log Z" if s.draws_only else f"{s.answers} of {s.seeds}",
+        "claimed error": _number(s.claimed),
+        "distance to the reference": _number(s.rms) if s.referenced else "no reference",
+        "within 95 %": "" if s.covered is None else f"{s.covered} of {s.answers}",
+        "evaluations": _count(s.evaluations),
+        "of the budget": f"{s.evaluations / s.budget:.0%}" if s.budget else "",
+        "error at the budget": _number(s.at_budget),
+        "fields": _count(s.fields),
+        "CPU s": f"{s.cpu_seconds:.0f}",
+        "ESS": _number(s.metrics.get("ess", s.metrics.get("ess_forward"))),
+        **{DRAWS[name]: _number(s.metrics.get(name)) for name in shown},
+        "chosen": ", ".join(s.chosen) if s.method == "auto" else "",
+    }
 
 
 def _sentences(found: Sequence[Summary], best: Mapping[str, Summary]) -> list[str]:

@@ -22,8 +22,8 @@ def bench(
         list[str] | None, typer.Option("--methods", help="Of the suite's, or peers; repeatable.")
     ] = None,
     budget: Annotated[
-        int | None,
-        typer.Option(help="Evaluations for a cell; by default the suite's for it, 0 for the presets' sizes."),
+        list[int] | None,
+        typer.Option(help="Evaluations for a cell; by default the suite's, 0 for the presets' sizes; repeatable."),
     ] = None,
     seeds: Annotated[int, typer.Option(min=1, help="Seeds 0, 1, ….")] = 3,
     preset: Annotated[str | None, typer.Option(help="smoke, quick or full.")] = None,
@@ -43,34 +43,48 @@ def bench(
         raise InputError(f"a suite is one of {', '.join(SUITES)}: got {suite!r}")
     chosen = SUITES[suite]
     _check(methods, (*chosen.methods, *chosen.peers))
-    grid = Grid(
-        systems=tuple(systems or chosen.systems),
-        methods=tuple(methods or chosen.methods),
-        seeds=seeds,
-        budget=chosen.budget if budget is None else budget or None,
-        preset=preset,
-        settings=tuple(settings or ()),
-        cap=cap,
-        budgets=chosen.budgets if budget is None else {},
-    )
+    asked = dict.fromkeys(budget or (None,))
+
+    def grid(budget: int | None) -> Grid:
+        return Grid(
+            systems=tuple(systems or chosen.systems),
+            methods=tuple(methods or chosen.methods),
+            seeds=seeds,
+            budget=chosen.budget if budget is None else budget or None,
+            preset=preset,
+            settings=tuple(settings or ()),
+            cap=cap,
+            budgets=chosen.budgets if budget is None else {},
+        )
+
     where = out or Path("runs") / f"bench-{suite}"
     errors = Console(stderr=True)
-    try:
-        with Progress(errors) as progress:
-            rows = run_grid(grid, where, say=progress.say)
-    except KeyboardInterrupt:
-        errors.print(
-            f"\ninterrupted; finished cells are kept in {where}. To go on: the same command",
-            highlight=False,
-            markup=False,
-            soft_wrap=True,
-        )
-        raise SystemExit(130) from None
-    (where / "cells.csv").write_text(to_csv(rows), encoding="utf-8")
-    (where / "summary.md").write_text(to_markdown(rows), encoding="utf-8")
-    error_against_evaluations(summaries(rows), where / "errors.png")
-    Console().print(Markdown(to_markdown(rows)))
+    tables, found = [], []
+    for budget_of_all in asked:
+        folder = where if len(asked) == 1 else where / f"budget-{budget_of_all}"
+        try:
+            with Progress(errors) as progress:
+                rows = run_grid(grid(budget_of_all), folder, say=progress.say)
+        except KeyboardInterrupt:
+            errors.print(
+                f"\ninterrupted; finished cells are kept in {where}. To go on: the same command",
+                highlight=False,
+                markup=False,
+                soft_wrap=True,
+            )
+            raise SystemExit(130) from None
+        (folder / "cells.csv").write_text(to_csv(rows), encoding="utf-8")
+        (folder / "summary.md").write_text(to_markdown(rows), encoding="utf-8")
+        tables.append(to_markdown(rows, brief=True))
+        found += summaries(rows)
+    error_against_evaluations(found, where / "errors.png")
+    for budget_of_all, table in zip(asked, tables, strict=True):
+        Console().print(Markdown(table if len(asked) == 1 else f"## {_sizes(budget_of_all)}\n\n{table}"))
     errors.print(f"tables and figure: {where}", highlight=False, markup=False, soft_wrap=True)
+
+
+def _sizes(budget: int | None) -> str:
+    return f"{budget:,} evaluations" if budget else "the presets' sizes"
 
 
 def _check(methods: list[str] | None, known: tuple[str, ...]) -> None:

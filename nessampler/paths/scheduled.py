@@ -72,6 +72,12 @@ class ScheduledPath:
         derivative = sum_of(_times(rate, part[0]) for rate, part in zip(rates, parts, strict=True))
         return PathPoint(energy, score, derivative, parts)
 
+    def energies(self, x: Float[Tensor, " n *event"], times: Float[Tensor, " states"]) -> Float[Tensor, "states n"]:
+        """$U_t$ in kT of every x at several times, float64, as MBAR needs them: each term is evaluated once."""
+        values = [term.energy(x).to(torch.float64) for term in self.terms]
+        weights = [w.to(values[0])[:, None] for w in self._weights(times)]
+        return sum_of(_times(w, v) for w, v in zip(weights, values, strict=True))
+
     def _weights(self, t: Tensor) -> tuple[Tensor, ...]:
         return self.schedule(t).unbind(-1)
 
