@@ -76,7 +76,8 @@ def test_auto_compares_for_less_than_a_tenth_and_says_what_it_found():
     own = alone.attempt.evaluations["target"]["pilot"]
     pilot = attempt.evaluations["target"]["pilot"]
     compared = pilot["energy"] + pilot["gradient"] - own["energy"] - own["gradient"]
-    assert compared < 0.1 * 4 * BUDGET
+    # A method alone looks at first walkers of its own, which a comparison counts as well.
+    assert compared <= 4 * BUDGET * attempt.diagnostics["pilot_share"] < 0.1 * 4 * BUDGET
     assert attempt.note.startswith("chosen; variance × cost in the pilot:")
     assert {"ais", "smc", "lsq"} - {attempt.name} <= set(attempt.note.replace(",", "").split())
 

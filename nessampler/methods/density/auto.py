@@ -104,6 +104,7 @@ def _within(context: Context, metrics: list[Mapping[str, Any]]) -> tuple[list[At
     started, path = time.perf_counter(), CountedPath(context.problem.path)
     with path.stage("pilot"):
         found = tuned(context, path)
+    own = in_all(path.tally)  # which any method would spend
     # Few temperatures: what they add to the variance they save in evaluations, and eight small islands are paid for.
     islands = particles(context, int(SCOUT_ISLANDS * budget.evaluations), found, "compare smc", COARSE, SCOUT_PARTICLES)
     lost = Tally() + islands.evaluations["pilot"] + islands.evaluations["sampling"]
@@ -115,7 +116,7 @@ def _within(context: Context, metrics: list[Mapping[str, Any]]) -> tuple[list[At
     with path.stage("pilot"):
         plain = scouted(context, path, found, budget.evaluations - in_all(lost) - in_all(path.tally))
     lost = lost + path.tallies["pilot"]
-    left = budget.evaluations - in_all(lost)
+    left, compared = budget.evaluations - in_all(lost), in_all(lost) - own
     merits = {"ais": plain.predicted, "smc": ONE_WAY * islands.std_error**2 * scale}
     if drift is not None:
         merits["lsq"] = drift(left)
@@ -131,7 +132,9 @@ def _within(context: Context, metrics: list[Mapping[str, Any]]) -> tuple[list[At
         attempt = attempt_smc(context, metrics, left=left, pilot=found)
     else:
         attempt = attempt_lsq(context, metrics, left=left, found=found)
-    return [_paying(attempt, lost, note)], chosen
+    paying = _paying(attempt, lost, note)
+    share = {"pilot_share": compared / budget.evaluations}
+    return [replace(paying, diagnostics={**paying.diagnostics, **share})], chosen
 
 
 def _fewer(effort: DensityEffort) -> int:

@@ -62,7 +62,8 @@ class Attempt:
             pilot, training, sampling.
         seconds: by stage.
         note: why it was chosen, or not.
-        diagnostics: what else a method measures of itself, by name.
+        diagnostics: what else a method measures of itself, by name; of `auto` within a budget `pilot_share`, the share
+            of it that comparing took.
     """
 
     name: str
