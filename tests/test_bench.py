@@ -255,6 +255,25 @@ def test_finished_cells_are_read_and_not_run(tmp_path):
         run_grid(Grid(("gmm-40",), ("ais",), 1, 1000), tmp_path)
 
 
+def test_tables_of_what_is_finished_run_nothing(tmp_path):
+    grid = Grid(("gmm-40", "funnel-10"), ("ais", "smc"), 2, 1000)
+    with pytest.raises(InputError, match=r"needs a finished cell: .* has none of these systems and methods; run them"):
+        run_grid(grid, tmp_path, finished=True)
+    stored = row("ais", 1, 1.0, origin=origin_of("quick"))
+    (tmp_path / "cells" / "gmm-40--ais--1.json").write_text(json.dumps(stored.to_cell()))
+    assert [(r.method, r.seed) for r in run_grid(grid, tmp_path, finished=True)] == [("ais", 1)]
+    options = ["--systems", "gmm-40", "--budget", 1000, "--preset", "quick", "--out", tmp_path]
+    ended = nessampler("bench", "density", "--finished", *options)
+    assert ended.code == 0, ended.err
+    assert "1 of 1" in (tmp_path / "summary.md").read_text(encoding="utf-8")
+    assert len(list((tmp_path / "cells").iterdir())) == 1
+
+
+def test_nobody_wants_digits_of_large_factors():
+    rows = [row("lsq", 0, 1.0, 1e-13), row("ais", 0, 1.0, 0.1)]
+    assert "more than a million times it, or more than a million times the evaluations" in to_markdown(rows)
+
+
 def test_cells_of_another_version_are_refused_and_of_another_commit_or_machine_are_not(tmp_path):
     (tmp_path / "cells").mkdir()
     file, grid = tmp_path / "cells" / "gmm-40--ais--0.json", Grid(("gmm-40",), ("ais",), 1, 1000)

@@ -75,13 +75,19 @@ class Grid:
                     yield Cell(system, method, seed)
 
 
-def run_grid(grid: Grid, out: Path, *, say: Callable[[str], None] = lambda _: None) -> list[Row]:
+def run_grid(
+    grid: Grid, out: Path, *, finished: bool = False, say: Callable[[str], None] = lambda _: None
+) -> list[Row]:
     """The rows of all cells; those whose file is in `out` are not run again.
 
     Every cell has a process of its own, so that one that is killed, or runs out of memory, costs itself only.
 
+    Args:
+        finished: run nothing, and leave out what has no file.
+
     Raises:
-        InputError: an unknown system or method; files of another budget, version, preset or settings.
+        InputError: an unknown system or method; files of another budget, version, preset or settings; nothing finished
+            where only that is asked for.
 
     Example:
         >>> from tempfile import TemporaryDirectory
@@ -99,6 +105,8 @@ def run_grid(grid: Grid, out: Path, *, say: Callable[[str], None] = lambda _: No
     rows, cells = [], list(grid.cells())
     for n, cell in enumerate(cells):
         file = folder / cell.file
+        if finished and not file.exists():
+            continue
         if not file.exists():
             say(f"{n + 1} of {len(cells)}: {cell.system}, {cell.method}, seed {cell.seed}")
             row = _in_a_process(grid, cell, configs[cell.system], out)
@@ -106,6 +114,10 @@ def run_grid(grid: Grid, out: Path, *, say: Callable[[str], None] = lambda _: No
             write_atomically(file, lambda path, text=text: path.write_text(text, encoding="utf-8"))
             say(f"    {_short(row)}")
         rows.append(_read(file, grid.budget_of(cell.system), origins[cell.system], configs[cell.system]))
+    if not rows:
+        raise InputError(
+            f"a table needs a finished cell: {folder} has none of these systems and methods; run them first"
+        )
     return rows
 
 

@@ -19,6 +19,7 @@ __all__ = ["Summary", "summaries", "to_csv", "to_markdown", "winners"]
 
 COVERED = 1.96
 COVERAGE = 0.95
+MANY = 1e6  # times as large, beyond which nobody wants digits
 FAMILY = 0.05  # probability that any interval of a table of honest ones is named for covering too seldom
 NESTED = ("metrics", "origin")  # of a row
 GATE = "not trusted"  # a verdict that counts as no answer, as `nessampler run` says
@@ -270,6 +271,8 @@ def _number(value: float | None) -> str:
 
 
 def _factor(value: float) -> str:
+    if value > MANY:
+        return "more than a million"
     return f"{value:.2g}" if value < 100 else f"{float(f'{value:.2g}'):,.0f}"
 
 

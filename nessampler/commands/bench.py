@@ -29,6 +29,9 @@ def bench(
     preset: Annotated[str | None, typer.Option(help="smoke, quick or full.")] = None,
     cap: Annotated[float, typer.Option(help="Minutes after which a cell is given up, and on record as such.")] = 30.0,
     out: Annotated[Path | None, typer.Option(help="By default runs/bench-SUITE.")] = None,
+    finished: Annotated[
+        bool, typer.Option("--finished", help="Run nothing: tables of the cells that are there.")
+    ] = False,
     settings: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a key of every system.")
     ] = None,
@@ -64,7 +67,7 @@ def bench(
         folder = where if len(asked) == 1 else where / f"budget-{budget_of_all}"
         try:
             with Progress(errors) as progress:
-                rows = run_grid(grid(budget_of_all), folder, say=progress.say)
+                rows = run_grid(grid(budget_of_all), folder, finished=finished, say=progress.say)
         except KeyboardInterrupt:
             errors.print(
                 f"\ninterrupted; finished cells are kept in {where}. To go on: the same command",
