@@ -235,7 +235,9 @@ def climbed(method: str, seed: int = 0, n: int = 600, training: int = 0) -> tupl
     return free_energy(SHARP, WIDE, a, b, method=method, effort=effort, seed=seed), log_z_a - log_z_b  # pyright: ignore
 
 
-@pytest.mark.parametrize(("method", "cap"), [("map", 0.06), ("fields", 0.08), ("switching", 0.04), ("feat", 0.04)])
+@pytest.mark.parametrize(
+    ("method", "cap"), [("map", 0.06), ("fields", 0.08), ("switching", 0.04), ("feat", 0.04), ("tfep", 0.08)]
+)
 def test_every_rung_finds_the_exact_difference_between_two_umbrellas(method: str, cap: float) -> None:
     result, exact = climbed(method, training=6)
     found = result.delta_f
@@ -255,6 +257,22 @@ def test_opposed_magnets_are_reflected_and_networks_billed() -> None:
     assert spent["networks"]["training"] > 0
     assert spent["networks"]["sampling"] > 0
     assert spent["state_a"]["training"]["gradient"] > 0
+
+
+def test_a_flow_learns_on_a_lattice_and_its_works_are_as_exact_as_it_says() -> None:
+    """Between free fields that are scaled mode by mode, where ΔF is known and a linear velocity is enough."""
+    a, b = FreeField.massive(4, mass_squared=0.3), FreeField.massive(4, mass_squared=1.2)
+    x_a, x_b = a.sample(900, generator=seeded(0)), b.sample(900, generator=seeded(1))
+    effort = Effort(tuning_samples=60, feat=Training(40, learning_rate=1e-2))
+    found = free_energy(a, b, x_a, x_b, method="tfep", effort=effort, seed=0)
+    estimate = found.delta_f
+    assert estimate.delta_f is not None
+    assert estimate.std_error is not None
+    assert abs(estimate.delta_f - (a.log_z - b.log_z)) < 4 * estimate.std_error < 0.06
+    plain = free_energy(a, b, x_a, x_b, method="plain", effort=effort, seed=0).rung.estimate
+    assert plain.std_error is not None
+    assert estimate.std_error < 0.3 * plain.std_error
+    assert "works exact to" in found.rung.description
 
 
 def test_only_two_lattices_climb_the_ladder_of_lattices() -> None:

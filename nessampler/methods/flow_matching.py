@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from dataclasses import replace
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import nn
+from torch.distributions.transforms import Transform
 
 from nessampler.kernels import Map
 from nessampler.kernels.ode_map import OdeMap
@@ -20,14 +21,27 @@ from nessampler.networks.field import NetworkField
 from nessampler.networks.velocity import VelocityNetwork
 from nessampler.objectives.flow_matching import FlowMatching
 from nessampler.objectives.interpolant import PairBatch
+from nessampler.paths import EndpointPath
 from nessampler.training import fit, pairs
 
-__all__ = ["flow_matching_rung", "map_error"]
+__all__ = ["Batches", "FlowEnds", "accurate", "flow_matching_rung", "map_error", "train_flow"]
 
 TOLERANCES = (1e-4, 1e-5, 1e-6, 1e-7, 1e-8)
 STRICTER = 0.01
 WORK_ERROR = 1e-3  # kT: a thirtieth of the best errors that differences are asked for
 PROBES = 32  # samples of each end on which the integration is measured
+HELD_OUT = 4096  # pairs
+
+Batches = Callable[[bool, int, torch.Generator], Iterator[PairBatch]]
+
+
+@dataclass(frozen=True)
+class FlowEnds:
+    """Vectors between which a flow runs, and how samples become these."""
+
+    path: EndpointPath
+    encode_a: Transform
+    encode_b: Transform
 
 
 def flow_matching_rung(stage: Stage) -> Iterator[Candidate]:
@@ -46,9 +60,9 @@ def flow_matching_rung(stage: Stage) -> Iterator[Candidate]:
     ends = StandardisedEnds(stage, stage.mapping)
     network = _network(stage, ends)
     with stage.ledger.charge("tfep", "training", network):
-        stage.log("flow matching", _train(stage, ends, network))
+        train_flow(stage, network, FlowMatching(network, network.scale, ends.moving), _batches(ends))
         network.double()  # the integration is more accurate than float32 can hold
-        transport = _accurate(stage, ends, network)
+        transport = accurate(stage, FlowEnds(ends.path, ends.encode_a, ends.encode_b), network)
     yield transport, network
 
 
@@ -75,17 +89,19 @@ def _network(stage: Stage, ends: StandardisedEnds) -> VelocityNetwork:
     ).to(spread.device)
 
 
-def _train(stage: Stage, ends: StandardisedEnds, network: VelocityNetwork) -> list[dict]:
-    training, seed = stage.effort.feat, stage.seed
-    objective = FlowMatching(network, network.scale, ends.moving)
-    generator = generator_for(seed, "batches of flow matching")
-    batches = _pairs(ends, ends.u_a, ends.u_b, training.batch_size, generator)
-    held_out = next(_pairs(ends, ends.held_a, ends.held_b, 4096, generator_for(seed, "validation of flow matching")))
+def train_flow(stage: Stage, network: nn.Module, objective: FlowMatching, batches: Batches) -> None:
+    """As FEAT's network is: Adam, averaged weights, the least loss on pairs of the select block.
 
-    return fit(
+    Args:
+        batches: `(held_out, size, generator)` to endless batches, of the fit block or of samples that are held out.
+    """
+    training, seed = stage.effort.feat, stage.seed
+    generator = generator_for(seed, "batches of flow matching")
+    held_out = next(batches(True, HELD_OUT, generator_for(seed, "validation of flow matching")))
+    rows = fit(
         network,
         objective,
-        batches,
+        batches(False, training.batch_size, generator),
         steps=max(1, training.steps),
         learning_rate=training.learning_rate,
         generator=generator,
@@ -97,15 +113,18 @@ def _train(stage: Stage, ends: StandardisedEnds, network: VelocityNetwork) -> li
         progress=stage.watched("tfep: training"),
         report=stage.report,
     )
+    stage.log("flow matching", rows)
 
 
-def _pairs(
-    ends: StandardisedEnds, u_a: Tensor, u_b: Tensor, size: int, generator: torch.Generator
-) -> Iterator[PairBatch]:
-    return pairs(u_a, u_b, None, None, size, generator, moving=ends.moving)
+def _batches(ends: StandardisedEnds) -> Batches:
+    def batches(held_out: bool, size: int, generator: torch.Generator) -> Iterator[PairBatch]:
+        u_a, u_b = (ends.held_a, ends.held_b) if held_out else (ends.u_a, ends.u_b)
+        return pairs(u_a, u_b, None, None, size, generator, moving=ends.moving)
+
+    return batches
 
 
-def _accurate(stage: Stage, ends: StandardisedEnds, network: VelocityNetwork) -> Transport:
+def accurate(stage: Stage, ends: FlowEnds, network: nn.Module) -> Transport:
     """The transport with the largest tolerance that leaves works alone; the strictest one if none does."""
     probes, error, transport = stage.fit.thinned(PROBES), math.inf, None
     for tolerance in TOLERANCES:
@@ -120,7 +139,7 @@ def _accurate(stage: Stage, ends: StandardisedEnds, network: VelocityNetwork) ->
     return replace(transport, description=what, state=state, systematic=error)
 
 
-def _transport(ends: StandardisedEnds, network: VelocityNetwork, tolerance: float) -> Transport:
+def _transport(ends: FlowEnds, network: nn.Module, tolerance: float) -> Transport:
     flow = OdeMap(NetworkField(network), tolerance)
     what = f"flow matching, integrated at tolerance {tolerance:g}"
     return Transport("tfep", what, Map(flow), ends.path, (0.0, 1.0), ends.encode_a, ends.encode_b)

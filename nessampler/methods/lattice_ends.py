@@ -64,6 +64,10 @@ class AlignedEnds:
         path = LinearPath(TransformedTarget(ends.a, flip), ends.b)
         return cls(flip, path, carry(flip, fit.flat_a), fit.flat_b, even)
 
+    def of_block(self, block: Block) -> tuple[Float[Tensor, " n *event"], Float[Tensor, " m *event"]]:
+        """Fields of another block in these coordinates."""
+        return block.flat_a if self.encode_a is None else carry(self.encode_a, block.flat_a), block.flat_b
+
 
 class ModeEnds:
     r"""The mapped end $T_\# A$ and B as vectors of modes, where interpolant fields live; noise follows the spectra.

@@ -12,7 +12,6 @@ from nessampler.methods.stage import Stage
 from nessampler.networks.lattice import LatticeNetwork
 from nessampler.objectives.work_variance import EndBatch, WorkVariance
 from nessampler.paths import LinearPath
-from nessampler.targets import carry
 from nessampler.training import fit
 
 __all__ = ["train_on_works"]
@@ -28,9 +27,7 @@ def train_on_works(stage: Stage, ends: AlignedEnds, network: LatticeNetwork) -> 
     times = tuple(k / FLOW_STEPS for k in range(FLOW_STEPS + 1))
     objective = WorkVariance(network, ends.path.start, ends.path.end, times)
     generator = generator_for(seed, "lattice batches")
-    held = stage.select.thinned(HELD_OUT)
-    a = held.flat_a if ends.encode_a is None else carry(ends.encode_a, held.flat_a)
-    held_out = _batch(ends.path, a, held.flat_b)
+    held_out = _batch(ends.path, *ends.of_block(stage.select.thinned(HELD_OUT)))
     stage.log(
         "lattice network",
         fit(

@@ -16,6 +16,7 @@ from nessampler.kernels import Langevin, Map
 from nessampler.methods.ends import generator_for
 from nessampler.methods.lattice_ends import AlignedEnds, ModeEnds, opposed, reflection
 from nessampler.methods.lattice_feat import train_on_works
+from nessampler.methods.lattice_flow_matching import lattice_flow_matching
 from nessampler.methods.lattice_switching import (
     BilledField,
     carried,
@@ -174,4 +175,10 @@ def _feat(stage: Stage) -> Iterator[Candidate]:
     yield replace(transport, state=state), network
 
 
-LATTICE_RUNGS: Rungs = {"map": _maps, "fields": _fields, "switching": _switching, "feat": _feat}
+LATTICE_RUNGS: Rungs = {
+    "map": _maps,
+    "fields": _fields,
+    "switching": _switching,
+    "feat": _feat,
+    "tfep": lattice_flow_matching,
+}
