@@ -14,7 +14,7 @@ from torch import Tensor
 
 import nessampler as ns
 from nessampler.errors import InputError
-from nessampler.estimators import Flag, FreeEnergy
+from nessampler.estimators import Flag, FreeEnergy, bar
 from nessampler.fields import Evaluated
 from nessampler.kernels import Langevin, Walkers
 from nessampler.methods import difference
@@ -162,14 +162,30 @@ def test_every_method_reports_the_rungs_below_it(wells: Wells) -> None:
         result = climbed(wells, method)
         assert [r.name for r in result.rungs] == names
         assert (result.chosen, result.method) == (method, method)
-        assert all(r.block == "evaluate" for r in result.rungs)
+        assert all(r.block == ("all" if method == "plain" else "evaluate") for r in result.rungs)
+
+
+def test_plain_asked_for_by_name_is_bar_of_all_samples(wells: Wells) -> None:
+    """What pays for samples that nothing was fitted on would be a poor baseline."""
+    x_a, x_b = (w.sample(500, generator=torch.Generator().manual_seed(3)) for w in wells)
+    whole = ns.free_energy(*wells, x_a, x_b, method="plain").delta_f
+    a, b = wells
+    by_hand = bar((b.energy(x_a) - a.energy(x_a)).numpy(), (a.energy(x_b) - b.energy(x_b)).numpy())
+    assert whole.n == (500, 500)
+    assert whole.delta_f == pytest.approx(by_hand.delta_f, abs=1e-10)
+    part = ns.free_energy(*wells, x_a, x_b, method="map").estimators["plain_bar"]
+    assert part.n == (200, 200)  # beside a map, on the frames that it carries
+    assert whole.std_error is not None
+    assert part.std_error is not None
+    assert whole.std_error < 0.8 * part.std_error
 
 
 def test_auto_reports_every_rung_and_climbs_only_the_chosen(auto: ns.Difference) -> None:
     names = [r.name for r in auto.rungs]
     assert names == list(RUNGS[: len(names)])
     for rung in auto.rungs:
-        assert rung.block == ("evaluate" if rung.name in ("plain", "map", auto.chosen) else "select")
+        whole = "all" if auto.chosen == "plain" == rung.name else "evaluate"
+        assert rung.block == (whole if rung.name in ("plain", "map", auto.chosen) else "select")
 
 
 def test_auto_stops_where_works_have_no_variance(wells: Wells) -> None:

@@ -32,7 +32,7 @@ def works_data(result: Difference) -> InferenceData:
     """
     groups: dict[str, dict[str, Any]] = {}
     for rung in result.rungs:
-        prefix = "" if rung.block == "evaluate" else "pilot_"
+        prefix = "pilot_" if rung.block == "select" else ""
         draw = f"draw_{rung.name}" if prefix and rung.pilot.share < 1 else "draw"
         for direction, work in zip(("forward", "reverse"), rung.works, strict=True):
             variables = groups.setdefault(prefix + direction, {})

@@ -17,7 +17,7 @@ from nessampler.estimators import Bounds, Flag, FreeEnergy, bounds, jarzynski, p
 from nessampler.methods.arviz_export import works_data
 from nessampler.methods.effort import Effort
 from nessampler.methods.end_checks import check_end_states, check_energies_of_ends
-from nessampler.methods.ends import Ends, generator_for, split_by_time
+from nessampler.methods.ends import Ends, generator_for, joined, split_by_time
 from nessampler.methods.front_door import two_states
 from nessampler.methods.ladder import MARGIN, RUNGS, Ladder, Method
 from nessampler.methods.ledger import Ledger
@@ -246,19 +246,21 @@ def free_energy(
     spent_a, spent_b = (n + billed(c, c.tally("checks")) for n, c in zip(given, ends.counted, strict=True))
     ledger = Ledger(ends.counted, (spent_a, spent_b))
     stage = Stage(ends, fit, select, effort, ledger, seed, say, progress, report, checkpoint)
-    ladder = Ladder(stage, structure.rungs, len(evaluate))
+    everything = joined((fit, select, evaluate))
+    ladder = Ladder(stage, structure.rungs, len(evaluate), len(everything))
     pilots, chosen = ladder.climb(method)
     rungs = []
     for name in (n for n in RUNGS if n in pilots):
         pilot, climbed = pilots[name], name in ("plain", "map", chosen)
         trips = None
+        block = everything if name == chosen == "plain" else evaluate  # nothing was fitted that others must not see
         if climbed:
-            say(f"{name}: works on the evaluate block")
+            say(f"{name}: works on {'all samples' if block is everything else 'the evaluate block'}")
             with ledger.charge(name, "sampling", pilot.network):
                 generator = generator_for(seed, f"evaluate {name}")
                 told = stage.watched(f"{name}: evaluate block")
                 keep = MOST_ARRIVED if name == chosen else 0
-                trips = pilot.transport.trips(evaluate, generator=generator, progress=told, keep=keep)
+                trips = pilot.transport.trips(block, generator=generator, progress=told, keep=keep)
             if coordinates is not None:
                 trips = _seen(trips[0], coordinates), _seen(trips[1], coordinates)
         rungs.append(_rung(pilot, trips, ledger, pilots, chosen, seed))
@@ -286,7 +288,7 @@ def _rung(
     return RungResult(
         name=name,
         description=pilot.transport.description,
-        block="select" if trips is None else "evaluate",
+        block="select" if trips is None else "all" if name == chosen == "plain" else "evaluate",
         estimate=pilot.transport.estimate(works, seed=seed),
         works=works,
         bounds=bounds(*works),

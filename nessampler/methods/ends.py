@@ -15,7 +15,7 @@ from torch.distributions.transforms import Transform
 from nessampler.errors import InputError
 from nessampler.targets import Counted, Target, TransformedTarget
 
-__all__ = ["Block", "Ends", "generator_for", "split_by_time"]
+__all__ = ["Block", "Ends", "generator_for", "joined", "split_by_time"]
 
 SMALLEST_BLOCK = 10
 
@@ -95,6 +95,12 @@ def split_by_time(
     pieces = [_cut(x, fractions, name) for x, name in ((samples_a, "A"), (samples_b, "B"))]
     fit, select, evaluate = (Block(a, b, correlated) for a, b in zip(*pieces, strict=True))
     return fit, select, evaluate
+
+
+def joined(blocks: Sequence[Block]) -> Block:
+    """Consecutive stretches as one again."""
+    a, b = (torch.cat([getattr(block, state) for block in blocks], 1) for state in "ab")
+    return Block(a, b, blocks[0].correlated)
 
 
 def generator_for(seed: int, purpose: str, device: torch.device | str = "cpu") -> torch.Generator:

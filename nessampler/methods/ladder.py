@@ -38,11 +38,12 @@ class Ladder:
         stage: what rungs may look at, and whom they charge.
         rungs: how each is built.
         evaluations: samples in the evaluate block, both ends, for which the cost of a rung is reckoned.
+        samples: in all blocks, which no transport at all needs no block to be fitted on.
     """
 
-    def __init__(self, stage: Stage, rungs: Rungs, evaluations: int) -> None:
+    def __init__(self, stage: Stage, rungs: Rungs, evaluations: int, samples: int) -> None:
         self._stage, self._rungs = stage, rungs
-        self._scale = evaluations / len(stage.select)
+        self._scale, self._reach = evaluations / len(stage.select), {"plain": samples / evaluations}
 
     def climb(self, method: Method) -> tuple[dict[str, Pilot], str]:
         """Pilots of the rungs that `method` asks for, and the name of the chosen one.
@@ -132,12 +133,13 @@ class Ladder:
         before = self._spent(name)
         with stage.ledger.charge(name, "training", network):
             works = transport.works(select, generator=generator, progress=stage.watched(f"{name}: pilot"))
-        carrying = self._scale / share * (self._spent(name) - before)
+        reach = self._reach.get(name, 1.0)
+        carrying = reach * self._scale / share * (self._spent(name) - before)
         estimate = transport.estimate(works, seed=stage.seed)
         stage.report(delta_f=estimate.delta_f, std_error=estimate.std_error, overlap=estimate.overlap)
         block = "the select block" if share == 1 else f"{len(select)} samples of the select block"
         stage.say(f"{name} ({transport.description}) on {block}: {_short(estimate)}")
-        return Pilot(transport, works, estimate, self._spent(name) + carrying, carrying, network, share)
+        return Pilot(transport, works, estimate, self._spent(name) + carrying, carrying, network, share, reach)
 
     def _spent(self, name: str) -> float:
         return self._stage.ledger.cost(name, self._stage.effort.prices)

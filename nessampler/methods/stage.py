@@ -38,6 +38,7 @@ class Pilot:
         cost: of the whole rung, what its other candidates cost included, with works on the evaluate block.
         carrying: the part of it that these works alone will cost.
         share: of the select block that the works are of: a rung that is only scouted sees a part of it.
+        reach: samples that will carry the estimate, in sizes of the evaluate block: more where nothing was fitted.
     """
 
     transport: Transport
@@ -47,6 +48,7 @@ class Pilot:
     carrying: float
     network: CountsEvaluations | None = None
     share: float = 1.0
+    reach: float = 1.0
 
     @property
     def merit(self) -> float:
@@ -60,9 +62,9 @@ class Pilot:
 
     @property
     def _variance(self) -> float:
-        """As it would be on the whole select block."""
+        """As it would be on the whole select block, for a rung that has the evaluate block alone in the end."""
         error = self.estimate.std_error
-        return math.inf if error is None else self.share * error**2
+        return math.inf if error is None else self.share * error**2 / self.reach
 
 
 @dataclass
