@@ -356,7 +356,7 @@ FILES: dict[str, tuple[Callable[[Path], Arguments], str]] = {
     ),
     "waste-free chains that do not divide": (
         given("gmm-40", "--method", "smc", "--set", "sampling.waste_free=7"),
-        "two chains at least, and no budget chooses their number: got waste_free = 7 with 4096 walkers",
+        "two chains at least: got waste_free = 7 with 4096 walkers; choose, for example, 2048 walkers",
     ),
     "random walks of a method that asks for gradients": (
         given("phi4-8", "--method", "pt", "--set", "sampling.kernel=walk"),

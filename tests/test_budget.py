@@ -50,6 +50,15 @@ def test_a_budget_is_met_and_every_evaluation_is_on_record(method):
     assert counted(found) * 0.9 < hand.energies + hand.gradients <= counted(found)
 
 
+def test_a_budget_chooses_the_number_of_waste_free_particles():
+    found = sample_density(problem(), method="smc", seed=1, effort=replace(WITHIN, waste_free=6))
+    assert 0.9 * BUDGET < counted(found) < 1.03 * BUDGET
+    assert len(found.x) % (8 * 6) == 0
+    assert found.log_z.value is not None
+    assert found.log_z.std_error is not None
+    assert abs(found.log_z.value - WELL.log_z) < 4 * found.log_z.std_error < 0.3
+
+
 @pytest.mark.parametrize("method", [m for m in METHODS if m != "pt"])  # a larger one takes a minute
 def test_the_answer_is_right_and_a_larger_budget_sharpens_it(method):
     errors = []

@@ -16,9 +16,11 @@ from nessampler.bench.peers import PEERS
 from nessampler.bench.row import Row
 from nessampler.bench.trial import TRIAL_SEED, trial
 from nessampler.errors import InputError
+from nessampler.estimators.log_z import log_z_bounds
 from nessampler.methods.density.effort import DensityEffort
 from nessampler.methods.density.result import Attempt
 from nessampler.methods.density.sample import DensityMethod, sample_density
+from nessampler.methods.ends import generator_for
 from nessampler.runs.config import DensityConfig
 from nessampler.runs.config.density import LearnedBase
 from nessampler.runs.density_problem import PreparedDensity, prepare_density
@@ -58,6 +60,7 @@ def density_row(
     if method in PEERS:
         return PEERS[method](config, folder, budget)
     started, busy = time.perf_counter(), cpu_seconds()
+    config = config.model_copy(update={"run": config.run.model_copy(update={"method": method})})
     prepared = prepare_density(config, folder)
     effort = DensityEffort(**config.sampling.model_dump())
     if budget is not None:
@@ -65,9 +68,11 @@ def density_row(
         effort = replace(effort, budget=_left(prepared, budget), reverse_steps=0)
     asked: DensityMethod = method  # pyright: ignore[reportAssignmentType]
     seed, device = config.run.seed, config.run.device
-    found = sample_density(prepared.problem, method=asked, seed=seed, effort=effort, device=device)
+    # No method may judge itself by samples of the target, which only some could use and no user has.
+    blind = replace(prepared.problem, target_samples=None)
+    found = sample_density(blind, method=asked, seed=seed, effort=effort, device=device)
     seconds, cpu = time.perf_counter() - started, cpu_seconds() - busy
-    attempt = found.attempt
+    attempt = _measured_back(found.attempt, prepared, effort.reverse_walkers, seed)
     return Row.of_cell(
         config,
         method,
@@ -79,11 +84,25 @@ def density_row(
         fields=sum(n for a in found.attempts for stage, n in a.evaluations["field"].items() if stage != "reverse"),
         seconds=seconds,
         cpu_seconds=cpu,
-        metrics=density_metrics(attempt, prepared.problem.target, attempt.bounds, config.run.seed),
+        metrics=density_metrics(attempt, prepared.problem.target, seed),
         flags=tuple(dict.fromkeys(f.code for f in found.flags)),
         verdict=found.verdict.level,
         note=f"knows {found.knowledge}" if found.knowledge else "",
     )
+
+
+def _measured_back(attempt: Attempt, prepared: PreparedDensity, most: int, seed: int) -> Attempt:
+    """With walkers carried back from samples of the target, where there are any: metrics, without a say in anything."""
+    samples, annealing = prepared.problem.target_samples, attempt.annealing
+    if samples is None or annealing is None:
+        return attempt
+    device = attempt.ensemble.x.device
+    x = samples(min(most, len(attempt.ensemble.x)), generator_for(seed, "target samples", device)).to(device)
+    generator, chunk_size = generator_for(seed, f"reverse {attempt.name}", device), prepared.problem.chunk_size
+    reverse = annealing.reverse(x, generator=generator, chunk_size=chunk_size)
+    forward, back = (e.log_weight.cpu().numpy() for e in (attempt.ensemble, reverse))
+    about = {"base": annealing.base_log_z, "systematic": annealing.systematic}
+    return replace(attempt, reverse=reverse, bounds=log_z_bounds(forward, back, **about))
 
 
 def _with_affordable_base(

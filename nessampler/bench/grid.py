@@ -12,13 +12,17 @@ from pathlib import Path
 from typing import Any
 
 from nessampler._files import write_atomically
+from nessampler._workers import end_with_the_parent
 from nessampler.bench.origin import check_origin, origin_of
+from nessampler.bench.peers import MissingPeerError
 from nessampler.bench.row import Row
 from nessampler.errors import InputError
 from nessampler.runs import catalogue
 from nessampler.runs.config import Config, DensityConfig, load, resolve
 
 __all__ = ["Cell", "Grid", "run_grid"]
+
+GIVEN_UP, CAP = "given up", "cap_minutes"
 
 
 @dataclass(frozen=True)
@@ -78,7 +82,7 @@ class Grid:
 def run_grid(
     grid: Grid, out: Path, *, finished: bool = False, say: Callable[[str], None] = lambda _: None
 ) -> list[Row]:
-    """The rows of all cells; those whose file is in `out` are not run again.
+    """The rows of all cells; those whose file is in `out` are not run again, unless given up under a smaller cap.
 
     Every cell has a process of its own, so that one that is killed, or runs out of memory, costs itself only.
 
@@ -88,6 +92,7 @@ def run_grid(
     Raises:
         InputError: an unknown system or method; files of another budget, version, preset or settings; nothing finished
             where only that is asked for.
+        MissingPeerError: a package that is not installed; what was finished is kept.
 
     Example:
         >>> from tempfile import TemporaryDirectory
@@ -107,7 +112,7 @@ def run_grid(
         file = folder / cell.file
         if finished and not file.exists():
             continue
-        if not file.exists():
+        if not file.exists() or (not finished and _again(file, grid.cap)):
             say(f"{n + 1} of {len(cells)}: {cell.system}, {cell.method}, seed {cell.seed}")
             row = _in_a_process(grid, cell, configs[cell.system], out)
             text = json.dumps(replace(row, origin=origins[cell.system]).to_cell(), indent=1)
@@ -143,22 +148,36 @@ def _in_a_process(grid: Grid, cell: Cell, config: Config, out: Path) -> Row:
     seconds = None if grid.cap is None else 60 * grid.cap
     try:
         if not ours.poll(seconds):
-            return _without(grid, cell, config, time.perf_counter() - started, f"given up after {grid.cap:g} minutes")
+            row = _without(grid, cell, config, time.perf_counter() - started, f"{GIVEN_UP} after {grid.cap:g} minutes")
+            return replace(row, metrics={CAP: grid.cap})
         answer = ours.recv()
     except EOFError:
         return _without(grid, cell, config, time.perf_counter() - started, "its process died")
     finally:
         process.kill()
         process.join()
+    if isinstance(answer, MissingPeerError):
+        raise answer
     if isinstance(answer, InputError):
         return _without(grid, cell, config, time.perf_counter() - started, str(answer))
     return answer
+
+
+def _again(file: Path, cap: float | None) -> bool:
+    """Whether a cell was given up that may take longer now."""
+    try:
+        table = json.loads(file.read_text(encoding="utf-8"))
+        before = table["metrics"].get(CAP) if table["note"].startswith(GIVEN_UP) else None
+    except (json.JSONDecodeError, TypeError, KeyError, AttributeError):
+        return False  # which reading it says by name
+    return before is not None and (cap is None or cap > before)
 
 
 def _work(pipe: Connection, grid: Grid, cell: Cell, out: Path) -> None:
     from nessampler.bench.density_cell import density_row
     from nessampler.bench.difference_cell import difference_row
 
+    end_with_the_parent()
     config, budget = _config(grid, cell.system, cell.seed), grid.budget_of(cell.system)
     folder, origin = catalogue.find(cell.system).parent, _origin(grid, config)
     try:
@@ -168,6 +187,9 @@ def _work(pipe: Connection, grid: Grid, cell: Cell, out: Path) -> None:
             answer = difference_row(config, folder, cell.method, budget, out, origin)
     except InputError as error:
         answer = error
+    except Exception as error:
+        # On record by name: a table of many cells must not end with one, nor forget why it has no value.
+        answer = InputError(f"{type(error).__name__}: {error}")
     pipe.send(answer)
     pipe.close()
 

@@ -10,7 +10,6 @@ from scipy.spatial.distance import cdist
 from scipy.stats import wasserstein_distance
 from torch import Tensor
 
-from nessampler.estimators import Bounds
 from nessampler.methods.density.result import Attempt
 from nessampler.simulate import Ensemble
 from nessampler.targets.mixture import GaussianMixture
@@ -57,14 +56,15 @@ def missing_modes(share: Float[Tensor, " k"]) -> int:
     return int((share <= 0).sum())
 
 
-def density_metrics(attempt: Attempt, target: object, bounds: Bounds | None, seed: int) -> dict[str, float | None]:
+def density_metrics(attempt: Attempt, target: object, seed: int) -> dict[str, float | None]:
     """Everything that a method, the target and its samples allow to measure."""
+    annealing, bounds = attempt.annealing, attempt.bounds
     return {
         "ess": attempt.log_z.ess,
         # Of particles that were selected on their way, weights at the end say nothing of how many are independent.
         "effective_draws": None if attempt.name == "smc" else attempt.log_z.ess * attempt.log_z.n,
         "ess_reverse": None if attempt.reverse is None else attempt.reverse.ess,
-        "elbo": None if bounds is None else bounds.lower,
+        "elbo": None if annealing is None else annealing.base_log_z + float(attempt.ensemble.log_weight.mean()),
         "eubo": None if bounds is None else bounds.upper,
         **attempt.diagnostics,
         **draw_metrics(attempt.ensemble, target, seed),

@@ -6,7 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-__all__ = ["KINDS", "SUITES", "Kind", "Suite"]
+from nessampler.simulate import FEWEST_ISLANDS
+
+__all__ = ["DEGREES", "KINDS", "SUITES", "Kind", "Suite"]
 
 Kind = Literal["not learned", "closed form", "learned"]
 KINDS: dict[str, Kind] = {  # of methods; `auto` is of the kind that it took
@@ -15,6 +17,10 @@ KINDS: dict[str, Kind] = {  # of methods; `auto` is of the kind that it took
     **dict.fromkeys(("lsq", "map", "fields"), "closed form"),
     **dict.fromkeys(("nets", "feat", "tfep", "pocomc"), "learned"),
 }
+
+DEGREES: dict[str, int] = dict.fromkeys(
+    ("smc", "pt", "blackjax"), FEWEST_ISLANDS - 1
+)  # of freedom, of errors by spread
 
 
 @dataclass(frozen=True)

@@ -5,20 +5,23 @@ from __future__ import annotations
 import csv
 import io
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
-from scipy.stats import binom
+from scipy.stats import binom, norm
+from scipy.stats import t as student_t
 
 from nessampler.bench.row import Row
-from nessampler.bench.suites import KINDS
+from nessampler.bench.suites import DEGREES, KINDS
 
 __all__ = ["Summary", "summaries", "to_csv", "to_markdown", "winners"]
 
-COVERED = 1.96
 COVERAGE = 0.95
+UPPER = 0.5 + COVERAGE / 2  # quantile that a two-sided interval reaches to
+SHORTEST = 0.1  # seconds: starting up is no property of a method
 MANY = 1e6  # times as large, beyond which nobody wants digits
 FAMILY = 0.05  # probability that any interval of a table of honest ones is named for covering too seldom
 NESTED = ("metrics", "origin")  # of a row
@@ -51,7 +54,9 @@ class Summary:
         budget: evaluations that a cell was given; None for the preset's sizes.
         at_budget: `validated`, had the method spent the budget: times sqrt(spent / budget), as errors
             fall as 1 / sqrt(N). Without a budget it is `validated` itself.
-        covered: seeds whose 95 % interval, widened by the reference's error, holds the reference.
+        covered: seeds whose 95 % interval, widened by the reference's error, holds the reference; Student's interval
+            where the error is the spread of a few islands or copies.
+        intervals: how many there are.
         evaluations, cpu_seconds: means.
     """
 
@@ -67,6 +72,7 @@ class Summary:
     budget: int | None
     at_budget: float | None
     covered: int | None
+    intervals: int
     evaluations: float
     fields: float
     cpu_seconds: float
@@ -90,9 +96,10 @@ def _summary(system: str, method: str, group: Sequence[Row]) -> Summary:
     own = known[0].reference_error or 0.0 if known else 0.0
     beyond = None if rms is None else math.sqrt(max(0.0, rms**2 - own**2))
     validated = claimed if beyond is None or claimed is None else max(claimed, beyond)
-    spent, budget = _mean([r.evaluations for r in group]), group[0].budget
+    # What was given up or refused has spent nobody knows what.
+    spent, budget = _mean([r.evaluations for r in group if r.evaluations] or [0.0]), group[0].budget
     at_budget = validated if validated is None or not budget else validated * math.sqrt(spent / budget)
-    scores = [abs(r.z) for r in known if r.z is not None]
+    held = [_holds(r) for r in known if r.z is not None]
     return Summary(
         system,
         method,
@@ -105,13 +112,20 @@ def _summary(system: str, method: str, group: Sequence[Row]) -> Summary:
         validated,
         budget,
         at_budget,
-        sum(z < COVERED for z in scores) if scores else None,
+        sum(held) if held else None,
+        len(held),
         spent,
         _mean([float(r.fields) for r in group]),
         _mean([r.cpu_seconds for r in group]),
         tuple(dict.fromkeys(r.chosen for r in group)),
         _metrics([r for r in group if r in sound or r.draws_only]),
     )
+
+
+def _holds(row: Row) -> bool:
+    assert row.z is not None
+    degrees = DEGREES.get(row.chosen)
+    return abs(row.z) < float(norm.ppf(UPPER) if degrees is None else student_t.ppf(UPPER, degrees))
 
 
 def winners(found: Sequence[Summary]) -> dict[str, Summary]:
@@ -168,6 +182,7 @@ def to_markdown(rows: Sequence[Row], *, brief: bool = False) -> str:
     table = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
     table += [f"| {' | '.join(line[head] for head in heads)} |" for line in lines]
     sentences = [*_sentences(found, best), *_of_auto(found, best), *_of_intervals(found)]
+    sentences += [] if brief else _of_origins(rows)
     return "\n".join(table) + "\n\n" + "\n".join(f"- {line}" for line in sentences) + "\n"
 
 
@@ -179,7 +194,7 @@ def _line(s: Summary, shown: Sequence[str], *, wins: bool) -> dict[str, str]:
         "answers": "no log Z" if s.draws_only else f"{s.answers} of {s.seeds}",
         "claimed error": _number(s.claimed),
         "distance to the reference": _number(s.rms) if s.referenced else "no reference",
-        "within 95 %": "" if s.covered is None else f"{s.covered} of {s.answers}",
+        "within 95 %": "" if s.covered is None else f"{s.covered} of {s.intervals}",
         "evaluations": _count(s.evaluations),
         "of the budget": f"{s.evaluations / s.budget:.0%}" if s.budget else "",
         "error at the budget": _number(s.at_budget),
@@ -210,6 +225,9 @@ def _sentences(found: Sequence[Summary], best: Mapping[str, Summary]) -> list[st
             ratio = _at_budget(second) / first.at_budget
             evaluations = _factor(ratio**2)
             line += f"; {second.method} follows with {_factor(ratio)} times it, or {evaluations} times the evaluations"
+        quick = min((first, *others), key=_at_one_second)
+        if quick is not first:
+            line += f"; at equal processor time {quick.method}, {_factor(_ratio_of_times(first, quick))} times less"
         auto = next((s for s in found if s.system == system and s.method == "auto"), None)
         if auto is not None and auto.at_budget is not None and first.at_budget:
             line += f"; auto took {', '.join(auto.chosen)}: {auto.at_budget / first.at_budget:.2g} times the best"
@@ -220,8 +238,9 @@ def _sentences(found: Sequence[Summary], best: Mapping[str, Summary]) -> list[st
 def _of_auto(found: Sequence[Summary], best: Mapping[str, Summary]) -> list[str]:
     """Its error beside that of the best method of each system, over all of them."""
     autos = {s.system: s for s in found if s.method == "auto"}
+    # Seeds without an answer are no small error: such a system counts as lost.
     ratios = [
-        _at_budget(auto) / _at_budget(best[system])
+        _at_budget(auto) / _at_budget(best[system]) if auto.answers == auto.seeds else math.inf
         for system, auto in autos.items()
         if best.get(system, auto) is not auto
     ]
@@ -235,17 +254,50 @@ def _of_auto(found: Sequence[Summary], best: Mapping[str, Summary]) -> list[str]
 
 
 def _of_intervals(found: Sequence[Summary]) -> list[str]:
-    """Which claims of 95 % do not hold, all being asked at once (Bonferroni)."""
+    """Which claims of 95 % do not hold, all being asked at once (Bonferroni): by system, and by method over all."""
     asked = [s for s in found if s.covered is not None]
     if not asked:
         return []
-    level = FAMILY / len(asked)
-    few = [s for s in asked if binom.cdf(s.covered, s.answers, COVERAGE) < level]
-    held, tries = sum(s.covered or 0 for s in asked), sum(s.answers for s in asked)
-    named = ", ".join(f"{s.method} on {s.system} ({s.covered} of {s.answers})" for s in few)
-    told = f"too few in {named}" if few else "in none too few"
-    shared = f"(binomial, {FAMILY:.0%} shared by {len(asked)} pairs of system and method)"
-    return [f"intervals: {held} of {tries} hold the reference; {told} {shared}."]
+    held, tries = sum(s.covered or 0 for s in asked), sum(s.intervals for s in asked)
+    pairs = {f"{s.method} on {s.system}": (s.covered or 0, s.intervals) for s in asked}
+    methods = dict.fromkeys(s.method for s in asked)
+    pooled = {m: _sums([(s.covered or 0, s.intervals) for s in asked if s.method == m]) for m in methods}
+    by_pair, by_method = _too_few(pairs), _too_few(pooled)
+    line = f"intervals: {held} of {tries} hold the reference; of system and method {by_pair}; of methods {by_method}."
+    return [line]
+
+
+def _of_origins(rows: Sequence[Row]) -> list[str]:
+    """By which code, and where; several commits are no mistake, but a reader must know."""
+    known = {name: [str(row.origin.get(name) or "unknown") for row in rows] for name in ("commit", "machine", "cores")}
+    commits, machines = Counter(known["commit"]), Counter(zip(known["machine"], known["cores"], strict=True))
+    code = ", ".join(f"{commit} ({n})" if len(commits) > 1 else commit for commit, n in commits.items())
+    where = ", ".join(f"{machine}, {cores} cores" for machine, cores in machines)
+    return [f"cells: {len(rows)}, of commit {code}, on {where}."]
+
+
+def _sums(pairs: Sequence[tuple[int, int]]) -> tuple[int, int]:
+    return sum(k for k, _ in pairs), sum(n for _, n in pairs)
+
+
+def _too_few(counts: Mapping[str, tuple[int, int]]) -> str:
+    """Binomial, a level that all of them share; of a few intervals even none that holds is no evidence."""
+    level = FAMILY / len(counts)
+    few = [f"{name} ({k} of {n})" for name, (k, n) in counts.items() if binom.cdf(k, n, COVERAGE) < level]
+    mute = sum(binom.cdf(0, n, COVERAGE) >= level for _, n in counts.values())
+    told = f"too few in {', '.join(few)}" if few else "in none too few"
+    doubt = f", of {mute} of which it could not be told" if mute else ""
+    return f"{told} ({FAMILY:.0%} shared by {len(counts)}{doubt})"
+
+
+def _at_one_second(s: Summary) -> float:
+    """Error, had it spent one second of a processor; errors fall as the root of time."""
+    return math.inf if s.validated is None else s.validated * math.sqrt(max(s.cpu_seconds, SHORTEST))
+
+
+def _ratio_of_times(one: Summary, other: Summary) -> float:
+    """Of the times that both take for one error."""
+    return (_at_one_second(one) / _at_one_second(other)) ** 2
 
 
 def _at_budget(s: Summary) -> float:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ import numpy as np
 import openmm
 from openmm import unit
 
+from nessampler._workers import end_with_the_parent
 from nessampler.errors import InputError
 
 __all__ = ["ContextPool", "LangevinDynamics", "Segment", "check_platform", "evaluate", "minimised", "run_segment"]
@@ -166,18 +166,6 @@ def _load(context: openmm.Context, checkpoint: bytes) -> None:
         ) from error
 
 
-def _end_with_the_parent() -> None:
-    """In a worker: a parent that is killed says nothing, and its workers would wait for ever."""
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-
-    def watch() -> None:
-        parent.join()
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
-
-
 class ContextPool:
     """Processes that run `evaluate` and `run_segment`; one process, or none given, means here and now.
 
@@ -213,7 +201,7 @@ class ContextPool:
             return done
         if self._executor is None:
             spawn = multiprocessing.get_context("spawn")
-            self._executor = ProcessPoolExecutor(self.processes, mp_context=spawn, initializer=_end_with_the_parent)
+            self._executor = ProcessPoolExecutor(self.processes, mp_context=spawn, initializer=end_with_the_parent)
         return self._executor.submit(function, *args)
 
     def evaluate(

@@ -16,23 +16,27 @@ from nessampler.errors import InputError
 from nessampler.runs.config import DensityConfig, DifferenceConfig
 from nessampler.targets import Counted
 
-__all__ = ["DIFFERENCE_PEERS", "PEERS"]
+__all__ = ["DIFFERENCE_PEERS", "PEERS", "MissingPeerError"]
 
 Peer = Callable[[Whitened, Counted, int | None, int], Evidence]
+
+
+class MissingPeerError(InputError):
+    """A package that is not installed: nothing about a method, and so no row."""
 
 
 def _row(name: str, peer: Peer, config: DensityConfig, folder: Path, budget: int | None) -> Row:
     try:
         return measured(name, config, folder, budget, peer)
     except ImportError as error:
-        raise InputError(f"{name} is not installed ({error}): pip install 'nessampler[peers]'") from error
+        raise MissingPeerError(f"{name} is not installed ({error}): pip install 'nessampler[peers]'") from error
 
 
 def _openmmtools(config: DifferenceConfig, folder: Path, budget: int | None) -> Row:
     try:
         from nessampler.bench.peers.openmmtools_exchange import openmmtools_exchange
     except ImportError as error:
-        raise InputError(f"openmmtools is not installed ({error}): pip install 'nessampler[alchemy]'") from error
+        raise MissingPeerError(f"openmmtools is not installed ({error}): pip install 'nessampler[alchemy]'") from error
     return openmmtools_exchange(config, folder, budget)
 
 

@@ -23,6 +23,7 @@ from nessampler.runs.config import DensityConfig
 from nessampler.runs.density_problem import prepare_density
 from nessampler.simulate import Ensemble
 from nessampler.targets import Counted, Gaussian, Target, energy_and_score
+from nessampler.targets.mixture import GaussianMixture
 from nessampler.targets.normal import Normal
 from nessampler.targets.phi4 import FreeField
 from nessampler.targets.triangular_normal import TriangularNormal
@@ -85,6 +86,8 @@ class Whitened:
 
 def _push(base: object) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
     """Standard normal points `(n, d)` to those of the base, and the logarithm of the volume that they take up."""
+    if isinstance(base, GaussianMixture) and len(base.means) == 1:  # the start of a mixture path
+        base = Gaussian(base.means[0], base.scales[0])
     if isinstance(base, Gaussian | Normal):
         if isinstance(base, Gaussian):
             mean, factor = base.mean.double(), torch.diag(base.scale.double())

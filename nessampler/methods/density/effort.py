@@ -109,13 +109,13 @@ def check_kernel(kernel: str, method: str, reverse_steps: int = 0, budget: int |
     """Refuse moves that a method does not make.
 
     Raises:
-        InputError: naming both; long chains, which ask for gradients, where nothing else does; Langevin steps, whose
-            diffusion is tuned over the whole path, within a budget.
+        InputError: naming both; long chains, which ask for gradients, where nothing else does; Langevin and
+            inertial steps, whose noise is tuned over the whole path, within a budget.
     """
-    if kernel == "langevin" and budget is not None:
+    if kernel in ("langevin", "inertial") and budget is not None:
         raise InputError(
-            "the diffusion of Langevin steps is tuned by pilots over the whole path, which no budget bounds: got "
-            f"kernel = 'langevin' and a budget of {budget}; leave the budget out, or choose kernel hmc"
+            "the noise of Langevin steps is tuned by pilots over the whole path, which no budget bounds: got "
+            f"kernel = {kernel!r} and a budget of {budget}; leave the budget out, or choose kernel hmc"
         )
     if kernel == "walk":
         if method not in ("ais", "smc", "auto"):
@@ -213,12 +213,12 @@ def check_smc(effort: DensityEffort, method: str, event_shape: Sequence[int]) ->
             "leave it out"
         )
     island = effort.walkers // 8
-    if length is not None and (effort.budget or length < 2 or island % length or island // length < 2):
+    divides = effort.budget is not None or (length and not island % length and island // length >= 2)
+    if length is not None and (length < 2 or not divides):
         raise InputError(
-            "waste-free chains have two states at least, divide an eighth of the walkers into two chains at least, "
-            f"and no budget chooses their number: got waste_free = {length} with {effort.walkers} walkers"
-            + (f" and a budget of {effort.budget}" if effort.budget is not None else "")
-            + "; choose, for example, 2048 walkers and waste_free = 8"
+            "waste-free chains have two states at least and divide an eighth of the walkers into two chains at least: "
+            f"got waste_free = {length} with {effort.walkers} walkers; choose, for example, 2048 walkers and "
+            "waste_free = 8, or a budget"
         )
 
 

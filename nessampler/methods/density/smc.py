@@ -156,7 +156,7 @@ def smc(
         >>> abs(result.log_z - path.end.log_z) < 4 * result.std_error < 0.2
         True
     """
-    _checked(particles, islands, waste_free)
+    _checked(particles if budget is None else 2 * (waste_free or 1), islands, waste_free)
     tallies = {"pilot": Tally(), "sampling": Tally()}
     counted, family = _Counting(path, tallies["pilot"]), mover or Hamiltonian()
     coarse = conditional_ess if budget is None else min(conditional_ess, COARSE)
@@ -173,7 +173,9 @@ def smc(
     times = found.times if steps is None else found.spaced(steps)
     if budget is not None:
         left = budget - tallies["pilot"].energy - tallies["pilot"].gradient
-        particles = max(fewest, int(left / islands / (1 + (len(times) - 1) * family.evaluations)))
+        moved = 1.0 if waste_free is None else (waste_free - 1) / waste_free  # of a chain, all states but the first
+        particles = max(fewest, int(left / islands / (1 + (len(times) - 1) * moved * family.evaluations)))
+        particles = particles if waste_free is None else waste_free * max(2, particles // waste_free)
     counted = _Counting(path, tallies["sampling"])
     kernel = family.kernel(counted, found.step_sizes, found.masses)
     x = pilot_walkers(path, particles * islands, dtype, generator)
