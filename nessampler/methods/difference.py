@@ -331,7 +331,7 @@ def _result(
     own = (*by_name[chosen].estimate.flags, *apart)
     exact = by_name[chosen].pilot.transport.systematic == 0
     trips = by_name[chosen].trips
-    unlike = () if trips is None else shared_ends(*trips)
+    unlike = () if trips is None else shared_ends(*trips, stage.ends.circular)
     flags = (*own, *disagreement(forward, reverse, seed=seed, exact=exact), *unlike, *endstate_flags)
     state = {k: v for p in stage.below.values() for k, v in p.transport.state.items()}
     return Difference(

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.distributions.transforms import Transform
 
@@ -71,12 +71,16 @@ def arrived(ensemble: Ensemble, most: int, decode: Transform | None) -> Arrived 
     return found if decode is None or not len(index) else found.seen_through(decode)
 
 
-def shared_ends(there: Trip, back: Trip) -> tuple[Flag, ...]:
-    """A flag for each end that forward and reverse walkers do not see alike where they overlap, see `overlap_check`."""
+def shared_ends(there: Trip, back: Trip, circular: Bool[Tensor, " d"]) -> tuple[Flag, ...]:
+    """A flag for each end that forward and reverse walkers do not see alike where they overlap, see `overlap_check`.
+
+    Walkers that were carried hold angles beyond a full turn: `circular` marks the angles, where there are any.
+    """
     flags: tuple[Flag, ...] = ()
+    wraps = circular.cpu().numpy() if bool(circular.any()) else None
     for name, ahead, behind in (("A", there.start, back.end), ("B", there.end, back.start)):
         x = [v.flatten(1).double().cpu().numpy() for v in (ahead, behind)]
-        found = overlap_check(there.work, back.work, *x)
+        found = overlap_check(there.work, back.work, *x, circular=wraps)
         flags += () if found is None else found.flags(f"conformations of {name}")
     return flags
 
