@@ -18,6 +18,7 @@ from nessampler.methods.arviz_export import works_data
 from nessampler.methods.effort import Effort
 from nessampler.methods.end_checks import check_end_states, check_energies_of_ends
 from nessampler.methods.ends import Ends, generator_for, split_by_time
+from nessampler.methods.flow_doubts import flow_checked
 from nessampler.methods.front_door import two_states
 from nessampler.methods.ladder import MARGIN, RUNGS, Ladder, Method
 from nessampler.methods.ledger import Ledger
@@ -281,13 +282,13 @@ def _rung(
     chosen: str,
     seed: int,
 ) -> RungResult:
-    name = pilot.transport.name
+    name, systematic = pilot.transport.name, pilot.transport.systematic
     works = pilot.works if trips is None else Works(trips[0].work, trips[1].work)
     return RungResult(
         name=name,
         description=pilot.transport.description,
         block="select" if trips is None else "evaluate",
-        estimate=pilot.transport.estimate(works, seed=seed),
+        estimate=flow_checked(pilot.transport.estimate(works, seed=seed), systematic, trips),
         works=works,
         bounds=bounds(*works),
         pareto_k=(pareto_k(works.forward), pareto_k(works.reverse)),

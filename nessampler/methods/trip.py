@@ -46,6 +46,7 @@ class Trip(NamedTuple):
         along: the works on the way; None where nothing lies between the ends, or energies there were not asked for.
         start, end: where walkers were then, `(n, *event)` in the coordinates of the path.
         arrived: walkers at the other end; None where they were not asked for.
+        lost: share of the walkers for which a step of a flow found no way; their work is +inf.
     """
 
     work: Float[np.ndarray, "*samples"]
@@ -53,6 +54,7 @@ class Trip(NamedTuple):
     start: Float[Tensor, " n *event"]
     end: Float[Tensor, " n *event"]
     arrived: Arrived | None = None
+    lost: float = 0.0
 
 
 def arrived(ensemble: Ensemble, most: int, decode: Transform | None) -> Arrived | None:
