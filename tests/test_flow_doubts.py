@@ -153,3 +153,21 @@ def test_a_difference_by_a_coarse_flow_says_so() -> None:
     (told,) = (flag for flag in found.delta_f.flags if flag.code == "coarse_flow")
     assert "shift ΔF by up to 5.0e-02" in told.message
     assert found.verdict.level == "caution"
+
+
+def test_bounds_and_averages_know_what_integrated_works_may_be_off() -> None:
+    plain, wide = (difference(Flow(torn, 4, 16), systematic=s) for s in (0.0, 0.05))
+    for before, after, by in zip(plain.bounds.tightest_limits, wide.bounds.tightest_limits, (-0.05, 0.05), strict=True):
+        assert before is not None
+        assert after == pytest.approx(before + by)
+    for name in ("bar", "jarzynski_forward", "jarzynski_reverse"):
+        before, after = plain.estimators[name], wide.estimators[name]
+        assert after.delta_f == before.delta_f
+        assert before.std_error is not None
+        assert after.std_error == pytest.approx(math.hypot(before.std_error, 0.05))
+    assert wide.estimators["plain_bar"] == plain.estimators["plain_bar"]
+
+
+def test_averages_that_lack_what_a_flow_lost_say_so() -> None:
+    for name in ("jarzynski_forward", "jarzynski_reverse"):
+        assert "no_way_back" in {flag.code for flag in difference(Flow(torn)).estimators[name].flags}

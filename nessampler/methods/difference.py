@@ -290,7 +290,7 @@ def _rung(
         block="select" if trips is None else "evaluate",
         estimate=flow_checked(pilot.transport.estimate(works, seed=seed), systematic, trips),
         works=works,
-        bounds=bounds(*works),
+        bounds=bounds(*works).widened(systematic),
         pareto_k=(pareto_k(works.forward), pareto_k(works.reverse)),
         evaluations=ledger.evaluations(name),
         seconds=ledger.seconds(name),
@@ -321,19 +321,24 @@ def _result(
 ) -> Difference:
     ledger, seed = stage.ledger, stage.seed
     by_name = {r.name: r for r in rungs}
-    forward, reverse = by_name[chosen].works
+    (forward, reverse), trips = by_name[chosen].works, by_name[chosen].trips
+    off = by_name[chosen].pilot.transport.systematic
+    averages = (
+        jarzynski(forward, opposite=reverse, seed=seed),
+        jarzynski(reverse, reverse=True, opposite=forward, seed=seed),
+    )
+    ahead, behind = (flow_checked(average.widened(off), off, trips) for average in averages)
     estimators = {
-        "jarzynski_forward": jarzynski(forward, opposite=reverse, seed=seed),
-        "jarzynski_reverse": jarzynski(reverse, reverse=True, opposite=forward, seed=seed),
+        "jarzynski_forward": ahead,
+        "jarzynski_reverse": behind,
         "bar": by_name[chosen].estimate,
         "plain_bar": by_name["plain"].estimate,
     }
     apart = disjoint_supports(*by_name["plain"].works) if by_name[chosen].estimate.delta_f is None else ()
     own = (*by_name[chosen].estimate.flags, *apart)
-    exact = by_name[chosen].pilot.transport.systematic == 0
-    trips = by_name[chosen].trips
     unlike = () if trips is None else shared_ends(*trips, stage.ends.circular)
-    flags = (*own, *disagreement(forward, reverse, seed=seed, exact=exact), *unlike, *endstate_flags)
+    contrary = disagreement(forward, reverse, seed=seed, exact=off == 0, systematic=off)
+    flags = (*own, *contrary, *unlike, *endstate_flags)
     state = {k: v for p in stage.below.values() for k, v in p.transport.state.items()}
     return Difference(
         method=method,
