@@ -173,7 +173,13 @@ def convergence(
 
 
 def disagreement(
-    work_forward: Work, work_reverse: Work, *, seed: int = 0, base_log_z: float | None = None, exact: bool = True
+    work_forward: Work,
+    work_reverse: Work,
+    *,
+    seed: int = 0,
+    base_log_z: float | None = None,
+    exact: bool = True,
+    systematic: float = 0.0,
 ) -> tuple[Flag, ...]:
     """Flags where the two directions contradict each other beyond one-sided 99.9 % limits; empty if they do not.
 
@@ -183,7 +189,8 @@ def disagreement(
     "crooks_violated": nothing of this, but where the works overlap, their densities do not have the ratio of Crooks'
     relation, see `crooks_check`. It compares what both directions saw, whatever their tails, and so notices a mode
     that one of them lacks. Works that are not `exact`, but for an integrated log-determinant, are spared: where they
-    hardly spread, their small errors are all that there is to compare.
+    hardly spread, their small errors are all that there is to compare. By how much these may shift either direction,
+    `systematic`, limits and averages are allowed to differ besides.
 
     With `base_log_z` the works lead from a base to a density, and messages speak of its log Z = `base_log_z` - ΔF.
 
@@ -197,11 +204,11 @@ def disagreement(
     ['crossed_bounds', 'directions_disagree']
     """
     flags = []
-    low, high = bounds(work_forward, work_reverse).tightest_limits
+    low, high = bounds(work_forward, work_reverse).widened(systematic).tightest_limits
     if low is not None and high is not None and low > high:
         flags.append(_crossed_bounds(low, high, base_log_z))
-    forward = jarzynski(work_forward, opposite=work_reverse, seed=seed)
-    reverse = jarzynski(work_reverse, reverse=True, opposite=work_forward, seed=seed)
+    forward = jarzynski(work_forward, opposite=work_reverse, seed=seed).widened(systematic)
+    reverse = jarzynski(work_reverse, reverse=True, opposite=work_forward, seed=seed).widened(systematic)
     if _comparable(forward) and _comparable(reverse):
         assert forward.delta_f is not None
         assert reverse.delta_f is not None

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from scipy.special import expit
 from scipy.stats import t as student_t
 
@@ -69,6 +69,8 @@ def overlap_check(
     work_reverse: Work,
     forward: Float[np.ndarray, "n d"],
     reverse: Float[np.ndarray, "m d"],
+    *,
+    circular: Bool[np.ndarray, " d"] | None = None,
 ) -> OverlapCheck | None:
     r"""Compare positions of forward and of reverse paths, at one end, over the ensemble that both directions share.
 
@@ -79,7 +81,8 @@ def overlap_check(
     for every function $\varphi$ of a path, by Crooks' relation; $f$ are the terms of Bennett's equation, and $\Delta F$
     is its root. As weights they are at most 1, so that both averages have errors that can be trusted wherever there is
     overlap, unlike Jarzynski's. With $\varphi = 1$ this is Bennett's equation; works know nothing of the others. Here
-    $\varphi$ is $\tanh z$ and $\tanh^2 z$ of every coordinate in units of its spread: bounded too.
+    $\varphi$ is $\tanh z$ and $\tanh^2 z$ of every coordinate in units of its spread, and the sine and cosine of every
+    angle: bounded too, and blind to full turns, by which transported angles may be off.
 
     Works and their averages are the same whatever the positions, so a mode that one end lacks shows here and hardly
     there. Modes that neither direction has seen do not show.
@@ -88,12 +91,13 @@ def overlap_check(
     |---|---|---|
     | $W_F, W_R$ | `work_forward`, `work_reverse` | kT, `(n,)` or `(chains, draws)` |
     | x | `forward`, `reverse` | of the same paths, in the same order and the same coordinates, `(n, d)` |
+    | | `circular` | which coordinates are angles; None for none |
 
     None where fewer than 50 effective paths of either direction lie in the overlap, or there are more than 256
     coordinates. Differences are Student's, for errors that know of autocorrelation; the level is shared by all.
 
     Raises:
-        InputError: as `bar`; positions of another number.
+        InputError: as `bar`; positions of another number; angles marked among other coordinates than these.
 
     References:
         Crooks, Path-ensemble averages in systems driven far from equilibrium, 2000, arXiv:cond-mat/9908420;
@@ -115,6 +119,7 @@ def overlap_check(
         raise InputError(
             f"positions of both directions have the same coordinates: got {x[0].shape[-1]} and {x[1].shape[-1]}"
         )
+    wraps = _marked(circular, x[0].shape[-1])
     weights = _shared(*works)
     if weights is None or x[0].shape[-1] > MOST_COORDINATES:
         return None
@@ -123,7 +128,8 @@ def overlap_check(
     )
     if min(shared) < FEWEST_SHARED:
         return None
-    features = _features(x, weights)
+    x = _unwound(x, weights, wraps)
+    features = _features(x, weights, wraps)
     p = np.array([_p_of(weights, both, works) for both in zip(*features, strict=True)])
     worst = int(p.argmin())
     coordinate = worst % x[0].shape[-1]
@@ -141,14 +147,27 @@ def _shared(forward: WorkSample, reverse: WorkSample) -> tuple[Rows, Rows] | Non
     return weights if min(float(w.sum()) for w in weights) > 0 else None
 
 
-def _features(x: list[np.ndarray], weights: tuple[Rows, Rows]) -> list[np.ndarray]:
+def _unwound(x: list[np.ndarray], weights: tuple[Rows, Rows], wraps: np.ndarray) -> list[np.ndarray]:
+    """Angles within half a turn of the mean that both sides share."""
+    every, share = _pooled(x, weights)
+    mean = np.where(wraps, np.angle(share @ np.exp(1j * every)), 0.0)
+    return [np.where(wraps, mean + np.remainder(one - mean + np.pi, 2 * np.pi) - np.pi, one) for one in x]
+
+
+def _features(x: list[np.ndarray], weights: tuple[Rows, Rows], wraps: np.ndarray) -> list[np.ndarray]:
     """Bounded functions of either side's positions, `(2 d, chains, draws)`."""
-    every = np.concatenate([one.reshape(-1, one.shape[-1]) for one in x])
-    share = np.concatenate([w.ravel() / w.sum() for w in weights]) / 2
+    every, share = _pooled(x, weights)
     centre = share @ every
     spread = np.sqrt(share @ (every - centre) ** 2) + np.finfo(float).tiny
-    bounded = [np.moveaxis(np.tanh((one - centre) / spread), -1, 0) for one in x]
-    return [np.concatenate([one, one**2]) for one in bounded]
+    odd = [np.where(wraps, np.sin(one - centre), np.tanh((one - centre) / spread)) for one in x]
+    even = [np.where(wraps, np.cos(one - centre), bounded**2) for one, bounded in zip(x, odd, strict=True)]
+    return [np.moveaxis(np.concatenate(both, -1), -1, 0) for both in zip(odd, even, strict=True)]
+
+
+def _pooled(x: list[np.ndarray], weights: tuple[Rows, Rows]) -> tuple[np.ndarray, np.ndarray]:
+    """Positions of both sides one after the other, and weights that give either side half."""
+    every = np.concatenate([one.reshape(-1, one.shape[-1]) for one in x])
+    return every, np.concatenate([w.ravel() / w.sum() for w in weights]) / 2
 
 
 def _p_of(weights: tuple[Rows, Rows], feature: tuple[Rows, Rows], works: tuple[WorkSample, WorkSample]) -> float:
@@ -198,3 +217,13 @@ def _positions(works: WorkSample, positions: np.ndarray) -> np.ndarray:
             f"{x.shape}; give (n, d)"
         )
     return x.reshape(*works.values.shape, x.shape[-1])
+
+
+def _marked(circular: np.ndarray | None, d: int) -> np.ndarray:
+    wraps = np.zeros(d, dtype=bool) if circular is None else np.asarray(circular, dtype=bool)
+    if wraps.shape != (d,):
+        raise InputError(
+            f"`circular` says of every coordinate whether it is an angle: got {d} coordinates and a mask of shape "
+            f"{wraps.shape}; give ({d},), or None where there are no angles"
+        )
+    return wraps

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from nessampler.errors import InputError
-from nessampler.kernels.protocol import Kernel, Walkers
+from nessampler.kernels.protocol import Kernel, Walkers, lost_by_either
 from nessampler.paths import EndpointPath, Path
 from nessampler.weights import LogWeights, effective_sample_size, log_mean_exp, systematic
 
@@ -104,6 +104,7 @@ class Ensemble:
         history: the run step by step.
         resampled: whether the run selected walkers on its way; their weights are then independent between islands only.
         islands: walkers in each island, in order; empty where walkers are independent.
+        lost: walkers for which a step found no way, so that their weight is zero; None where the kernel loses nobody.
 
     Example:
         >>> x, log_weight = torch.tensor([[0.0], [4.0]]), torch.tensor([3.0, 1.0]).double().log()
@@ -120,6 +121,7 @@ class Ensemble:
     history: History | None = None
     resampled: bool = False
     islands: tuple[int, ...] = ()
+    lost: Bool[Tensor, " n"] | None = None
 
     @property
     def work(self) -> Float[Tensor, " n"]:
@@ -210,10 +212,16 @@ class Ensemble:
             self.history.merge(other.history) if known else None,  # pyright: ignore[reportOptionalMemberAccess, reportArgumentType]
             self.resampled,
             self.islands + other.islands,
+            _joined_losses([self, other]),
         )
 
     def _per_island(self, terms: Tensor) -> Tensor:
         return torch.stack([part.sum(0) for part in terms.split(list(self.islands))])
+
+
+def _joined_losses(pieces: Sequence[Ensemble]) -> Tensor | None:
+    known = [piece.lost for piece in pieces if piece.lost is not None]
+    return torch.cat(known) if len(known) == len(pieces) else None
 
 
 def _fraction(log_size: Tensor, walkers: int) -> Tensor:
@@ -311,6 +319,7 @@ def simulate(
         history,
         resample is not None,
         () if resample is None else tuple(len(p.x) for p in pieces),
+        _joined_losses(pieces),
     )
 
 
@@ -336,7 +345,8 @@ def _carry(
     )
     log_weight, sums, accepted, work = torch.zeros_like(total), [], [], []
     for step, (t0, t1) in enumerate(pairwise(times)):
-        walkers, log_ratio = kernel.step(t0, t1, walkers, generator=generator)
+        moved, log_ratio = kernel.step(t0, t1, walkers, generator=generator)
+        walkers = replace(moved, lost=lost_by_either(walkers, moved))
         _per_walker(log_ratio, walkers, "log ratio")
         _refuse(log_ratio.isnan() | (log_ratio == torch.inf), log_ratio, first, f"the log ratio of step {step + 1}")
         accepted.append(math.nan if walkers.acceptance is None else float(walkers.acceptance.double().sum()))
@@ -356,7 +366,7 @@ def _carry(
     known = torch.stack(sums).cpu() if len(sums) == len(times) - 1 else None
     spent = torch.stack(work).cpu() if known is not None and resample is None else None
     history = History(times[1:], len(x), known, torch.tensor(accepted, dtype=torch.float64), spent)
-    return Ensemble(walkers.x, log_weight, times, history)
+    return Ensemble(walkers.x, log_weight, times, history, lost=walkers.lost)
 
 
 def _log_sums(before: Tensor, after: Tensor) -> Tensor:

@@ -146,6 +146,13 @@ def test_a_flipped_reverse_sign_crosses_the_bounds():
     assert codes(disagreement(-forward, -reverse)) == ["crossed_bounds", "directions_disagree"]
 
 
+def test_directions_may_differ_by_what_works_may_be_off():
+    forward, reverse = gamma_works(0)
+    off = (forward - 0.3, reverse - 0.3)  # both limits lie 0.3 further in than works allow
+    assert set(codes(disagreement(*off, exact=False))) == {"crossed_bounds", "directions_disagree"}
+    assert disagreement(*off, exact=False, systematic=0.3) == ()
+
+
 def test_messages_about_a_density_speak_of_its_log_z():
     rng = np.random.default_rng(0)
     flags = disagreement(-3 + rng.normal(size=2000), 1 + rng.normal(size=2000), base_log_z=2.0)

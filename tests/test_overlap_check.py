@@ -104,3 +104,46 @@ def test_positions_of_other_paths_are_refused() -> None:
         overlap_check(forward, reverse, x[:-1], y)
     with pytest.raises(InputError, match="the same coordinates: got 2 and 1"):
         overlap_check(forward, reverse, x, y[:, :1])
+
+
+def angles(centre: float, width: float, n: int, seed: int) -> tuple[np.ndarray, ...]:
+    """Works and positions of an angle turned from von Mises about 0 to one about `centre`, and a width beside it.
+
+    Reverse walkers start in [-π, π); forward ones arrive wherever the turn leaves them.
+    """
+    rng = np.random.default_rng(seed)
+    a, b = rng.vonmises(0.0, 4.0, n), rng.vonmises(centre, width, n)
+    side_a, side_b = rng.normal(size=(2, n))
+    forward = 4 * np.cos(a) - width * np.cos(a)
+    reverse = width * np.cos(b - centre) - 4 * np.cos(b - centre)
+    return forward, reverse, np.stack([a + centre, side_a], -1), np.stack([b, side_b], -1)
+
+
+ANGLE = np.array([True, False])
+
+
+@pytest.mark.parametrize("centre", [0.0, 2.6, np.pi, -2.8])
+def test_angles_are_compared_on_the_circle(centre: float) -> None:
+    p = np.array([overlap_check(*angles(centre, 6.0, 600, seed), circular=ANGLE).p for seed in range(80)])
+    for level in (0.01, 0.05):
+        assert binom.sf((p < level).sum() - 1, len(p), level) > 1e-3
+    lifted = overlap_check(*angles(centre, 6.0, 600, 0))
+    assert lifted.fits == (centre == 0)  # as numbers they differ by full turns
+
+
+@pytest.mark.parametrize("centre", [0.0, np.pi])
+def test_a_rotamer_that_one_end_lacks_is_seen_on_the_circle(centre: float) -> None:
+    forward, reverse, x, y = angles(centre, 6.0, 1500, 1)
+    kept = np.sin(y[:, 0] - centre) < 0.3
+    found = overlap_check(forward, reverse[kept], x, y[kept], circular=ANGLE)
+    assert found.p < 1e-6
+    assert found.coordinate == 0
+    assert abs(found.forward - found.reverse) < 1  # both medians on the same turn
+    off = np.remainder(y[:, 0] - centre + np.pi, 2 * np.pi) - np.pi
+    wider = overlap_check(forward, reverse, x, np.stack([centre + 1.5 * off, y[:, 1]], -1), circular=ANGLE)
+    assert not wider.fits
+
+
+def test_a_mask_of_other_coordinates_is_refused() -> None:
+    with pytest.raises(InputError, match=r"got 2 coordinates and a mask of shape \(3,\)"):
+        overlap_check(*angles(0.0, 6.0, 60, 0), circular=np.zeros(3, dtype=bool))

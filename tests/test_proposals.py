@@ -1,4 +1,4 @@
-"""A chain with transported proposals has the density of B as its law, whatever the transport."""
+"""A chain with transported proposals has the density of B as its law, whatever the transport, if works are exact."""
 
 from __future__ import annotations
 
@@ -8,14 +8,15 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
-from torch.distributions.transforms import AffineTransform
+from torch.distributions.transforms import AffineTransform, ComposeTransform
 
 from nessampler.errors import InputError
-from nessampler.kernels import Identity, Langevin, Map
+from nessampler.kernels import HMC, Compose, Flow, Identity, Kernel, Langevin, Map
+from nessampler.kernels.ode_map import OdeMap
 from nessampler.methods import proposals
 from nessampler.methods.proposals import Chain, hamiltonian, independence_chain
 from nessampler.methods.transport import Transport
-from nessampler.paths import EndpointPath
+from nessampler.paths import EndpointPath, LinearPath
 from nessampler.targets import AnharmonicWell, TransformedTarget
 
 Wells = tuple[AnharmonicWell, AnharmonicWell]
@@ -125,3 +126,52 @@ def test_too_few_samples_of_a_are_refused(wells: Wells, random_fields: Callable)
             wells[1].sample(4, generator=g),
             generator=g,
         )
+
+
+def torn(t: float, x: Tensor) -> tuple[Tensor, Tensor]:
+    """Steep enough that a chain by its steps settles on another density than B."""
+    v = torch.tanh(12 * x)
+    return v, 12 * (1 - v.square()).sum(-1)
+
+
+class Shrinking:
+    """An affine field, whose steps have exact log-determinants."""
+
+    def __call__(self, t: float, x: Tensor) -> tuple[Tensor, Tensor]:
+        return -0.1 * x, torch.full((len(x),), -0.1 * x.shape[1], dtype=torch.float64)
+
+    def affine(self, t: float) -> Tensor:
+        return torch.full((3,), -0.1, dtype=torch.float64)
+
+
+def along(kernel: Kernel, wells: Wells, systematic: float = 0.0) -> Chain:
+    transport = Transport("tfep", "", kernel, LinearPath(*wells), (0.0, 1.0), systematic=systematic)
+    return chain(transport, wells, local=False)
+
+
+@pytest.mark.parametrize(
+    "kernel",
+    [
+        Flow(torn),
+        Map(OdeMap(torn)),
+        Map(OdeMap(torn).inv),
+        Map(ComposeTransform([AffineTransform(0.0, 1.1, event_dim=1), OdeMap(torn)])),
+    ],
+    ids=["flow", "ode", "inverse", "composed"],
+)
+def test_integrated_flows_are_refused(wells: Wells, kernel: Kernel) -> None:
+    with pytest.raises(InputError, match=r"got the transport 'tfep' along a flow .* use a map in closed form"):
+        along(kernel, wells)
+    with pytest.raises(InputError, match="integrated numerically"):
+        along(Compose(kernel, HMC(LinearPath(*wells), 0.3, 2)), wells)
+
+
+def test_a_measured_error_of_works_is_refused(wells: Wells) -> None:
+    with pytest.raises(InputError, match=r"measured error 1\.0e-03 kT"):
+        along(Identity(), wells, systematic=1e-3)
+
+
+def test_flows_of_affine_fields_are_exact_and_welcome(wells: Wells) -> None:
+    z, errors = deviations(along(Flow(Shrinking()), wells).x, wells[1])
+    assert np.abs(z).max() <= 4
+    assert errors.max() < 0.02

@@ -5,18 +5,24 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
+from scipy.special import i0
 from torch import Tensor
+from torch.distributions import constraints
+from torch.distributions.transforms import Transform
 
 from nessampler.closed_form.affine import fit_map
 from nessampler.closed_form.wrapped_mixture import WrappedMixture
 from nessampler.estimators import bar
+from nessampler.methods.difference import free_energy
 from nessampler.methods.effort import Effort, Training
 from nessampler.methods.ends import Block, Ends, generator_for
 from nessampler.methods.ledger import Ledger
 from nessampler.methods.stage import Stage
 from nessampler.methods.torsion_fields import learned_torsions, torsion_fields
+from nessampler.methods.trip import shared_ends
 from nessampler.targets import Counted, Tally
 
 CIRCULAR = torch.tensor([False, False, True, True, True])
@@ -82,3 +88,50 @@ def test_nothing_is_tried_without_angles(stage: Stage) -> None:
     hard = fit_map(stage.fit.flat_a, stage.fit.flat_b, CIRCULAR, conditional=True)
     ends = Ends(stage.ends.a, stage.ends.b, torch.zeros(5, dtype=torch.bool), stage.ends.counted)
     assert list(torsion_fields(replace(stage, ends=ends), hard)) == []
+
+
+class Marked(Transform):
+    """The identity; the first of two coordinates is an angle."""
+
+    bijective, domain, codomain = True, constraints.real_vector, constraints.real_vector
+    circular = torch.tensor([True, False])
+
+    def _call(self, x: Tensor) -> Tensor:
+        return x
+
+    def _inverse(self, y: Tensor) -> Tensor:
+        return y
+
+    def log_abs_det_jacobian(self, x: Tensor, y: Tensor) -> Tensor:
+        return torch.zeros_like(x[..., 0])
+
+
+class Bent:
+    """An angle about a centre, and a length that follows its cosine."""
+
+    event_shape = torch.Size([2])
+
+    def __init__(self, centre: float, concentration: float) -> None:
+        self.centre, self.concentration = centre, concentration
+
+    def energy(self, x: Tensor) -> Tensor:
+        bending = -self.concentration * torch.cos(x[:, 0] - self.centre)
+        return bending + 2 * (x[:, 1] - torch.cos(x[:, 0])).square()
+
+    def sample(self, n: int, seed: int) -> Tensor:
+        rng = np.random.default_rng(seed)
+        angle = rng.vonmises(self.centre, self.concentration, n)
+        return torch.from_numpy(np.stack([angle, np.cos(angle) + 0.5 * rng.normal(size=n)], 1))
+
+
+@pytest.mark.parametrize("centres", [(0.0, 1.0), (2.3, -2.6)])
+def test_walkers_that_cross_pi_are_not_held_against_samples_that_do_not(centres: tuple[float, float]) -> None:
+    a, b = Bent(centres[0], 4.0), Bent(centres[1], 6.0)
+    x_a, x_b = a.sample(900, 0), b.sample(900, 5)
+    found = free_energy(a, b, x_a, x_b, method="fields", coordinates=Marked(), effort=Effort(fields_steps=20))
+    assert found.rung.trips is not None
+    assert (found.rung.trips[0].end[:, 0].abs().max() > 3.5) == (centres[1] < 0)
+    assert found.delta_f.delta_f == pytest.approx(math.log(i0(4) / i0(6)), abs=4 * (found.delta_f.std_error or 0.0))
+    assert found.flags == ()
+    as_numbers = shared_ends(*found.rung.trips, torch.zeros(2, dtype=torch.bool))
+    assert ("overlap_disagrees" in {flag.code for flag in as_numbers}) == (centres[1] < 0)

@@ -116,20 +116,20 @@ def log_z_bounds(
         >>> found.lower_limit < 2 < found.upper_limit
         True
     """
-    found = bounds(-np.asarray(log_weight), -np.asarray(reverse_log_weight))
+    found = bounds(-np.asarray(log_weight), -np.asarray(reverse_log_weight)).widened(systematic)
 
-    def below(value: float | None, widening: float = 0.0) -> float | None:
-        return None if value is None else base - value + widening
+    def below(value: float | None) -> float | None:
+        return None if value is None else base - value
 
     return Bounds(
         lower=below(found.upper),
         upper=below(found.lower),
-        lower_limit=below(found.upper_limit, -systematic),
-        upper_limit=below(found.lower_limit, systematic),
+        lower_limit=below(found.upper_limit),
+        upper_limit=below(found.lower_limit),
         importance_weighted_lower=below(found.importance_weighted_upper),
         importance_weighted_upper=below(found.importance_weighted_lower),
-        importance_weighted_lower_limit=below(found.importance_weighted_upper_limit, -systematic),
-        importance_weighted_upper_limit=below(found.importance_weighted_lower_limit, systematic),
+        importance_weighted_lower_limit=below(found.importance_weighted_upper_limit),
+        importance_weighted_upper_limit=below(found.importance_weighted_lower_limit),
         group_size=found.group_size,
     )
 

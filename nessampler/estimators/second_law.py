@@ -51,6 +51,25 @@ class Bounds:
         upper = [x for x in (self.upper_limit, self.importance_weighted_upper_limit) if x is not None]
         return max(lower, default=None), min(upper, default=None)
 
+    def widened(self, error: float) -> Bounds:
+        """The same with limits that lie further out by `error`: by how much works may be off, all alike.
+
+        >>> found = bounds([2.0, 4.0] * 50, [0.0, 2.0] * 50)
+        >>> [round(y - x, 6) for x, y in zip(found.tightest_limits, found.widened(0.5).tightest_limits)]
+        [-0.5, 0.5]
+        """
+
+        def moved(limit: float | None, by: float) -> float | None:
+            return None if limit is None else limit + by
+
+        return replace(
+            self,
+            lower_limit=moved(self.lower_limit, -error),
+            upper_limit=moved(self.upper_limit, error),
+            importance_weighted_lower_limit=moved(self.importance_weighted_lower_limit, -error),
+            importance_weighted_upper_limit=moved(self.importance_weighted_upper_limit, error),
+        )
+
 
 def bounds(work_forward: Work, work_reverse: Work) -> Bounds:
     """Bounds of ΔF that hold however bad the sampling of the works is.

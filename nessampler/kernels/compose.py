@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from nessampler.kernels.protocol import Kernel, Walkers
+from nessampler.kernels.protocol import Kernel, Walkers, lost_by_either
 
 __all__ = ["Compose"]
 
@@ -53,4 +53,5 @@ class Compose:
         momentum = momentum if after.momentum is None else after.momentum
         # Backwards the first moved them last: the second evaluates where they are now rather than a step later.
         ready = self.second.start(t1, after.x) if backward else after
-        return Walkers(after.x, t1, ready.cached, ready.energy, acceptance, momentum=momentum), ratio + more
+        lost = lost_by_either(between, after)
+        return Walkers(after.x, t1, ready.cached, ready.energy, acceptance, momentum=momentum, lost=lost), ratio + more

@@ -125,7 +125,7 @@ class Flow:
     the rule run backwards, then corrected by fixed-point iteration until the round trip closes. A walker for which it
     does not close has no preimage that was found: its log ratio is −inf, a path of density zero. So is that of a walker
     that a step too coarse for a steep field throws out of all proportion, a million times further than any walker was;
-    it stays where it is.
+    it stays where it is. `Walkers.lost` marks both.
 
     A field that is affine in x, and says so (`affine_part`), makes steps that are affine themselves, $x' = M x + v$:
     the rule applied to $\dot M = A(t) M$, $M = 1$ at first, gives their matrix. Then the log ratio is
@@ -188,7 +188,8 @@ class Flow:
         reach = RUNAWAY * (1 + walkers.x.abs().max()) if len(walkers) else 0.0
         stays = x.abs().flatten(1).amax(1) <= reach if len(walkers) else log_det == 0  # not where it is NaN
         x = torch.where(stays.view(-1, *[1] * (x.ndim - 1)), x, walkers.x)
-        return Walkers(x, t1), torch.where(stays, log_det, -torch.inf)
+        log_det = torch.where(stays, log_det, -torch.inf)
+        return Walkers(x, t1, lost=log_det == -torch.inf), log_det
 
     def advance(self, t0: float, t1: float, x: Float[Tensor, " n *event"]) -> tuple[Tensor, Float[Tensor, " n"]]:
         """One application of the rule, in either direction, and its log-determinant; differentiable as the field is."""

@@ -6,12 +6,12 @@ from dataclasses import dataclass, replace
 from typing import Any, Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from nessampler.kernels.nested import mapped
 
-__all__ = ["Kernel", "Walkers"]
+__all__ = ["Kernel", "Walkers", "lost_by_either"]
 
 
 @dataclass(frozen=True)
@@ -21,6 +21,8 @@ class Walkers:
     `energy` is $U_t(x)$ at that time where the kernel learned it for free. `acceptance` is the probability with which
     each walker's last proposal was accepted, where there was one. `ancestors` are the indices that the walkers had
     before the last selection. `momentum` belongs to kernels with inertia, which draw it anew where it is missing.
+    `lost` marks walkers for which a step found no way, as a flow's without inverse: their weight is zero for want of a
+    better integration, not for lack of density. None from kernels that lose nobody.
 
     Example:
         >>> walkers = Walkers(torch.tensor([[0.0], [1.0]]), time=0.5, energy=torch.tensor([0.0, 0.5]))
@@ -36,6 +38,7 @@ class Walkers:
     acceptance: Float[Tensor, " n"] | None = None
     ancestors: Tensor | None = None
     momentum: Any = None
+    lost: Bool[Tensor, " n"] | None = None
 
     def __len__(self) -> int:
         return len(self.x)
@@ -54,7 +57,15 @@ class Walkers:
             acceptance=select(self.acceptance),
             ancestors=index,
             momentum=select(self.momentum),
+            lost=select(self.lost),
         )
+
+
+def lost_by_either(one: Walkers, other: Walkers) -> Bool[Tensor, " n"] | None:
+    """Which walkers one step or the other lost; None where neither loses any."""
+    if one.lost is None or other.lost is None:
+        return other.lost if one.lost is None else one.lost
+    return one.lost | other.lost
 
 
 @runtime_checkable

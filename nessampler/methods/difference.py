@@ -18,6 +18,7 @@ from nessampler.methods.arviz_export import works_data
 from nessampler.methods.effort import Effort
 from nessampler.methods.end_checks import check_end_states, check_energies_of_ends
 from nessampler.methods.ends import Ends, generator_for, joined, split_by_time
+from nessampler.methods.flow_doubts import flow_checked
 from nessampler.methods.front_door import two_states
 from nessampler.methods.ladder import MARGIN, RUNGS, Ladder, Method
 from nessampler.methods.ledger import Ledger
@@ -283,15 +284,15 @@ def _rung(
     chosen: str,
     seed: int,
 ) -> RungResult:
-    name = pilot.transport.name
+    name, systematic = pilot.transport.name, pilot.transport.systematic
     works = pilot.works if trips is None else Works(trips[0].work, trips[1].work)
     return RungResult(
         name=name,
         description=pilot.transport.description,
         block="select" if trips is None else "all" if name == chosen == "plain" else "evaluate",
-        estimate=pilot.transport.estimate(works, seed=seed),
+        estimate=flow_checked(pilot.transport.estimate(works, seed=seed), systematic, trips),
         works=works,
-        bounds=bounds(*works),
+        bounds=bounds(*works).widened(systematic),
         pareto_k=(pareto_k(works.forward), pareto_k(works.reverse)),
         evaluations=ledger.evaluations(name),
         seconds=ledger.seconds(name),
@@ -322,19 +323,24 @@ def _result(
 ) -> Difference:
     ledger, seed = stage.ledger, stage.seed
     by_name = {r.name: r for r in rungs}
-    forward, reverse = by_name[chosen].works
+    (forward, reverse), trips = by_name[chosen].works, by_name[chosen].trips
+    off = by_name[chosen].pilot.transport.systematic
+    averages = (
+        jarzynski(forward, opposite=reverse, seed=seed),
+        jarzynski(reverse, reverse=True, opposite=forward, seed=seed),
+    )
+    ahead, behind = (flow_checked(average.widened(off), off, trips) for average in averages)
     estimators = {
-        "jarzynski_forward": jarzynski(forward, opposite=reverse, seed=seed),
-        "jarzynski_reverse": jarzynski(reverse, reverse=True, opposite=forward, seed=seed),
+        "jarzynski_forward": ahead,
+        "jarzynski_reverse": behind,
         "bar": by_name[chosen].estimate,
         "plain_bar": by_name["plain"].estimate,
     }
     apart = disjoint_supports(*by_name["plain"].works) if by_name[chosen].estimate.delta_f is None else ()
     own = (*by_name[chosen].estimate.flags, *apart)
-    exact = by_name[chosen].pilot.transport.systematic == 0
-    trips = by_name[chosen].trips
-    unlike = () if trips is None else shared_ends(*trips)
-    flags = (*own, *disagreement(forward, reverse, seed=seed, exact=exact), *unlike, *endstate_flags)
+    unlike = () if trips is None else shared_ends(*trips, stage.ends.circular)
+    contrary = disagreement(forward, reverse, seed=seed, exact=off == 0, systematic=off)
+    flags = (*own, *contrary, *unlike, *endstate_flags)
     state = {k: v for p in stage.below.values() for k, v in p.transport.state.items()}
     return Difference(
         method=method,

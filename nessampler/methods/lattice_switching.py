@@ -17,6 +17,7 @@ from nessampler.kernels import HMC, Compose, Kernel, RandomWalk, SpectralMass, V
 from nessampler.methods.density.dictionaries import lattice_sines
 from nessampler.methods.density.flow_error import fine_enough
 from nessampler.methods.density.tuning import StepSizes
+from nessampler.methods.flow_doubts import FLOW_TOLERANCE
 from nessampler.methods.lattice_ends import AlignedEnds
 from nessampler.methods.transport import Transport
 from nessampler.paths import LinearPath
@@ -29,7 +30,6 @@ TUNING_ROUNDS = 5
 FEATURES = 32
 OUTER = 3  # smearings after the sines, of `lattice_sines`
 FIELDS_PER_PILOT = 0.25
-TOLERANCE = 2e-3  # of log Z, for integrated log-determinants; what is measured enters the error
 
 Say = Callable[[str], None]
 
@@ -83,7 +83,7 @@ def drifted(
     """The drift's flow, and one trajectory after every step to mend what it misses."""
     x = ends.a[:pilots]
     flow, error = fine_enough(
-        field, moves, ends.path, _even_times(steps), x, tolerance=TOLERANCE, generator=generator, say=say
+        field, moves, ends.path, _even_times(steps), x, tolerance=FLOW_TOLERANCE, generator=generator, say=say
     )
     what = f"drift in closed form, {steps} steps of its flow and of {LEAPFROGS} leapfrogs"
     kernel = Compose(flow, moves)
@@ -106,7 +106,7 @@ def carried(
     """The flow of a drift alone: energies at both ends only, however many steps it takes."""
     x, still = ends.a[:pilots], _standing_still(ends.path)
     flow, error = fine_enough(
-        field, still, ends.path, _even_times(steps), x, tolerance=TOLERANCE, generator=generator, say=say
+        field, still, ends.path, _even_times(steps), x, tolerance=FLOW_TOLERANCE, generator=generator, say=say
     )
     what = f"{what}, {steps * flow.substeps} steps of order {flow.order}"
     return Transport(name, what, flow, ends.path, _even_times(steps), ends.encode_a, systematic=error.bound)

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.distributions.transforms import Transform
+from torch.distributions.transforms import ComposeTransform, Transform
 
 from nessampler.errors import InputError
-from nessampler.kernels import HMC
+from nessampler.kernels import HMC, Compose, Flow, Kernel, Map
+from nessampler.kernels.ode_map import OdeMap
 from nessampler.methods.transport import Transport
 from nessampler.paths import LinearPath
 from nessampler.simulate import Ensemble, simulate
@@ -61,10 +62,13 @@ def independence_chain(
     After a local move of $x_K$ the old path no longer ends where the walker is: a new one is drawn given its end, by
     the transport backwards from the new $x_K$, and its log-weight is minus that of the backward run. Both moves leave
     Q invariant, so the chain is exact at any quality of the transport, which only decides how often it moves far.
-    Without noise in the transport this is plain independence Metropolis.
+    Without noise in the transport this is plain independence Metropolis. All this is of log-weights that are exact:
+    a flow that is integrated numerically knows its log-determinant up to the steps' error only, and may not find its
+    way back, which no acceptance mends. Such transports are refused.
 
     Args:
-        transport: of a `free_energy` result (`result.rung.pilot.transport`), fitted on other samples than these.
+        transport: of a `free_energy` result (`result.rung.pilot.transport`), fitted on other samples than these; no
+            integrated flow, but for one of an affine field.
         samples_a: fresh equilibrium samples of A in the transport's outer coordinates, *independent* of one another and
             used once each: correlated ones must be spaced by their correlation time first.
         start: where the chains begin; samples of B need no burn-in.
@@ -72,7 +76,8 @@ def independence_chain(
         generator: source of randomness.
 
     Raises:
-        InputError: fewer samples of A than chains; a start outside of the support of B.
+        InputError: a transport whose works are not exact; fewer samples of A than chains; a start outside of the
+            support of B.
 
     References:
         Andrieu, Doucet & Holenstein, Particle Markov chain Monte Carlo methods, 2010,
@@ -90,6 +95,7 @@ def independence_chain(
         >>> chain.x.shape, abs(float(chain.x.mean()) - 1) < 0.2
         (torch.Size([8, 500, 1]), True)
     """
+    _refuse_integrated(transport)
     chains, draws = len(start), len(samples_a) // max(1, len(start))
     if chains < 1 or draws < 1:
         raise InputError(
@@ -148,6 +154,30 @@ def hamiltonian(target: Target, *, step_size: float, leapfrog_steps: int = 5, re
         return walkers.x, walkers.acceptance
 
     return move
+
+
+def _refuse_integrated(transport: Transport) -> None:
+    if transport.systematic > 0 or _integrated(transport.kernel):
+        raise InputError(
+            f"proposals of an exact chain have exact log-weights: got the transport {transport.name!r} along a flow "
+            f"that is integrated numerically (measured error {transport.systematic:.1e} kT); use a map in closed form, "
+            'or Langevin steps, such as those of method="map" and "feat"'
+        )
+
+
+def _integrated(kernel: Kernel) -> bool:
+    """Whether log ratios are exact only up to the steps of an integration."""
+    if isinstance(kernel, Compose):
+        return _integrated(kernel.first) or _integrated(kernel.second)
+    if isinstance(kernel, Map):
+        return _along_a_flow(kernel.transform)
+    return isinstance(kernel, Flow) and not kernel.exact
+
+
+def _along_a_flow(transform: Transform) -> bool:
+    if isinstance(transform, ComposeTransform):
+        return any(map(_along_a_flow, transform.parts))
+    return isinstance(transform, OdeMap) or isinstance(transform.inv, OdeMap)
 
 
 def _forward(transport: Transport, samples: Tensor, generator: torch.Generator) -> Ensemble:

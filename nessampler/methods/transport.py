@@ -89,7 +89,8 @@ class Transport:
                 kept = arrived(found, keep, None if far is None else far.inv)
             work = found.work.cpu().numpy()
             shaped = work.reshape(samples.shape[:2]) if block.correlated else work
-            return Trip(shaped, works_along(found), start, found.x, kept)
+            lost = 0.0 if found.lost is None else float(found.lost.double().mean())
+            return Trip(shaped, works_along(found), start, found.x, kept, lost)
 
         return (
             run(block.a, self.times, self.encode_a, self.encode_b),

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.distributions.transforms import Transform
 
@@ -46,6 +46,7 @@ class Trip(NamedTuple):
         along: the works on the way; None where nothing lies between the ends, or energies there were not asked for.
         start, end: where walkers were then, `(n, *event)` in the coordinates of the path.
         arrived: walkers at the other end; None where they were not asked for.
+        lost: share of the walkers for which a step of a flow found no way; their work is +inf.
     """
 
     work: Float[np.ndarray, "*samples"]
@@ -53,6 +54,7 @@ class Trip(NamedTuple):
     start: Float[Tensor, " n *event"]
     end: Float[Tensor, " n *event"]
     arrived: Arrived | None = None
+    lost: float = 0.0
 
 
 def arrived(ensemble: Ensemble, most: int, decode: Transform | None) -> Arrived | None:
@@ -71,12 +73,16 @@ def arrived(ensemble: Ensemble, most: int, decode: Transform | None) -> Arrived 
     return found if decode is None or not len(index) else found.seen_through(decode)
 
 
-def shared_ends(there: Trip, back: Trip) -> tuple[Flag, ...]:
-    """A flag for each end that forward and reverse walkers do not see alike where they overlap, see `overlap_check`."""
+def shared_ends(there: Trip, back: Trip, circular: Bool[Tensor, " d"]) -> tuple[Flag, ...]:
+    """A flag for each end that forward and reverse walkers do not see alike where they overlap, see `overlap_check`.
+
+    Walkers that were carried hold angles beyond a full turn: `circular` marks the angles, where there are any.
+    """
     flags: tuple[Flag, ...] = ()
+    wraps = circular.cpu().numpy() if bool(circular.any()) else None
     for name, ahead, behind in (("A", there.start, back.end), ("B", there.end, back.start)):
         x = [v.flatten(1).double().cpu().numpy() for v in (ahead, behind)]
-        found = overlap_check(there.work, back.work, *x)
+        found = overlap_check(there.work, back.work, *x, circular=wraps)
         flags += () if found is None else found.flags(f"conformations of {name}")
     return flags
 

@@ -17,6 +17,7 @@ DECISIVE = {
     "crossed_bounds",
     "far_end",
     "no_overlap",
+    "no_way_back",
     "overlap_disagrees",
     "poor_overlap",
 }

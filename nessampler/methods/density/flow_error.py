@@ -127,8 +127,10 @@ def fine_enough(
     raise AssertionError("there is at least one rule")
 
 
-def unmet(bound: float, tolerance: float, std_error: float | None) -> tuple[Flag, ...]:
+def unmet(bound: float, tolerance: float, std_error: float | None, *, of: str = "log Z") -> tuple[Flag, ...]:
     """A flag where even the finest rule shifts log Z by more than the tolerance, or may, and by a part of its error.
+
+    The same `of` a difference, ΔF.
 
     >>> [flag.code for flag in unmet(2e-3, FLOW_TOLERANCE, 0.01)], unmet(4e-4, FLOW_TOLERANCE, 0.001)
     (['coarse_flow'], ())
@@ -136,7 +138,7 @@ def unmet(bound: float, tolerance: float, std_error: float | None) -> tuple[Flag
     if bound <= max(tolerance, NEGLIGIBLE * (std_error or 0.0)):
         return ()
     message = (
-        f"flow steps shift log Z by up to {bound:.1e}, above the tolerance of {tolerance:.1e}: the error has it, "
+        f"flow steps shift {of} by up to {bound:.1e}, above the tolerance of {tolerance:.1e}: the error has it, "
         "but steps so long, or walkers so few, measure it badly; take more steps, or more pilot walkers"
     )
     return (Flag("coarse_flow", message),)

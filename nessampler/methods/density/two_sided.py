@@ -45,7 +45,8 @@ def cross_checked(estimate: LogZ, forward: Ensemble, reverse: Ensemble, samples:
     estimate, flags = _with_losses(estimate, float(np.isneginf(back).mean()))
     flags += _unreached(estimate, _beyond(forward, back), len(back))
     if np.isfinite(ahead).any() and np.isfinite(back).any():
-        flags += disagreement(-ahead, -back, seed=seed, base_log_z=base, exact=estimate.systematic == 0)
+        off = estimate.systematic
+        flags += disagreement(-ahead, -back, seed=seed, base_log_z=base, exact=off == 0, systematic=off)
         arrived, started = (x.flatten(1).double().cpu().numpy() for x in (forward.x, samples))
         shared = overlap_check(-ahead, -back, arrived, started)
         flags += () if shared is None else shared.flags("samples of the target")
