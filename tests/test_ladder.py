@@ -7,13 +7,18 @@ from dataclasses import replace
 
 import pytest
 import torch
+from torch import Tensor
 
+from nessampler.errors import InputError
 from nessampler.methods import ladder
 from nessampler.methods.difference import Difference, free_energy
 from nessampler.methods.effort import Effort, Training
+from nessampler.methods.ends import Ends
 from nessampler.methods.ladder import PILOTS
-from nessampler.methods.ledger import Prices
-from nessampler.targets import AnharmonicWell
+from nessampler.methods.ledger import CountedFields, Ledger, Prices
+from nessampler.methods.rungs import VECTOR_RUNGS, Structure
+from nessampler.methods.stage import Stage
+from nessampler.targets import AnharmonicWell, Tally
 
 A = AnharmonicWell([0.0, 0.0], stiffness=[1.0, 1.5], quartic=[0.3, 0.1], skew=[0.4, 0.0], coupling=0.3)
 B = AnharmonicWell([1.2, -0.5], stiffness=[2.0, 0.8], quartic=[0.1, 0.4], skew=[-0.3, 0.3], coupling=-0.4)
@@ -69,3 +74,99 @@ def test_a_network_is_trained_where_its_training_is_a_small_part_of_the_price(
     learning = replace(EFFORT, feat=Training(steps=20, batch_size=64, width=8, depth=1, sampling_steps=6))
     found = climbed(600, replace(learning, prices=Prices(network=price)))
     assert ("feat" in {rung.name for rung in found.rungs}) == tried
+
+
+class Box:
+    """Uniform in a square of side l: no force anywhere, log Z = 2 log l."""
+
+    event_shape = torch.Size([2])
+
+    def __init__(self, side: float) -> None:
+        self.side = side
+
+    def energy(self, x: Tensor) -> Tensor:
+        return torch.where(((x > 0) & (x < self.side)).all(-1), 0.0 * x[:, 0], torch.inf)
+
+    def sample(self, n: int) -> Tensor:
+        return self.side * torch.rand(
+            n, 2, generator=torch.Generator().manual_seed(int(self.side)), dtype=torch.float64
+        )
+
+
+def in_boxes(method: str, said: list[str], n: int = 1000) -> Difference:
+    return free_energy(Box(1.0), Box(3.0), Box(1.0).sample(n), Box(3.0).sample(n), method=method, say=said.append)  # pyright: ignore
+
+
+@pytest.mark.parametrize("n", [300, 1000])  # without scouts, and with them
+def test_a_rung_that_fails_is_passed_over_where_the_rungs_below_give_an_answer(n: int) -> None:
+    said: list[str] = []
+    found = in_boxes("auto", said, n)
+    assert any(line.startswith("switching is passed over: ") and "scores that are zero" in line for line in said)
+    assert "switching" not in {rung.name for rung in found.rungs}
+    assert found.delta_f.delta_f == pytest.approx(-2 * torch.tensor(3.0).log().item(), abs=0.2)
+
+
+def test_a_rung_that_fails_is_an_error_where_it_was_asked_for() -> None:
+    with pytest.raises(InputError, match=r"zero at all of .* along coordinates \[0, 1\]; use method='map'"):
+        in_boxes("switching", [])
+
+
+def fails(stage: Stage):
+    """A candidate that works, and after an evaluation of A another that cannot be made."""
+    yield next(iter(VECTOR_RUNGS["map"](stage)))
+    with stage.ledger.charge("map", "training"):
+        stage.ends.a.energy(stage.fit.flat_a)
+        raise InputError("this map cannot be made")
+
+
+def test_what_a_rung_has_made_before_it_fails_is_kept() -> None:
+    said: list[str] = []
+    x = [end.sample(300, generator=torch.Generator().manual_seed(k)) for k, end in enumerate((A, B))]
+    found = free_energy(A, B, *x, structure=Structure({"map": fails}), say=said.append)
+    assert found.chosen == "map"
+    assert "map is passed over: this map cannot be made" in said
+    # the fit block, the pilot's 60 of either direction, and the evaluate block
+    assert found.rung.evaluations["state_a"]["training"]["energy"] >= 120 + 120
+
+
+def test_nothing_stands_on_a_map_that_failed() -> None:
+    def none(stage: Stage):
+        raise InputError("no map")
+
+    x = [end.sample(300, generator=torch.Generator().manual_seed(k)) for k, end in enumerate((A, B))]
+    found = free_energy(A, B, *x, structure=Structure({**VECTOR_RUNGS, "map": none}))
+    assert [rung.name for rung in found.rungs] == ["plain"]
+    apart = [x[0], x[1] + 40.0]
+    far = AnharmonicWell([41.2, 39.5], stiffness=[2.0, 0.8], quartic=[0.1, 0.4], skew=[-0.3, 0.3], coupling=-0.4)
+    with pytest.raises(InputError, match="no map"):  # where plain has no answer, nothing is passed over
+        free_energy(A, far, *apart, structure=Structure({**VECTOR_RUNGS, "map": none}))
+
+
+def test_singular_equations_are_an_error_that_names_them() -> None:
+    def singular(stage: Stage):
+        torch.linalg.cholesky(torch.zeros(2, 2))
+        yield from VECTOR_RUNGS["map"](stage)
+
+    x = [end.sample(300, generator=torch.Generator().manual_seed(k)) for k, end in enumerate((A, B))]
+    with pytest.raises(InputError, match=r"must not be singular: .*cholesky.*use another method"):
+        free_energy(A, B, *x, method="map", structure=Structure({"map": singular}))
+    assert free_energy(A, B, *x, structure=Structure({"map": singular})).chosen == "plain"
+
+
+def test_a_rung_that_fails_is_billed() -> None:
+    ends = Ends.of(A, B, None)
+    ledger = Ledger(ends.counted, (Tally(), Tally()))
+    fields = CountedFields(lambda t, x: None)  # pyright: ignore
+
+    def spend() -> None:
+        with ledger.charge("switching", "training", fields):
+            ends.a.energy(torch.zeros(500, 2, dtype=torch.float64))
+            fields(torch.zeros(7), torch.zeros(7, 2))
+            raise InputError("after it has spent something")
+
+    with pytest.raises(InputError, match="spent something"):
+        spend()
+    spent = ledger.evaluations("switching")
+    assert spent["state_a"]["training"] == {"energy": 500, "gradient": 0}
+    assert spent["networks"]["training"] == 7
+    assert ledger.seconds("switching", "training") > 0

@@ -147,6 +147,19 @@ def test_force_whitening_gives_scores_of_unit_covariance():
     assert abs(float(torch.linalg.slogdet(jacobian)[1] - transform.log_abs_det_jacobian(x[0], x[0]))) < 1e-12
 
 
+@pytest.mark.parametrize(
+    ("scores", "received"),
+    [
+        (torch.tensor([[1.0, 0.0], [-2.0, 0.0], [0.5, 0.0]]), r"zero at all of 3 samples along coordinates \[1\]"),
+        (torch.tensor([[1.0, 1.0], [torch.nan, 1.0], [0.5, -1.0]]), "got scores that are not, of 1 of 3 samples"),
+        (torch.tensor([[1.0, 1.0], [-2.0, -2.0], [0.3, 0.3]]), "a combination of whose 2 coordinates is zero"),
+    ],
+)
+def test_scores_without_a_whitening_are_refused(scores, received):
+    with pytest.raises(InputError, match=received):
+        force_whitening(scores, shrink=1.0)
+
+
 def test_force_whitening_makes_every_step_size_one():
     stiff = Gaussian(torch.zeros(2, dtype=torch.float64), torch.tensor([0.01, 5.0], dtype=torch.float64))
     x = stiff.sample(20_000, generator=seeded(0))

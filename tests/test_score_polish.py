@@ -54,6 +54,17 @@ def test_components_that_are_right_stay_so_whatever_the_samples(kind):
     torch.testing.assert_close(*moments, rtol=1e-9, atol=1e-9)
 
 
+@pytest.mark.parametrize("kind", ["diagonal", "full"])
+def test_where_no_force_acts_moments_are_those_of_the_samples(kind):
+    x = 3 * torch.rand(200, 2, generator=_generator(15), dtype=torch.float64)
+    energy, score = 0.1 * x[:, 1], torch.tensor([0.0, -0.1]).double().expand_as(x)  # between hard walls
+    start = GaussianMixture(torch.tensor([[1.0, 1.0]]).double(), torch.tensor([[1.0, 1.0]]))
+    found = polished(start, x, score, energy, kind=kind)
+    variance = found.covariances[0].diagonal() if kind == "full" else found.scales[0].square()
+    torch.testing.assert_close(found.means[0], x.mean(0))
+    torch.testing.assert_close(variance[0], x[:, 0].var(correction=0))
+
+
 def test_every_mode_of_many_is_found_exactly_in_many_dimensions():
     truth = random_mixture(16, 40, scale=0.05, spread=2.0, seed=0)
     x, fresh = truth.sample(400, generator=_generator(5)), truth.sample(200, generator=_generator(6))

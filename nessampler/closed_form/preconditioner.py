@@ -9,6 +9,7 @@ from torch.distributions import constraints
 from torch.distributions.transforms import Transform
 
 from nessampler.closed_form._covariance import with_correlations_times
+from nessampler.errors import InputError
 
 __all__ = ["Linear", "force_whitening"]
 
@@ -49,10 +50,32 @@ def force_whitening(scores: Float[Tensor, "n d"], shrink: float = 0.9) -> Linear
     multimodal and circular coordinates, where the covariance of positions says nothing about step sizes.
     Correlations are multiplied by `shrink`; 1 trusts them.
 
+    Raises:
+        InputError: scores that are not finite, or whose second moments are singular: no force, or none of its own,
+            acts along some coordinate.
+
     Example:
         >>> g = torch.Generator().manual_seed(0)
         >>> force_whitening(torch.randn(4000, 1, generator=g) * 10).matrix.round()
         tensor([[10.]])
     """
     second = with_correlations_times(shrink, scores.T @ scores / len(scores))
-    return Linear(torch.linalg.cholesky(second).T)
+    factor, failed = torch.linalg.cholesky_ex(second)
+    conditional = factor.diagonal().square() / second.diagonal()  # of its variance, what no other coordinate explains
+    if bool(failed) or not float(conditional.min()) > len(second) * torch.finfo(second.dtype).eps:
+        raise InputError(
+            f"step sizes follow from forces, which must be finite and act along every coordinate: {_at_fault(scores)}; "
+            "use method='map', 'fields' or 'feat', which need no step sizes"
+        )
+    return Linear(factor.T)
+
+
+def _at_fault(scores: Tensor) -> str:
+    """Why scores have no inverse of their second moments."""
+    bad, still = ~torch.isfinite(scores).all(1), (scores == 0).all(0)
+    if bool(bad.any()):
+        return f"got scores that are not, of {int(bad.sum())} of {len(scores)} samples"
+    if bool(still.any()):
+        along = still.nonzero()[:, 0].tolist()
+        return f"got scores that are zero at all of {len(scores)} samples along coordinates {along}"
+    return f"got scores of {len(scores)} samples, a combination of whose {scores.shape[1]} coordinates is zero"

@@ -20,6 +20,7 @@ FEWEST = {"isotropic": 1.5, "diagonal": 3.0, "full": 3.0}  # samples of a compon
 SEEN = 1e-8  # responsibility below which a sample has nothing to say about a component
 WITHIN = 4.0  # factor within which a variance stays of what the samples alone say
 SETTLED = 1e-12  # relative change of the moments at which sweeps end
+ROUNDINGS = 1e-24  # of a mean square
 RIDGE = 0.1  # of the mean square of the scores, when a full matrix is regressed
 
 
@@ -176,9 +177,10 @@ def _full(x: Tensor, c: Tensor, w: Tensor, covariance: Tensor) -> tuple[Tensor, 
     mean_x, mean_c = w @ x, w @ c
     y, e = x - mean_x, c - mean_c
     square = (w[:, None] * e).T @ e
-    ridge = RIDGE * torch.diag(square.diagonal())
+    silent = ~_varies(square.diagonal(), c, w)
+    ridge = torch.diag(torch.where(silent, 1.0, RIDGE * square.diagonal()))
     left = (w[:, None] * (y + e @ covariance)).T @ e  # what the covariance so far leaves of cov(x, c)
-    matrix = covariance - torch.linalg.solve(square + ridge, left.T).T
+    matrix = (covariance - torch.linalg.solve(square + ridge, left.T).T) * ~silent
     mean = mean_x + matrix @ mean_c
     y = x - mean
     moment, stein = (w[:, None] * y).T @ y, (w[:, None] * y).T @ c + torch.eye(d).to(x)
@@ -194,10 +196,16 @@ def _regressed_out(y: Tensor, c: Tensor, w: Tensor, *, pooled: bool = False) -> 
     mean_y, mean_c = w @ y, w @ c
     e = c - mean_c
     covariance, square = w @ ((y - mean_y) * e), w @ e.square()
+    varies = _varies(square, c, w)
     if pooled:
-        covariance, square = covariance.sum(), square.sum()
-    slope = torch.where(square > 0, covariance / torch.where(square > 0, square, 1.0), 0.0)
+        covariance, square, varies = covariance.sum(), square.sum(), varies.any()
+    slope = torch.where(varies, covariance / torch.where(varies, square, 1.0), 0.0)
     return mean_y - slope * mean_c
+
+
+def _varies(square: Tensor, c: Tensor, w: Tensor) -> Tensor:
+    """Whether c is more than a constant and roundings: where no force acts, or always the same, it explains nothing."""
+    return square > ROUNDINGS * (w @ c.square())
 
 
 def _kept(variance: Tensor, plain: Tensor) -> Tensor:

@@ -354,7 +354,7 @@ def _result(
         seconds={stage: ledger.seconds(stage=stage) for stage in ("training", "sampling")},
         metrics=stage.metrics,
         state=state,
-        pilot_share=_pilot_share(ledger, [r.name for r in rungs if r.name not in ("plain", "map", chosen)], stage),
+        pilot_share=_pilot_share(ledger, [name for name in RUNGS if name not in ("plain", "map", chosen)], stage),
     )
 
 

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from typing import Literal, get_args
+
+import torch
 
 from nessampler.errors import InputError
 from nessampler.estimators import FreeEnergy
 from nessampler.methods.ends import Block, generator_for
 from nessampler.methods.ledger import CountsEvaluations
 from nessampler.methods.plain import plain
-from nessampler.methods.stage import Pilot, Rungs, Stage
+from nessampler.methods.stage import Candidate, Pilot, Rungs, Stage
 from nessampler.methods.transport import Transport
 
 __all__ = ["MARGIN", "RUNGS", "Ladder", "Method"]
@@ -50,7 +54,12 @@ class Ladder:
 
         `auto` goes up while rungs pay, and stops after two in a row that do not: they cost more the higher they are.
         Where the maps give an answer already, the rungs above are first tried on a few samples, and the most promising
-        one is built; a network is trained where that can be lost.
+        one is built; a network is trained where that can be lost. A rung that fails is passed over where something
+        below it gives an answer.
+
+        Raises:
+            InputError: an unknown method; a rung that was asked for by name and fails or has nothing to offer; with
+                `auto`, one that fails where nothing below it gives an answer.
         """
         if method not in get_args(Method):
             raise InputError(f"method must be one of {', '.join(get_args(Method))}: got {method!r}")
@@ -67,7 +76,8 @@ class Ladder:
         pilots = self._stage.below
         above = [name for name in RUNGS[2:] if name in self._rungs and name not in ON_REQUEST]
         best = self._climb(["map"], "plain")
-        if _settled(pilots[best]):
+        fallen = "map" in self._rungs and "map" not in pilots  # and with it what stands on it
+        if fallen or _settled(pilots[best]):
             return best
         scouted = [name for name in above if name != "feat" and self._scouted(name, pilots[best])]
         promising = sorted(scouted, key=lambda name: pilots[name].merit)
@@ -78,7 +88,10 @@ class Ladder:
         pilots = self._stage.below
         for name in names:
             hopeless = name in pilots and pilots[name].merit >= DOUBT * pilots[best].merit  # as its scouts say
-            if hopeless or self._too_dear(name, pilots[best]) or not self._build(name):
+            if hopeless or self._too_dear(name, pilots[best]):
+                continue
+            if not self._build(name, forgiving=math.isfinite(pilots[best].merit)):
+                pilots.pop(name, None)  # scouts told of what cannot be built
                 continue
             pays = pilots[name].merit < MARGIN * pilots[best].merit
             best, misses = (name, 0) if pays else (best, misses + 1)
@@ -102,28 +115,47 @@ class Ladder:
         """Try a rung on a few samples, where there is an answer to compare with and these can tell."""
         if not math.isfinite(best.merit) or len(self._stage.select) < 4 * SCOUTS:
             return False
-        try:
-            return self._build(name, scouts=True)
-        except InputError as error:
-            self._stage.say(f"{name}: a few samples cannot tell ({error})")
-            return False
+        return self._build(name, scouts=True, forgiving=True)
 
-    def _build(self, name: str, *, scouts: bool = False) -> bool:
-        """Pilot the rung's candidates and keep the most promising; whether there was one."""
+    def _build(self, name: str, *, scouts: bool = False, forgiving: bool = False) -> bool:
+        """Pilot the rung's candidates and keep the most promising; whether there was one.
+
+        Where `forgiving`, candidates that fail are left out, and so is all that a rung has not made when it fails.
+        """
         if name not in self._rungs:
             return False
         if name == "map" or len(self._stage.select) < 4 * SCOUTS:  # maps cost little, and are much alike
-            tried = [self._pilot(*candidate, self._stage.select) for candidate in self._rungs[name](self._stage)]
+            tried = self._tried(name, partial(self._rungs[name], self._stage), self._stage.select, forgiving)
         else:
             stage, few = _scouting(self._stage) if scouts else self._stage, self._stage.select.thinned(SCOUTS)
-            tried = [self._pilot(*candidate, few) for candidate in self._rungs[name](stage)]
+            tried = self._tried(name, partial(self._rungs[name], stage), few, forgiving)
             if not scouts:
-                more = self._stage.select.thinned(PILOTS)
-                tried = [self._pilot(pilot.transport, pilot.network, more) for pilot in _promising(tried)]
+                again = [(pilot.transport, pilot.network) for pilot in _promising(tried)]
+                tried = self._tried(name, lambda: again, self._stage.select.thinned(PILOTS), forgiving)
         if tried:
             best = min(tried, key=lambda pilot: pilot.promise)
             self._stage.below[name] = replace(best, cost=self._spent(name) + best.carrying)
         return bool(tried)
+
+    def _tried(
+        self, name: str, candidates: Callable[[], Iterable[Candidate]], select: Block, forgiving: bool
+    ) -> list[Pilot]:
+        tried = []
+        with self._passed_over(name, forgiving):  # a rung makes its candidates as they are asked for
+            for transport, network in candidates():
+                with self._passed_over(f"{name} ({transport.description})", forgiving):
+                    tried.append(self._pilot(transport, network, select))
+        return tried
+
+    @contextmanager
+    def _passed_over(self, what: str, forgiving: bool) -> Iterator[None]:
+        try:
+            with _singular_equations_named():
+                yield
+        except InputError as error:
+            if not forgiving:
+                raise
+            self._stage.say(f"{what} is passed over: {error}")
 
     def _pilot(self, transport: Transport, network: CountsEvaluations | None, select: Block) -> Pilot:
         """Works on the select block or a part of it, which tell how the rung would fare; they count as training."""
@@ -143,6 +175,17 @@ class Ladder:
 
     def _spent(self, name: str) -> float:
         return self._stage.ledger.cost(name, self._stage.effort.prices)
+
+
+@contextmanager
+def _singular_equations_named() -> Iterator[None]:
+    try:
+        yield
+    except torch.linalg.LinAlgError as error:  # pyright: ignore[reportPrivateImportUsage]
+        raise InputError(
+            f"fits solve linear equations, which must not be singular: got {error}; look for coordinates that never "
+            "move or follow from one another, or use another method"
+        ) from error
 
 
 def _settled(pilot: Pilot) -> bool:

@@ -69,17 +69,19 @@ class Ledger:
 
     @contextmanager
     def charge(self, rung: str, stage: str, network: CountsEvaluations | None = None) -> Iterator[None]:
-        """Everything evaluated within the block belongs to this rung and stage."""
+        """Everything evaluated within the block belongs to this rung and stage, also where the block fails."""
         before = [c.tally(stage).copy() for c in self._counted]
         known, started = network.evaluations if network else 0, time.perf_counter()
-        with self._counted[0].stage(stage), self._counted[1].stage(stage):
-            yield
-        for state, counter, old in zip(STATES, self._counted, before, strict=True):
-            spent, tally = billed(counter, counter.tally(stage) - old), self._tallies[rung, state, stage]
-            tally.energy += spent.energy
-            tally.gradient += spent.gradient
-        self._networks[rung, stage] += network.evaluations - known if network else 0
-        self._seconds[rung, stage] += time.perf_counter() - started
+        try:
+            with self._counted[0].stage(stage), self._counted[1].stage(stage):
+                yield
+        finally:
+            for state, counter, old in zip(STATES, self._counted, before, strict=True):
+                spent, tally = billed(counter, counter.tally(stage) - old), self._tallies[rung, state, stage]
+                tally.energy += spent.energy
+                tally.gradient += spent.gradient
+            self._networks[rung, stage] += network.evaluations - known if network else 0
+            self._seconds[rung, stage] += time.perf_counter() - started
 
     def seconds(self, rung: str | None = None, stage: str | None = None) -> float:
         """Time charged to a rung, a stage, or both."""
