@@ -202,7 +202,7 @@ def free_energy(
     Raises:
         InputError: shapes that differ, NaN samples, too few of them, an unknown method, an energy that is of the wrong
             shape or NaN at the first samples of its state, samples outside the support of their state, exchanged, or
-            of another state altogether.
+            of another state altogether; molecules of known bonds that are mirror images.
 
     References:
         Bennett, Efficient estimation of free energy differences from Monte Carlo data, 1976; Jarzynski, Targeted
@@ -217,7 +217,7 @@ def free_energy(
         True
     """
     effort = effort or Effort()
-    target_a, target_b, samples_a, samples_b, coordinates = two_states(
+    target_a, target_b, samples_a, samples_b, coordinates, flags = two_states(
         target_a,
         target_b,
         samples_a,
@@ -239,7 +239,7 @@ def free_energy(
     given = [n if isinstance(n, Tally) else Tally(gradient=n) for n in endstate_evaluations]
     with ends.counted[0].stage("checks"), ends.counted[1].stage("checks"):
         check_energies_of_ends(ends, fit)
-        endstate_flags = (*endstate_flags, *check_end_states(ends, fit, seed=seed))
+        endstate_flags = (*endstate_flags, *flags, *check_end_states(ends, fit, seed=seed))
     remark = told_differences(*map(energies_per_gradient, ends.counted))
     if remark:
         say(remark)

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.distributions.transforms import Transform
 
 from nessampler.errors import InputError
+from nessampler.estimators import Flag
 from nessampler.methods.ends import generator_for
 from nessampler.targets import Target
 from nessampler.targets.anything import target_of
@@ -21,13 +22,14 @@ __all__ = ["TwoStates", "density_of", "two_states"]
 
 
 class TwoStates(NamedTuple):
-    """Both ends of a difference, ready for the ladder."""
+    """Both ends of a difference, ready for the ladder, and what is doubtful about their samples."""
 
     a: Target
     b: Target
     samples_a: Tensor
     samples_b: Tensor
     coordinates: Transform | None
+    flags: tuple[Flag, ...] = ()
 
 
 def density_of(
@@ -85,7 +87,8 @@ def two_states(
         seed: of the rotors, which are turned at random.
 
     Raises:
-        InputError: as of `density_of`; a molecule that is free to drift, of unknown bonds.
+        InputError: as of `density_of`; a molecule that is free to drift, of unknown bonds; states that are mirror
+            images, where bonds are known.
     """
     room = _molecular_room()
     molecular = room is not None and (room.is_openmm(a) or room.is_openmm(b))
@@ -103,10 +106,13 @@ def two_states(
     assert room is not None
     states = [room.state_of(s, temperature) if room.is_openmm(s) else target_of(s, event_shape=dim) for s in (a, b)]
     x = [_tensor(room.positions_of(s), name) for s, name in ((samples_a, "A"), (samples_b, "B"))]
+    known = room.topology_of(topology, a, b, samples_a, samples_b)
+    graph = room.bonds_of(known, a, b)
+    # Neither the energy nor Stein's identity can tell mirror images apart.
+    flags = () if graph is None else room.hands_of(graph, x)
     if coordinates is not None or not any(room.drifts(s) for s in states if hasattr(s, "temperature")):
-        return TwoStates(states[0], states[1], x[0], x[1], coordinates)
-    bonds = room.topology_of(topology, a, b, samples_a, samples_b)
-    if bonds is None:
+        return TwoStates(states[0], states[1], x[0], x[1], coordinates, flags)
+    if known is None:
         raise InputError(
             "a molecule that is free to drift is seen in internal coordinates, which need its bonds: got systems and "
             "positions alone; pass topology=pdb.topology, mdtraj trajectories, an openmm Simulation, or coordinates"
@@ -117,9 +123,9 @@ def two_states(
                 f"samples of {name} must be positions (n, {state.event_shape[0]}, 3) or (chains, draws, "
                 f"{state.event_shape[0]}, 3) in nm: got {tuple(positions.shape)}"
             )
-    found = room.coordinates_of(bonds, [p if p.ndim == 4 else p[None] for p in x], fit)
-    x = [room.spun(p, bonds, generator=generator_for(seed, f"rotors of {s}")) for p, s in zip(x, "ab", strict=True)]
-    return TwoStates(states[0], states[1], x[0], x[1], found)
+    found = room.coordinates_of(known, [p if p.ndim == 4 else p[None] for p in x], fit)
+    x = [room.spun(p, known, generator=generator_for(seed, f"rotors of {s}")) for p, s in zip(x, "ab", strict=True)]
+    return TwoStates(states[0], states[1], x[0], x[1], found, flags)
 
 
 def _state(state: object, dim: int | tuple[int, ...] | torch.Size) -> Target:
