@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -15,7 +17,7 @@ from torch.distributions.transforms import ComposeTransform, ReshapeTransform, T
 from nessampler.closed_form.affine import fit_standardizer
 from nessampler.closed_form.wrapped_mixture import fit_wrapped_mixture
 from nessampler.errors import InputError
-from nessampler.estimators import FreeEnergy
+from nessampler.estimators import Flag, FreeEnergy
 from nessampler.estimators.free_energy import estimate, no_estimate
 from nessampler.methods.difference import Difference, free_energy
 from nessampler.methods.effort import Effort
@@ -64,17 +66,26 @@ class Absolute:
         return None if low is None else low + offset, None if high is None else high + offset
 
     def __sub__(self, other: Absolute) -> FreeEnergy:
-        """Of this state relative to the other: errors add in quadrature, since their samples are independent."""
+        """Of this state relative to the other: errors add in quadrature, as far as the samples of both are independent.
+
+        Draws of the bases and noise are: each result has its own, by the order of its samples. Doubts about either
+        state are doubts about the difference.
+        """
         mine, theirs = self.free_energy, other.free_energy
         common = {
             "n": mine.n + theirs.n,
             "ess": mine.ess + theirs.ess,
-            "flags": mine.flags + theirs.flags,
+            "flags": tuple(dict.fromkeys((*self._flags, *other._flags))),
             "estimator": "difference of absolute free energies",
         }
         if mine.delta_f is None or theirs.delta_f is None or mine.std_error is None or theirs.std_error is None:
             return no_estimate(**common)
         return estimate(mine.delta_f - theirs.delta_f, mine.std_error**2 + theirs.std_error**2, **common)
+
+    @property
+    def _flags(self) -> tuple[Flag, ...]:
+        """Of the estimate and of the samples."""
+        return (*self.difference.flags, *self.free_energy.flags)
 
     def to(self, unit: str, temperature: float | None = None) -> FreeEnergy:
         """F in "kcal/mol" or "kJ/mol", at a temperature in kelvin: see `FreeEnergy.to`."""
@@ -118,7 +129,8 @@ def absolute_free_energy(
         target: the state; energies in kT.
         samples: `(n, *event)` of independent samples, or `(chains, draws, *event)` of time-ordered, correlated ones.
         base: a density with `sample` and `log_z`, in `coordinates`, in place of the normal (and of the angles).
-        method, seed, effort, endstate_evaluations, say: as of `free_energy`.
+        method, effort, endstate_evaluations, say: as of `free_energy`.
+        seed: the same seed and samples give the same result; at one seed, other samples have other draws of the base.
         coordinates: a bijection to the vector that is standardised; by default the entries of a sample. Its attribute
             `circular`, if any, marks the angles.
         structure: how rungs are built; by default those of vectors with the one-sided candidates.
@@ -139,6 +151,7 @@ def absolute_free_energy(
     """
     effort, event = effort or Effort(), target.event_shape
     _check_event(samples, event)
+    seed = _own_seed(seed, samples, event, effort.blocks[0])
     if coordinates is None and len(event) != 1:
         coordinates = ReshapeTransform(event, torch.Size([event.numel()]))
     circular = _circular(coordinates, event)
@@ -187,6 +200,18 @@ def _standardised(
     generator = generator_for(seed, "angles of a base")
     angles = fit_wrapped_mixture(fit[:, circular], generator=generator)
     return both, AnglesAndNormals(angles.weights, angles.means, angles.variances.sqrt(), circular)
+
+
+def _own_seed(seed: int, samples: Tensor, event: torch.Size, fit: float) -> int:
+    """Another for every set of samples, whose errors would share the base and the noise of one seed otherwise.
+
+    The order of the samples that fit decides, along every coordinate: it does not change with units, and nothing but
+    the base's own block is looked at.
+    """
+    chains = samples[None] if samples.ndim == len(event) + 1 else samples
+    seen = chains[:, : round(fit * chains.shape[1])].flatten(0, 1).flatten(1)
+    order = seen.argsort(dim=0, stable=True).cpu().numpy()
+    return int(np.random.SeedSequence([seed, zlib.crc32(order.tobytes())]).generate_state(1)[0])
 
 
 class _Marked(Transform):
