@@ -6,10 +6,10 @@ import math
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float
 from torch import Tensor
 from torch.distributions import constraints
 from torch.distributions.transforms import ComposeTransform, ReshapeTransform, Transform
@@ -19,9 +19,11 @@ from nessampler.closed_form.wrapped_mixture import fit_wrapped_mixture
 from nessampler.errors import InputError
 from nessampler.estimators import Flag, FreeEnergy
 from nessampler.estimators.free_energy import estimate, no_estimate
+from nessampler.methods.arguments import check_coordinates, check_kind, check_seed
 from nessampler.methods.difference import Difference, free_energy
 from nessampler.methods.effort import Effort
 from nessampler.methods.ends import generator_for, split_by_time
+from nessampler.methods.front_door import one_state
 from nessampler.methods.ladder import Method
 from nessampler.methods.rungs.one_sided import ONE_SIDED
 from nessampler.methods.rungs.structure import Structure
@@ -103,8 +105,8 @@ class Absolute:
 
 
 def absolute_free_energy(
-    target: Target,
-    samples: Float[Tensor, " *batch"],
+    target: object,
+    samples: Any,
     *,
     base: Target | None = None,
     method: Method = "auto",
@@ -126,8 +128,9 @@ def absolute_free_energy(
     states is that of two results: `b - a`.
 
     Args:
-        target: the state; energies in kT.
-        samples: `(n, *event)` of independent samples, or `(chains, draws, *event)` of time-ordered, correlated ones.
+        target: the state: a target with its energy in kT, a distribution, or a log density of vectors.
+        samples: `(n, *event)` of independent samples, or `(chains, draws, *event)` of time-ordered, correlated ones;
+            a tensor or an array.
         base: a density with `sample` and `log_z`, in `coordinates`, in place of the normal (and of the angles).
         method, effort, endstate_evaluations, say: as of `free_energy`.
         seed: the same seed and samples give the same result; at one seed, other samples have other draws of the base.
@@ -149,7 +152,11 @@ def absolute_free_energy(
         >>> abs(found.log_z - well.log_z) < 4 * found.free_energy.std_error < 0.2
         True
     """
-    effort, event = effort or Effort(), target.event_shape
+    check_seed(seed)
+    check_kind("effort", effort, Effort, "pass Effort()")
+    state, samples = one_state(target, samples, "the state")
+    effort, event = effort or Effort(), state.event_shape
+    check_coordinates(coordinates, event)
     _check_event(samples, event)
     seed = _own_seed(seed, samples, event, effort.blocks[0])
     if coordinates is None and len(event) != 1:
@@ -158,14 +165,14 @@ def absolute_free_energy(
     if base is None:
         coordinates, base = _standardised(samples, coordinates, circular, effort, seed)
     if coordinates is not None:
-        target, samples = TransformedTarget(target, coordinates), carry(coordinates, samples)
-    _check_base(base, target)
-    number = samples.shape[: samples.ndim - len(target.event_shape)]
+        state, samples = TransformedTarget(state, coordinates), carry(coordinates, samples)
+    _check_base(base, state)
+    number = samples.shape[: samples.ndim - len(state.event_shape)]
     generator = generator_for(seed, "base of an absolute free energy")
     start = base.sample(number.numel(), generator=generator)  # pyright: ignore[reportAttributeAccessIssue]
     found = free_energy(
         base,
-        target,
+        state,
         start.to(samples).view(samples.shape),
         samples,
         coordinates=_Marked(circular) if bool(circular.any()) else None,
@@ -247,10 +254,12 @@ def _check_event(samples: Tensor, event: torch.Size) -> None:
 
 def _check_base(base: Target, target: Target) -> None:
     missing = [name for name in ("sample", "log_z") if not hasattr(base, name)]
-    if missing or base.event_shape != target.event_shape:
+    shape = getattr(base, "event_shape", None)
+    if missing or shape != target.event_shape:
         raise InputError(
             f"a base has `sample`, `log_z` and the event shape {tuple(target.event_shape)}: got a "
-            f"{type(base).__name__} of shape {tuple(base.event_shape)}, without {' and '.join(missing) or 'that shape'}"
+            f"{type(base).__name__} of shape {None if shape is None else tuple(shape)}, without "
+            f"{' and '.join(missing) or 'that shape'}"
         )
 
 
