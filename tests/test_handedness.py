@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import itertools
 import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from command_line import nessampler
+from torch.distributions.transforms import ReshapeTransform
 
+import nessampler as ns
 from nessampler.errors import InputError
 from nessampler.runs import catalogue
 
 openmm = pytest.importorskip("openmm")
+
+from openmm import app, unit  # noqa: E402
 
 from nessampler.molecular.handedness import check_same_handedness, handedness, handedness_flags  # noqa: E402
 from nessampler.molecular.systems import Molecule, load_structure  # noqa: E402
@@ -85,3 +91,82 @@ def test_the_command_line_refuses_mirror_images_before_anything_is_written(tmp_p
     assert ended.code == 2
     assert "mirror image of A" in ended.err.replace("\n", " ")
     assert not (tmp_path / "run").exists()
+
+
+# From Python ---------------------------------------------------------------------------------------------------------
+
+SYMBOLS, LENGTHS = ("C", "H", "F", "Cl", "Br"), (0.109, 0.136, 0.176, 0.194)
+TETRAHEDRON = np.array([[0, 0, 0], [0.06, 0.06, 0.06], [0.08, -0.08, -0.08], [-0.1, 0.1, -0.1], [-0.11, -0.11, 0.11]])
+
+
+def halomethane(stiffness: float) -> openmm.System:
+    """CHFClBr of bonds and angles alone: its mirror image has the same energy."""
+    system, bonds, angles = openmm.System(), openmm.HarmonicBondForce(), openmm.HarmonicAngleForce()
+    for mass in (12.0, 1.0, 19.0, 35.0, 80.0):
+        system.addParticle(mass)
+    for i, length in enumerate(LENGTHS, 1):
+        bonds.addBond(0, i, length, stiffness)
+    for i, j in itertools.combinations(range(1, 5), 2):
+        angles.addAngle(i, 0, j, 1.91, 400.0)
+    system.addForce(bonds)
+    system.addForce(angles)
+    return system
+
+
+def halomethane_topology() -> app.Topology:
+    topology = app.Topology()
+    residue = topology.addResidue("X", topology.addChain())
+    carbon, *others = (topology.addAtom(s, app.Element.getBySymbol(s), residue) for s in SYMBOLS)
+    for other in others:
+        topology.addBond(carbon, other)
+    return topology
+
+
+@pytest.fixture(scope="module")
+def halomethanes() -> tuple[np.ndarray, np.ndarray]:
+    """One chain `(1, 300, 5, 3)` of each state."""
+
+    def sampled(system: openmm.System, seed: int) -> np.ndarray:
+        integrator = openmm.LangevinMiddleIntegrator(300 * unit.kelvin, 5 / unit.picosecond, 0.0005 * unit.picosecond)
+        integrator.setRandomNumberSeed(seed)
+        context = openmm.Context(system, integrator, openmm.Platform.getPlatformByName("Reference"))
+        context.setPositions(TETRAHEDRON)
+        integrator.step(2000)
+        frames = []
+        for _ in range(300):
+            integrator.step(100)
+            frames.append(context.getState(getPositions=True).getPositions(asNumpy=True).value_in_unit(unit.nanometer))
+        return np.array(frames)[None]
+
+    return sampled(halomethane(2.0e5), 1), sampled(halomethane(2.6e5), 2)
+
+
+STATES = halomethane(2.0e5), halomethane(2.6e5)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "centre"),
+    [
+        ({"topology": halomethane_topology()}, "C"),
+        # Bonds are then those of the system; that its energy would not do does not matter any more.
+        ({"coordinates": ReshapeTransform(torch.Size([5, 3]), torch.Size([15]))}, "atom 0"),
+    ],
+)
+def test_python_refuses_states_that_are_mirror_images(halomethanes, arguments, centre: str) -> None:
+    a, b = halomethanes
+    with pytest.raises(InputError, match=f"samples of both states .* mirror image of A at all 1 .*, {centre} first"):
+        ns.free_energy(*STATES, a, -b, temperature=300.0, method="plain", **arguments)
+
+
+def test_python_flags_samples_of_both_hands(halomethanes) -> None:
+    a, b = halomethanes
+    mixed = b.copy()
+    mixed[:, ::4] *= -1
+    given = {"temperature": 300.0, "topology": halomethane_topology(), "method": "plain"}
+    for first, second, name in ((a, mixed, "B"), (mixed, a, "A")):
+        found = ns.free_energy(*STATES, first, second, **given)
+        (flag,) = [flag for flag in found.flags if flag.code == "mirror_image"]
+        assert flag.message.startswith(f"25% of the samples of {name} have the handedness of the mirror image at C")
+        assert found.verdict.level != "trusted"
+    right = ns.free_energy(*STATES, a, b, **given)
+    assert not [flag for flag in right.flags if flag.code == "mirror_image"]

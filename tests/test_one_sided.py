@@ -11,7 +11,9 @@ from torch.distributions.transforms import AffineTransform
 
 import nessampler as ns
 from nessampler.errors import InputError
+from nessampler.methods import difference
 from nessampler.methods.effort import Training
+from nessampler.methods.ends import generator_for
 from nessampler.targets import AnglesAndNormals, AnharmonicWell, Gaussian
 
 WELLS = (
@@ -60,6 +62,37 @@ def test_difference_of_two_states_is_that_of_their_absolute_free_energies():
     assert found.std_error == pytest.approx(math.hypot(a.free_energy.std_error, b.free_energy.std_error))
     assert found.std_error < 0.1
     assert abs(found.delta_f + exact) > 4 * found.std_error  # a wrong sign fails
+
+
+def test_two_states_at_one_seed_share_neither_base_draws_nor_noise(monkeypatch):
+    seeds: list[int] = []
+
+    def watched(seed: int, purpose: str, *rest: object) -> torch.Generator:
+        seeds.extend([seed] * (purpose == "evaluate plain"))
+        return generator_for(seed, purpose, *rest)
+
+    monkeypatch.setattr(difference, "generator_for", watched)
+    x = _draws(WELLS[1], 400, 5), _draws(WELLS[1], 400, 6)
+    first, other, again = (ns.absolute_free_energy(WELLS[1], y, method="plain") for y in (x[0], x[1], x[0]))
+    starts = [found.difference.rung.trips[0].start for found in (first, other, again)]
+    assert abs(float((starts[0] * starts[1]).mean())) < 4 / math.sqrt(starts[0].numel())  # shared draws make one
+    assert float(starts[0].square().mean()) > 0.5
+    assert torch.equal(starts[0], starts[2])
+    assert seeds[0] != seeds[1]
+    assert seeds[0] == seeds[2]
+
+
+def test_doubts_about_the_samples_of_a_state_are_doubts_about_a_difference():
+    x = _draws(WELLS[1], 2000, 5)
+    sound = ns.absolute_free_energy(WELLS[1], x, method="plain")
+    moved = ns.absolute_free_energy(WELLS[1], x + 0.08, method="plain")
+    assert moved.free_energy.trusted  # nothing is wrong with the works
+    assert moved.difference.flags
+    for found in (sound - moved, moved - sound):
+        assert set(moved.difference.flags) <= set(found.flags)
+        assert not found.trusted
+        assert len(set(found.flags)) == len(found.flags)
+    assert (sound - sound).trusted
 
 
 def test_units_of_a_coordinate_shift_log_z_by_their_logarithm():

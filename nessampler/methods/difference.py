@@ -14,6 +14,7 @@ from torch.distributions.transforms import Transform
 from nessampler.diagnostics import disagreement, disjoint_supports
 from nessampler.errors import InputError
 from nessampler.estimators import Bounds, Flag, FreeEnergy, bounds, jarzynski, pareto_k
+from nessampler.methods.arguments import check_coordinates, check_kind, check_seed, file_of, tally_of
 from nessampler.methods.arviz_export import works_data
 from nessampler.methods.effort import Effort
 from nessampler.methods.end_checks import check_end_states, check_energies_of_ends
@@ -170,7 +171,7 @@ def free_energy(
     say: Callable[[str], None] = lambda _: None,
     progress: Callable[[int, int, str], None] = lambda done, total, what: None,
     report: Callable[..., None] = lambda **_: None,
-    checkpoint: Path | None = None,
+    checkpoint: Path | str | None = None,
 ) -> Difference:
     r"""$\Delta F = F_B - F_A = -\log(Z_B / Z_A)$ between two densities, from equilibrium samples of both.
 
@@ -201,9 +202,9 @@ def free_energy(
         checkpoint: a file where training leaves its state, to go on from.
 
     Raises:
-        InputError: shapes that differ, NaN samples, too few of them, an unknown method, an energy that is of the wrong
-            shape or NaN at the first samples of its state, samples outside the support of their state, exchanged, or
-            of another state altogether.
+        InputError: arguments of the wrong kind, shapes that differ, NaN samples, too few of them, an unknown method, an
+            energy that is of the wrong shape or NaN at the first samples of its state, samples outside the support of
+            their state, exchanged, or of another state altogether; molecules of known bonds that are mirror images.
 
     References:
         Bennett, Efficient estimation of free energy differences from Monte Carlo data, 1976; Jarzynski, Targeted
@@ -217,8 +218,11 @@ def free_energy(
         >>> abs(result.delta_f.delta_f - (a.log_z - b.log_z)) < 4 * result.delta_f.std_error + 1e-3
         True
     """
-    effort = effort or Effort()
-    target_a, target_b, samples_a, samples_b, coordinates = two_states(
+    check_seed(seed)
+    check_kind("effort", effort, Effort, "pass Effort()")
+    check_kind("structure", structure, Structure, "pass Structure(rungs), or leave it out")
+    given, file, effort = _tallies(endstate_evaluations), file_of(checkpoint), effort or Effort()
+    target_a, target_b, samples_a, samples_b, coordinates, flags = two_states(
         target_a,
         target_b,
         samples_a,
@@ -231,22 +235,22 @@ def free_energy(
         seed=seed,
     )
     chains_a, chains_b, correlated = _checked_samples(target_a, samples_a, samples_b)
+    check_coordinates(coordinates, target_a.event_shape)
     structure = structure_of(target_a, target_b) if structure is None else structure
     coordinates = structure.coordinates if coordinates is None else coordinates
     ends = Ends.of(target_a, target_b, coordinates, device=chains_a.device)
     if coordinates is not None:
         chains_a, chains_b = carry(coordinates, chains_a), carry(coordinates, chains_b)
     fit, select, evaluate = split_by_time(chains_a, chains_b, effort.blocks, correlated)
-    given = [n if isinstance(n, Tally) else Tally(gradient=n) for n in endstate_evaluations]
     with ends.counted[0].stage("checks"), ends.counted[1].stage("checks"):
         check_energies_of_ends(ends, fit)
-        endstate_flags = (*endstate_flags, *check_end_states(ends, fit, seed=seed))
+        endstate_flags = (*endstate_flags, *flags, *check_end_states(ends, fit, seed=seed))
     remark = told_differences(*map(energies_per_gradient, ends.counted))
     if remark:
         say(remark)
     spent_a, spent_b = (n + billed(c, c.tally("checks")) for n, c in zip(given, ends.counted, strict=True))
     ledger = Ledger(ends.counted, (spent_a, spent_b))
-    stage = Stage(ends, fit, select, effort, ledger, seed, say, progress, report, checkpoint)
+    stage = Stage(ends, fit, select, effort, ledger, seed, say, progress, report, file)
     everything = joined((fit, select, evaluate))
     ladder = Ladder(stage, structure.rungs, len(evaluate), len(everything))
     pilots, chosen = ladder.climb(method)
@@ -266,6 +270,14 @@ def free_energy(
                 trips = _seen(trips[0], coordinates), _seen(trips[1], coordinates)
         rungs.append(_rung(pilot, trips, ledger, pilots, chosen, seed))
     return replace(_result(method, rungs, chosen, stage, endstate_flags), remark=remark)
+
+
+def _tallies(spent: Any) -> tuple[Tally, Tally]:
+    if not isinstance(spent, tuple | list) or len(spent) != 2:
+        raise InputError(
+            f"endstate_evaluations are those of A and those of B: got {spent!r}; pass two numbers, or two tallies"
+        )
+    return tally_of(spent[0]), tally_of(spent[1])
 
 
 def _seen(trip: Trip, coordinates: Transform) -> Trip:

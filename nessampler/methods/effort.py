@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from nessampler.methods.arguments import check_fractions, check_kind, check_number, check_whole
 from nessampler.methods.ledger import Prices
 
 __all__ = ["Effort", "Training"]
@@ -16,6 +17,9 @@ class Training:
     Attributes:
         informed: also try a network that reads the scores of both ends, two gradients per walker and step.
         refine_steps: gradient steps on the spread of recorded works, after the regression; zero leaves them out.
+
+    Raises:
+        InputError: counts below one, of steps below zero, or a learning rate that is not positive.
     """
 
     steps: int = 1000
@@ -27,6 +31,13 @@ class Training:
     patience: int = 6
     informed: bool = False
     refine_steps: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "refine_steps"):
+            check_whole(name, getattr(self, name), 0, _default(self, name))
+        for name in ("batch_size", "width", "depth", "sampling_steps", "patience"):
+            check_whole(name, getattr(self, name), 1, _default(self, name))
+        check_number("learning_rate", self.learning_rate, _default(self, "learning_rate"))
 
 
 @dataclass(frozen=True)
@@ -41,6 +52,9 @@ class Effort:
         feat: network, training and sampling of the learned rung.
         prices: relative price of an evaluation of either state, or of a network.
 
+    Raises:
+        InputError: blocks that are not three positive fractions adding up to one; steps or samples below one.
+
     Example:
         >>> from nessampler.methods.effort import Training
         >>> effort = Effort(blocks=(0.5, 0.25, 0.25), feat=Training(steps=300, width=32, depth=2))
@@ -54,3 +68,14 @@ class Effort:
     tuning_samples: int = 150
     feat: Training = field(default_factory=Training)
     prices: Prices = field(default_factory=Prices)
+
+    def __post_init__(self) -> None:
+        check_fractions(self.blocks)
+        for name in ("fields_steps", "switching_steps", "tuning_samples"):
+            check_whole(name, getattr(self, name), 1, _default(self, name))
+        check_kind("feat", self.feat, Training, "pass Training(steps=1000)")
+        check_kind("prices", self.prices, Prices, "pass Prices(1.0, 1.0, 1.0)")
+
+
+def _default(settings: Training | Effort, name: str) -> str:
+    return f"leave it out for {getattr(type(settings), name)}"

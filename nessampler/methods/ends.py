@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.distributions.transforms import Transform
 
 from nessampler.errors import InputError
+from nessampler.methods.arguments import check_fractions
 from nessampler.targets import Counted, Target, TransformedTarget
 
 __all__ = ["Block", "Ends", "generator_for", "joined", "split_by_time"]
@@ -88,10 +89,7 @@ def split_by_time(
     Raises:
         InputError: fractions that are not positive or do not add up to one; a block with fewer than ten samples.
     """
-    if len(fractions) != 3 or min(fractions) <= 0 or abs(sum(fractions) - 1) > 1e-9:
-        raise InputError(
-            f"blocks are three positive fractions that add up to 1 (fit, select, evaluate): got {fractions}"
-        )
+    check_fractions(fractions)
     pieces = [_cut(x, fractions, name) for x, name in ((samples_a, "A"), (samples_b, "B"))]
     fit, select, evaluate = (Block(a, b, correlated) for a, b in zip(*pieces, strict=True))
     return fit, select, evaluate

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 from torch.distributions.transforms import Transform
 
+from nessampler.errors import InputError
 from nessampler.kernels import Map
 from nessampler.kernels.ode_map import OdeMap
 from nessampler.methods.ends import Block, generator_for
@@ -94,15 +95,23 @@ def train_flow(stage: Stage, network: nn.Module, objective: FlowMatching, batche
 
     Args:
         batches: `(held_out, size, generator)` to endless batches, of the fit block or of samples that are held out.
+
+    Raises:
+        InputError: no steps.
     """
     training, seed = stage.effort.feat, stage.seed
+    if training.steps == 0:
+        raise InputError(
+            "the flow of tfep is nothing but what it learns: got no training steps; set the steps of feat to 1 at "
+            "least, or choose another method"
+        )
     generator = generator_for(seed, "batches of flow matching")
     held_out = next(batches(True, HELD_OUT, generator_for(seed, "validation of flow matching")))
     rows = fit(
         network,
         objective,
         batches(False, training.batch_size, generator),
-        steps=max(1, training.steps),
+        steps=training.steps,
         learning_rate=training.learning_rate,
         generator=generator,
         checkpoint=stage.checkpoint,

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 from torch import Tensor
 
 from nessampler.fields import Evaluated, Fields
+from nessampler.methods.arguments import check_number
 from nessampler.targets import Counted, Tally
 from nessampler.targets.differences import billed
 
@@ -43,11 +44,18 @@ class Prices:
     """Relative price of one evaluation: a cheap and a dear force field are not the same currency.
 
     `network` prices one walker in one evaluation of learned or analytic fields.
+
+    Raises:
+        InputError: a price that is no finite number, or below zero.
     """
 
     state_a: float = 1.0
     state_b: float = 1.0
     network: float = 1.0
+
+    def __post_init__(self) -> None:
+        for name in ("state_a", "state_b", "network"):
+            check_number(f"the price {name}", getattr(self, name), "leave it out for 1", zero=True)
 
 
 class Ledger:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
+import numpy as np
 import torch
-from jaxtyping import Float
 from torch import Tensor
 from torch.distributions import constraints
 from torch.distributions.transforms import ComposeTransform, ReshapeTransform, Transform
@@ -15,11 +17,13 @@ from torch.distributions.transforms import ComposeTransform, ReshapeTransform, T
 from nessampler.closed_form.affine import fit_standardizer
 from nessampler.closed_form.wrapped_mixture import fit_wrapped_mixture
 from nessampler.errors import InputError
-from nessampler.estimators import FreeEnergy
+from nessampler.estimators import Flag, FreeEnergy
 from nessampler.estimators.free_energy import estimate, no_estimate
+from nessampler.methods.arguments import check_coordinates, check_kind, check_seed
 from nessampler.methods.difference import Difference, free_energy
 from nessampler.methods.effort import Effort
 from nessampler.methods.ends import generator_for, split_by_time
+from nessampler.methods.front_door import one_state
 from nessampler.methods.ladder import Method
 from nessampler.methods.rungs.one_sided import ONE_SIDED
 from nessampler.methods.rungs.structure import Structure
@@ -64,17 +68,26 @@ class Absolute:
         return None if low is None else low + offset, None if high is None else high + offset
 
     def __sub__(self, other: Absolute) -> FreeEnergy:
-        """Of this state relative to the other: errors add in quadrature, since their samples are independent."""
+        """Of this state relative to the other: errors add in quadrature, as far as the samples of both are independent.
+
+        Draws of the bases and noise are: each result has its own, by the order of its samples. Doubts about either
+        state are doubts about the difference.
+        """
         mine, theirs = self.free_energy, other.free_energy
         common = {
             "n": mine.n + theirs.n,
             "ess": mine.ess + theirs.ess,
-            "flags": mine.flags + theirs.flags,
+            "flags": tuple(dict.fromkeys((*self._flags, *other._flags))),
             "estimator": "difference of absolute free energies",
         }
         if mine.delta_f is None or theirs.delta_f is None or mine.std_error is None or theirs.std_error is None:
             return no_estimate(**common)
         return estimate(mine.delta_f - theirs.delta_f, mine.std_error**2 + theirs.std_error**2, **common)
+
+    @property
+    def _flags(self) -> tuple[Flag, ...]:
+        """Of the estimate and of the samples."""
+        return (*self.difference.flags, *self.free_energy.flags)
 
     def to(self, unit: str, temperature: float | None = None) -> FreeEnergy:
         """F in "kcal/mol" or "kJ/mol", at a temperature in kelvin: see `FreeEnergy.to`."""
@@ -92,8 +105,8 @@ class Absolute:
 
 
 def absolute_free_energy(
-    target: Target,
-    samples: Float[Tensor, " *batch"],
+    target: object,
+    samples: Any,
     *,
     base: Target | None = None,
     method: Method = "auto",
@@ -115,10 +128,12 @@ def absolute_free_energy(
     states is that of two results: `b - a`.
 
     Args:
-        target: the state; energies in kT.
-        samples: `(n, *event)` of independent samples, or `(chains, draws, *event)` of time-ordered, correlated ones.
+        target: the state: a target with its energy in kT, a distribution, or a log density of vectors.
+        samples: `(n, *event)` of independent samples, or `(chains, draws, *event)` of time-ordered, correlated ones;
+            a tensor or an array.
         base: a density with `sample` and `log_z`, in `coordinates`, in place of the normal (and of the angles).
-        method, seed, effort, endstate_evaluations, say: as of `free_energy`.
+        method, effort, endstate_evaluations, say: as of `free_energy`.
+        seed: the same seed and samples give the same result; at one seed, other samples have other draws of the base.
         coordinates: a bijection to the vector that is standardised; by default the entries of a sample. Its attribute
             `circular`, if any, marks the angles.
         structure: how rungs are built; by default those of vectors with the one-sided candidates.
@@ -137,22 +152,27 @@ def absolute_free_energy(
         >>> abs(found.log_z - well.log_z) < 4 * found.free_energy.std_error < 0.2
         True
     """
-    effort, event = effort or Effort(), target.event_shape
+    check_seed(seed)
+    check_kind("effort", effort, Effort, "pass Effort()")
+    state, samples = one_state(target, samples, "the state")
+    effort, event = effort or Effort(), state.event_shape
+    check_coordinates(coordinates, event)
     _check_event(samples, event)
+    seed = _own_seed(seed, samples, event, effort.blocks[0])
     if coordinates is None and len(event) != 1:
         coordinates = ReshapeTransform(event, torch.Size([event.numel()]))
     circular = _circular(coordinates, event)
     if base is None:
         coordinates, base = _standardised(samples, coordinates, circular, effort, seed)
     if coordinates is not None:
-        target, samples = TransformedTarget(target, coordinates), carry(coordinates, samples)
-    _check_base(base, target)
-    number = samples.shape[: samples.ndim - len(target.event_shape)]
+        state, samples = TransformedTarget(state, coordinates), carry(coordinates, samples)
+    _check_base(base, state)
+    number = samples.shape[: samples.ndim - len(state.event_shape)]
     generator = generator_for(seed, "base of an absolute free energy")
     start = base.sample(number.numel(), generator=generator)  # pyright: ignore[reportAttributeAccessIssue]
     found = free_energy(
         base,
-        target,
+        state,
         start.to(samples).view(samples.shape),
         samples,
         coordinates=_Marked(circular) if bool(circular.any()) else None,
@@ -189,6 +209,18 @@ def _standardised(
     return both, AnglesAndNormals(angles.weights, angles.means, angles.variances.sqrt(), circular)
 
 
+def _own_seed(seed: int, samples: Tensor, event: torch.Size, fit: float) -> int:
+    """Another for every set of samples, whose errors would share the base and the noise of one seed otherwise.
+
+    The order of the samples that fit decides, along every coordinate: it does not change with units, and nothing but
+    the base's own block is looked at.
+    """
+    chains = samples[None] if samples.ndim == len(event) + 1 else samples
+    seen = chains[:, : round(fit * chains.shape[1])].flatten(0, 1).flatten(1)
+    order = seen.argsort(dim=0, stable=True).cpu().numpy()
+    return int(np.random.SeedSequence([seed, zlib.crc32(order.tobytes())]).generate_state(1)[0])
+
+
 class _Marked(Transform):
     """The identity, which tells which coordinates are angles."""
 
@@ -222,10 +254,12 @@ def _check_event(samples: Tensor, event: torch.Size) -> None:
 
 def _check_base(base: Target, target: Target) -> None:
     missing = [name for name in ("sample", "log_z") if not hasattr(base, name)]
-    if missing or base.event_shape != target.event_shape:
+    shape = getattr(base, "event_shape", None)
+    if missing or shape != target.event_shape:
         raise InputError(
             f"a base has `sample`, `log_z` and the event shape {tuple(target.event_shape)}: got a "
-            f"{type(base).__name__} of shape {tuple(base.event_shape)}, without {' and '.join(missing) or 'that shape'}"
+            f"{type(base).__name__} of shape {None if shape is None else tuple(shape)}, without "
+            f"{' and '.join(missing) or 'that shape'}"
         )
 
 

@@ -13,12 +13,25 @@ from openmm import app, unit
 from torch import Tensor
 
 from nessampler.errors import InputError
+from nessampler.estimators import Flag
 from nessampler.molecular.force_field.target import TorchForceFieldTarget
+from nessampler.molecular.handedness import hands_of_samples
 from nessampler.molecular.internal_coordinates import InternalCoordinates
 from nessampler.molecular.symmetry import spun
 from nessampler.molecular.target import OpenMMTarget, openmm_target
+from nessampler.molecular.topology_tree import BondGraph, bond_graph
 
-__all__ = ["coordinates_of", "drifts", "is_openmm", "positions_of", "spun", "state_of", "topology_of"]
+__all__ = [
+    "bonds_of",
+    "coordinates_of",
+    "drifts",
+    "hands_of",
+    "is_openmm",
+    "positions_of",
+    "spun",
+    "state_of",
+    "topology_of",
+]
 
 _NM = unit.nano * unit.meter
 MOST_FRAMES = 250  # of each end, to see which torsions are soft
@@ -90,6 +103,30 @@ def positions_of(samples: Any) -> Any:
     return samples
 
 
+def bonds_of(topology: app.Topology | None, *states: Any) -> BondGraph | None:
+    """The bonds of a topology; else the harmonic bonds and constraints of the first system that has any.
+
+    Atoms of a system have numbers for names, and masses for elements.
+    """
+    if topology is not None and topology.getNumBonds() and all(atom.element is not None for atom in topology.atoms()):
+        return bond_graph(topology)
+    graphs = (_bonds_of_system(_system(state)) for state in states if is_openmm(state))
+    return next((graph for graph in graphs if graph.bonds), None)
+
+
+def hands_of(graph: BondGraph, samples: Sequence[Float[Tensor, "*batch atoms 3"]]) -> tuple[Flag, ...]:
+    """Flags of samples of both states that are of both hands: see `hands_of_samples`.
+
+    Positions of another number of atoms, and such as are not finite, are left to those who refuse them.
+    """
+    if any(x.ndim not in (3, 4) or x.shape[-2:] != (len(graph.names), 3) for x in samples):
+        return ()
+    if not all(x.numel() and bool(torch.isfinite(x).all()) for x in samples):
+        return ()
+    a, b = (x.detach().to("cpu", torch.float64).flatten(0, -3).numpy() for x in samples)
+    return hands_of_samples(graph, a, b)
+
+
 def coordinates_of(
     topology: app.Topology, samples: Sequence[Float[Tensor, "chains draws atoms 3"]], fraction: float
 ) -> InternalCoordinates:
@@ -121,6 +158,17 @@ def _system(state: Any) -> openmm.System:
     if isinstance(state, app.Simulation):
         return state.system
     return state.get_system(remove_thermostat=True)
+
+
+def _bonds_of_system(system: openmm.System) -> BondGraph:
+    pairs = [system.getConstraintParameters(i)[:2] for i in range(system.getNumConstraints())]
+    for force in system.getForces():
+        if isinstance(force, openmm.HarmonicBondForce):
+            pairs += [force.getBondParameters(i)[:2] for i in range(force.getNumBonds())]
+    n = range(system.getNumParticles())
+    masses = (system.getParticleMass(i).value_in_unit(unit.dalton) for i in n)
+    bonds = sorted({(min(pair), max(pair)) for pair in pairs})
+    return BondGraph(tuple(f"atom {i}" for i in n), tuple(f"{mass:.2f}" for mass in masses), tuple(bonds))
 
 
 def _own_temperature(state: Any) -> float | None:

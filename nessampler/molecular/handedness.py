@@ -5,13 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from nessampler.errors import InputError
 from nessampler.estimators import Flag
 from nessampler.molecular.topology_tree import BondGraph, bond_graph
 
-__all__ = ["check_same_handedness", "handedness", "handedness_flags", "tetrahedral"]
+__all__ = ["check_same_handedness", "handedness", "handedness_flags", "hands_of_samples", "tetrahedral"]
+
+NEARLY_ALL = 0.9  # of the samples of a state: those that are left may have been caught turning
 
 
 def tetrahedral(graph: BondGraph) -> dict[int, tuple[int, ...]]:
@@ -45,28 +47,7 @@ def check_same_handedness(
     """
     graph = bond_graph(topology)
     signs = handedness(graph, np.stack([positions_a, positions_b]))
-    centres = tetrahedral(graph)
-    differ = [centre for centre, (a, b) in zip(centres, signs.T, strict=True) if a != b]
-    if not differ:
-        return
-    first = differ[0]
-    where = graph.names[first]
-    equal = _equal_neighbours(graph, first, centres[first])
-    if len(differ) == len(centres):
-        raise InputError(
-            f"both structures must have the same handedness: B is the mirror image of A at all {len(centres)} "
-            f"tetrahedral atoms, {where} first; reflect the coordinates of one of them"
-        )
-    if equal is not None:
-        one, other = (graph.names[i] for i in equal)
-        raise InputError(
-            f"both structures must number equal atoms the same way round: {one} and {other} at {where} are exchanged "
-            "between A and B; exchange their coordinates in one of the files"
-        )
-    raise InputError(
-        f"both structures must have the same handedness: they are mirror images at {where}, whose four neighbours are "
-        "all different, so A and B are two molecules; take the same stereoisomer for both"
-    )
+    _check_agreement(graph, signs[0] != signs[1], "both structures")
 
 
 def handedness_flags(
@@ -74,7 +55,62 @@ def handedness_flags(
 ) -> tuple[Flag, ...]:
     """A flag where samples of the state `name` have turned a centre of its structure inside out."""
     graph = bond_graph(topology)
-    turned = handedness(graph, samples) != handedness(graph, structure[None])
+    return _turned_flags(graph, handedness(graph, samples) != handedness(graph, structure[None]), name)
+
+
+def hands_of_samples(
+    graph: BondGraph, a: Float[np.ndarray, "n atoms 3"], b: Float[np.ndarray, "m atoms 3"]
+) -> tuple[Flag, ...]:
+    """Flags of states whose samples are of both hands at a centre; the right one is that of most samples of A.
+
+    The energy of a mirror image is that of the molecule, so that nothing else tells one from the other.
+
+    Raises:
+        InputError: a centre at which nearly all samples of A are of one hand and nearly all of B of the other.
+
+    >>> graph = BondGraph(("C", "H", "F", "Cl", "Br"), ("C", "H", "F", "Cl", "Br"), ((0, 1), (0, 2), (0, 3), (0, 4)))
+    >>> x = np.array([[0.0, 0, 0], [1, 1, 1], [1, -1, -1], [-1, 1, -1], [-1, -1, 1]])
+    >>> [flag.message[:24] for flag in hands_of_samples(graph, np.stack([x, x]), np.stack([x, -x]))]
+    ['50% of the samples of B ']
+    >>> hands_of_samples(graph, x[None], -x[None])
+    Traceback (most recent call last):
+    nessampler.errors.InputError: samples of both states must have the same handedness: B is the mirror image of A ...
+    """
+    signs = {"A": handedness(graph, a), "B": handedness(graph, b)}
+    usual = np.where(signs["A"].mean(0) < 0, -1, 1)
+    turned = {name: own != usual for name, own in signs.items()}
+    shares = {name: own.mean(0) for name, own in turned.items()}
+    opposite = (shares["A"] < 1 - NEARLY_ALL) & (shares["B"] > NEARLY_ALL)
+    _check_agreement(graph, opposite, "samples of both states")
+    return tuple(flag for name, own in turned.items() for flag in _turned_flags(graph, own, name))
+
+
+def _check_agreement(graph: BondGraph, differs: Bool[np.ndarray, " centres"], what: str) -> None:
+    centres = tetrahedral(graph)
+    differ = [centre for centre, apart in zip(centres, differs, strict=True) if apart]
+    if not differ:
+        return
+    first = differ[0]
+    where = graph.names[first]
+    equal = _equal_neighbours(graph, first, centres[first])
+    if len(differ) == len(centres):
+        raise InputError(
+            f"{what} must have the same handedness: B is the mirror image of A at all {len(centres)} "
+            f"tetrahedral atoms, {where} first; reflect the coordinates of one of them"
+        )
+    if equal is not None:
+        one, other = (graph.names[i] for i in equal)
+        raise InputError(
+            f"{what} must number equal atoms the same way round: {one} and {other} at {where} are exchanged "
+            "between A and B; exchange their coordinates in one of the two"
+        )
+    raise InputError(
+        f"{what} must have the same handedness: they are mirror images at {where}, whose four neighbours are "
+        "all different, so A and B are two molecules; take the same stereoisomer for both"
+    )
+
+
+def _turned_flags(graph: BondGraph, turned: Bool[np.ndarray, "n centres"], name: str) -> tuple[Flag, ...]:
     if not turned.any():
         return ()
     worst = int(turned.mean(0).argmax())

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from nessampler.errors import InputError
 from nessampler.kernels import Mass, UnitMass
+from nessampler.methods.arguments import check_seed
 from nessampler.methods.density.bases import check_proper, pilot_base
 from nessampler.methods.density.dictionaries import default_dictionary
 from nessampler.methods.density.effort import DensityEffort
@@ -97,6 +98,7 @@ def sample(
         >>> abs(found.log_z.value - torch.log(torch.tensor(2 * torch.pi))) < 4 * found.log_z.std_error + 0.01
         tensor(True)
     """
+    check_seed(seed)
     target = density_of(density, dim=dim, batched=batched, gradient=gradient, temperature=temperature)
     effort = effort or DensityEffort()
     walks, lattice = effort.kernel == "walk", isinstance(target, Phi4)
