@@ -266,7 +266,7 @@ LITTLE = Effort(
 )
 
 
-@pytest.mark.parametrize("method", ["plain", "map", "fields", "switching", "feat", "tfep"])
+@pytest.mark.parametrize("method", ["plain", "map", "fields", "switching", "feat", "tfep", "annealed"])
 def test_a_free_energy_is_right_within_its_error(device, method):
     samples = (s.sample(600, generator=torch.Generator().manual_seed(k)).to(device) for k, s in enumerate((A, B)))
     found = free_energy(A, B, *samples, method=method, effort=LITTLE)

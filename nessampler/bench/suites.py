@@ -13,8 +13,8 @@ __all__ = ["DEGREES", "KINDS", "SUITES", "Kind", "Suite"]
 Kind = Literal["not learned", "closed form", "learned"]
 KINDS: dict[str, Kind] = {  # of methods; `auto` is of the kind that it took
     **dict.fromkeys(("ais", "smc", "pt", "hmc", "blackjax", "nuts", "dynesty"), "not learned"),
-    **dict.fromkeys(("plain", "switching", "staged", "openmmtools"), "not learned"),
-    **dict.fromkeys(("lsq", "map", "fields"), "closed form"),
+    **dict.fromkeys(("plain", "annealed", "staged", "openmmtools"), "not learned"),
+    **dict.fromkeys(("lsq", "map", "fields", "switching"), "closed form"),
     **dict.fromkeys(("nets", "feat", "tfep", "pocomc"), "learned"),
 }
 
@@ -88,7 +88,7 @@ SUITES = {
             "alanine-basins",
             "amber-to-amoeba",
         ),
-        ("plain", "map", "fields", "switching", "feat", "tfep", "auto", "staged"),
+        ("plain", "annealed", "map", "fields", "switching", "feat", "tfep", "auto", "staged"),
         ("openmmtools",),
         2_000_000,
         {  # molecules and large clusters: about the quick preset, below which blocks are too small or end states poor

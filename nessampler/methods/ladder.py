@@ -21,10 +21,10 @@ from nessampler.methods.transport import Transport
 
 __all__ = ["MARGIN", "RUNGS", "Ladder", "Method"]
 
-Method = Literal["plain", "map", "fields", "switching", "feat", "tfep", "auto"]
-RUNGS = ("plain", "map", "fields", "switching", "feat", "tfep")
+Method = Literal["plain", "map", "fields", "switching", "feat", "tfep", "annealed", "auto"]
+RUNGS = ("plain", "map", "fields", "switching", "feat", "tfep", "annealed")
 STANDS_ON = {"fields": ("map",), "switching": ("map",), "feat": ("map",), "tfep": ("map",)}
-ON_REQUEST = ("tfep",)  # rungs for comparison, which auto does not climb
+ON_REQUEST = ("tfep", "annealed")  # rungs for comparison, which auto does not climb
 MARGIN = 0.8  # a rung must lower variance x cost below this fraction: pilot errors are themselves uncertain
 NOTHING = 1e-6  # kT: an error that cannot pay for anything any more
 PATIENCE = 2  # rungs in a row that do not pay, after which nothing dearer is tried

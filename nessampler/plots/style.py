@@ -36,6 +36,7 @@ RUNG_COLOURS = {
     "switching": "#7B3294",
     "feat": "#C98A00",
     "tfep": "#0072B2",
+    "annealed": "#A0A0A0",
 }
 METHOD_COLOURS = {"ais": "#6B6B6B", "smc": "#009E73", "pt": "#0072B2", "lsq": "#7B3294", "nets": "#C98A00"}
 STAGE_COLOURS = {

@@ -9,6 +9,7 @@ import torch
 from nessampler.closed_form.pair_dictionary import PairDictionary
 from nessampler.closed_form.radial_rearrangement import RadialRearrangement
 from nessampler.kernels import Map
+from nessampler.methods.annealed import annealed
 from nessampler.methods.annealed_switching import CountedInterior, annealed_switching, place_times
 from nessampler.methods.cluster_feat import ClusterEnds, cluster_feat, cluster_fields
 from nessampler.methods.ends import Ends, generator_for
@@ -88,6 +89,18 @@ def _switching(stage: Stage) -> Iterator[Candidate]:
     yield escort.transport, escort.field
 
 
+def _annealed(stage: Stage) -> Iterator[Candidate]:
+    """Cores that harden, from the rearranged gas: from the trap itself no soft core leads anywhere."""
+    transform = _rearrangement(stage, SWITCHED_FROM)
+    path, pilots = _path(stage.ends, transform), stage.fit.thinned(stage.effort.tuning_samples).flat_a
+    with stage.ledger.charge("annealed", "training"):
+        found = place_times(path, carry(transform, pilots), generator=generator_for(stage.seed, "annealed"))
+    what = "soft cores that harden, {} steps of HMC of {} leapfrogs".format
+    yield from annealed(
+        stage, lambda steps: annealed_switching(path, found, steps=steps, encode_a=transform, what=what)
+    )
+
+
 def _pair_fields(stage: Stage) -> PairDictionary:
     """Up to the largest distance in any of a few conformations."""
     x = stage.fit.thinned(stage.effort.tuning_samples).flat_b
@@ -119,4 +132,10 @@ def _feat(stage: Stage) -> Iterator[Candidate]:
         yield cluster_feat(ClusterEnds(stage, stage.mapping))
 
 
-CLUSTER_RUNGS: Rungs = {"map": _maps, "fields": _fields, "switching": _switching, "feat": _feat}
+CLUSTER_RUNGS: Rungs = {
+    "map": _maps,
+    "fields": _fields,
+    "switching": _switching,
+    "feat": _feat,
+    "annealed": _annealed,
+}

@@ -13,6 +13,7 @@ from nessampler.closed_form.gaussian_interpolant import GaussianFields
 from nessampler.closed_form.lattice_map import fit_lattice_map
 from nessampler.closed_form.lattice_velocity import by_magnetisation, interpolant_velocity
 from nessampler.kernels import Langevin, Map
+from nessampler.methods.annealed import annealed
 from nessampler.methods.ends import generator_for
 from nessampler.methods.lattice_ends import AlignedEnds, ModeEnds, opposed, reflection
 from nessampler.methods.lattice_feat import train_on_works
@@ -31,7 +32,7 @@ from nessampler.methods.stage import Candidate, Rungs, Stage
 from nessampler.methods.transport import Transport
 from nessampler.networks.field import NetworkField
 from nessampler.networks.lattice import LatticeNetwork
-from nessampler.paths import EndpointPath
+from nessampler.paths import EndpointPath, LinearPath
 from nessampler.targets import Target
 from nessampler.targets.phi4 import FreeField, Phi4
 from nessampler.targets.umbrella import Umbrella
@@ -155,6 +156,15 @@ def _switching(stage: Stage) -> Iterator[Candidate]:
     yield alone, field
 
 
+def _annealed(stage: Stage) -> Iterator[Candidate]:
+    """Trajectories along the couplings from A as it is."""
+    path = LinearPath(stage.ends.a, stage.ends.b)
+    ends = AlignedEnds(None, path, stage.fit.flat_a, stage.fit.flat_b, even=False)
+    with stage.ledger.charge("annealed", "training"):
+        moves = tuned_moves(ends, stage.effort.tuning_samples, generator=generator_for(stage.seed, "annealed"))
+    yield from annealed(stage, lambda steps: trajectories(ends, moves, steps))
+
+
 def _feat(stage: Stage) -> Iterator[Candidate]:
     """A network that starts as the drift along the couplings; trained on the works of its flow."""
     if stage.effort.feat.steps == 0:
@@ -181,4 +191,5 @@ LATTICE_RUNGS: Rungs = {
     "switching": _switching,
     "feat": _feat,
     "tfep": lattice_flow_matching,
+    "annealed": _annealed,
 }

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from torch.distributions.transforms import ComposeTransform
+
 from nessampler.closed_form.rosenblatt import slaved
 from nessampler.methods.analytic import fields_rung
+from nessampler.methods.annealed import annealed
 from nessampler.methods.ends import generator_for
 from nessampler.methods.feat import feat_rung
 from nessampler.methods.flow_matching import flow_matching_rung
@@ -15,6 +18,7 @@ from nessampler.methods.soft_maps import soft_map
 from nessampler.methods.stage import Candidate, Rungs, Stage
 from nessampler.methods.switching import tuned_switching
 from nessampler.methods.torsion_fields import learned_torsions, torsion_fields
+from nessampler.methods.transport import Transport
 
 __all__ = ["VECTOR_RUNGS"]
 
@@ -53,6 +57,18 @@ def _switching(stage: Stage) -> Iterator[Candidate]:
     yield transport, None
 
 
+def _annealed(stage: Stage) -> Iterator[Candidate]:
+    pilots = stage.fit.thinned(stage.effort.tuning_samples)
+
+    def switching(steps: int) -> Transport:
+        generator = generator_for(stage.seed, f"tune {steps} annealed steps")
+        return tuned_switching(
+            stage.ends, ComposeTransform([]), pilots, steps=steps, generator=generator, say=stage.say
+        )
+
+    yield from annealed(stage, switching)
+
+
 def _feat(stage: Stage) -> Iterator[Candidate]:
     yield from feat_rung(stage)
     yield from learned_mixture_fields(stage)
@@ -65,4 +81,5 @@ VECTOR_RUNGS: Rungs = {
     "switching": _switching,
     "feat": _feat,
     "tfep": flow_matching_rung,
+    "annealed": _annealed,
 }

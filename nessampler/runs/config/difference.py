@@ -177,7 +177,7 @@ class Ladder(Table):
 class DifferenceRun(Run):
     """The rungs that a difference can be asked for."""
 
-    method: Literal["plain", "map", "fields", "switching", "feat", "tfep", "auto"] = "auto"
+    method: Literal["plain", "map", "fields", "switching", "feat", "tfep", "annealed", "auto"] = "auto"
 
 
 class DifferenceConfig(Problem):
