@@ -15,6 +15,7 @@ import nessampler as ns
 from nessampler.diagnostics import disjoint_supports
 from nessampler.errors import InputError
 from nessampler.methods.effort import Training
+from nessampler.methods.end_checks import _in_order
 from nessampler.stein import stein_check
 from nessampler.targets import AnharmonicWell, Gaussian, TransformedTarget, energy_and_score
 from nessampler.targets.numpy_density import NumpyDensity
@@ -216,6 +217,22 @@ def test_too_few_samples_for_a_map_are_named() -> None:
     effort = ns.Effort(blocks=(0.02, 0.49, 0.49), feat=Training(0))
     with pytest.raises(InputError, match="the fit block of A has 8 of 400"):
         ns.free_energy(a, b, a.sample(400, generator=g), b.sample(400, generator=g), method="map", effort=effort)
+
+
+@pytest.mark.parametrize("kind", ["constant", "two values", "cut off"])
+def test_equal_values_are_no_resemblance_of_neighbours(kind: str) -> None:
+    x = torch.randn(1000, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    tied = x.clone()
+    tied[:, 1] = {
+        "constant": torch.zeros(1000),
+        "two values": (x[:, 1] > 1.5).double(),
+        "cut off": x[:, 1].clamp(min=1.5),
+    }[kind]
+    assert _in_order("A", tied) is None
+    tied[:, 0] = x[:, 0].cumsum(0)
+    flag = _in_order("A", tied)
+    assert flag is not None
+    assert flag.code == "correlated_samples"
 
 
 def test_single_draws_of_many_chains_are_enough(wells: Wells) -> None:

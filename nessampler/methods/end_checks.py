@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 from jaxtyping import Float
-from scipy.stats import norm
+from scipy.stats import norm, rankdata
 from torch import Tensor
 
 from nessampler.errors import InputError
@@ -55,9 +55,13 @@ def _in_order(name: str, x: Float[Tensor, " n *event"]) -> Flag | None:
     """A flag where samples said to be independent resemble their neighbours in the order in which they were given.
 
     Ranks of each coordinate, lag one: of independent samples the correlation is normal with variance 1/n. Samples that
-    were shuffled cannot be told from independent ones.
+    were shuffled cannot be told from independent ones. Equal values share their mean rank, and a coordinate that is
+    constant tells nothing: ranks in the order given would resemble each other.
     """
-    ranks = x[:MOST_SAMPLES].flatten(1).double().argsort(0).argsort(0).double()
+    ranks = torch.from_numpy(rankdata(x[:MOST_SAMPLES].flatten(1).double().cpu().numpy(), axis=0))
+    ranks = ranks[:, ranks.std(0) > 0]
+    if not ranks.shape[1]:
+        return None
     ranks = (ranks - ranks.mean(0)) / ranks.std(0)
     lag_one = (ranks[1:] * ranks[:-1]).mean(0)
     largest = float(lag_one.max())
