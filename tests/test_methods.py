@@ -165,6 +165,20 @@ def test_every_method_reports_the_rungs_below_it(wells: Wells) -> None:
         assert all(r.block == ("all" if method == "plain" else "evaluate") for r in result.rungs)
 
 
+def test_annealing_fits_nothing_and_tries_two_lengths(wells: Wells) -> None:
+    said: list[str] = []
+    result = climbed(wells, "annealed", say=said.append)
+    exact = wells[0].log_z - wells[1].log_z
+    estimate = result.delta_f
+    assert [r.name for r in result.rungs] == ["plain", "annealed"]  # no map below it
+    assert estimate.delta_f is not None
+    assert estimate.std_error is not None
+    assert abs(estimate.delta_f - exact) < 4 * estimate.std_error < 0.6
+    lengths = {line.split("annealed (")[1].split()[0] for line in said if line.startswith("annealed (")}
+    assert lengths == {"3", "12"}  # of LITTLE, and four times as many
+    assert any(name.startswith("annealed.") for name in result.state)
+
+
 def test_plain_asked_for_by_name_is_bar_of_all_samples(wells: Wells) -> None:
     """What pays for samples that nothing was fitted on would be a poor baseline."""
     x_a, x_b = (w.sample(500, generator=torch.Generator().manual_seed(3)) for w in wells)

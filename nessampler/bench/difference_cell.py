@@ -20,26 +20,28 @@ from nessampler.bench.torsions import torsion_metrics
 from nessampler.bench.trial import TRIAL_SEED, trial
 from nessampler.errors import InputError
 from nessampler.estimators import Flag, FreeEnergy
+from nessampler.methods.annealed_switching import CountedInterior
 from nessampler.methods.difference import Difference, free_energy
 from nessampler.methods.ends import generator_for
+from nessampler.methods.rungs.cluster import hardening, is_cluster
 from nessampler.methods.staged import Staged, staged
 from nessampler.methods.staged_chains import HamiltonianStates
 from nessampler.methods.verdict import judge_states
-from nessampler.paths import LinearPath
+from nessampler.paths import AnnealingPath, LinearPath
 from nessampler.runs.config import DifferenceConfig
 from nessampler.runs.difference import effort_of
 from nessampler.runs.end_observations import carried_of
 from nessampler.runs.prepared import Prepared
 from nessampler.runs.target_problem import check_targets, prepare_targets
 from nessampler.runs.units import parse
-from nessampler.targets import Counted, Target
+from nessampler.targets import Counted, Target, carry
 
 __all__ = ["difference_row"]
 
 ENDS_BY = "map"  # whose trials size the ends of a molecule, which are most of its cost, for all methods
 FEWEST_SAMPLES = 50  # of an exact end, as in a system's file
-NODES, CHAINS, LEAPFROG, EQUILIBRATION = 9, 64, 10, 0.2  # of staged MBAR
-STORED, DRAWS = 2, 200  # evaluations of a stored state besides its trajectory, its slope and energies; of a chain
+NODES, CLUSTER_NODES, CHAINS, LEAPFROG, EQUILIBRATION = 9, 13, 64, 10, 0.2  # of staged MBAR
+DRAWS = 200  # stored of a chain
 WORST_RHAT = 1.1  # of the chains of a state, as of chains of the ends
 FEWEST_CHAINS, SHORTEST = 4, 50  # chains, and trajectories of each; fewer chains where a budget holds no more
 
@@ -201,26 +203,37 @@ def _climbed(config: DifferenceConfig, folder: Path, method: str, where: Path) -
 
 
 def _staged(config: DifferenceConfig, folder: Path, budget: int, where: Path) -> _Outcome:
-    """MBAR over chains at nodes of the linear path; they start at samples of the ends, whose cost is not charged."""
+    """MBAR over chains at nodes of a path; they start at samples of the ends, which are not charged."""
     prepared = _prepared(config, folder, where)
     ends = (Counted(prepared.target_a), Counted(prepared.target_b))
-    path, generator = LinearPath(*ends), generator_for(config.run.seed, "staged")
-    in_all = budget / _price(config) / NODES  # for a state and an end of the path
+    generator = generator_for(config.run.seed, "staged")
+    clusters = is_cluster(prepared.target_a, prepared.target_b)
+    # Interior evaluations of soft cores are those of the cluster; those of a linear path ask both ends.
+    nodes, price = (CLUSTER_NODES, config.state_b.relative_cost) if clusters else (NODES, _price(config))
+    in_all = budget / price / nodes  # evaluations of the path for a state
     chains = min(CHAINS, max(FEWEST_CHAINS, int(in_all / LEAPFROG / SHORTEST)))
     interval = max(1, int(in_all / LEAPFROG / chains) // DRAWS)
-    trajectories = max(10, int(in_all / chains / (LEAPFROG + STORED * (1 - EQUILIBRATION) / interval)))
+    # Slope, and energies at all nodes of those that are kept, about a quarter; on a linear path these are one.
+    stored = 1 + ((nodes + 2) / 4 if clusters else 1)
+    trajectories = max(10, int(in_all / chains / (LEAPFROG + stored * (1 - EQUILIBRATION) / interval)))
     equilibration = round(EQUILIBRATION * trajectories)
+    x_a = _few(prepared.samples_a, prepared.target_a, chains, generator)
+    x_b = _few(prepared.samples_b, prepared.target_b, chains, generator)
+    path: AnnealingPath = LinearPath(*ends)
+    if clusters:
+        hard, gas = hardening(prepared.target_b, prepared.samples_b.reshape(-1, *prepared.target_b.event_shape))  # pyright: ignore[reportArgumentType]
+        path, x_a = CountedInterior(hard, ends[1]), carry(gas, x_a)
     try:
         sampler = HamiltonianStates(
             path,
-            _few(prepared.samples_a, prepared.target_a, chains, generator),
-            _few(prepared.samples_b, prepared.target_b, chains, generator),
+            x_a,
+            x_b,
             equilibration=equilibration,
             draws=(trajectories - equilibration) // interval,
             interval=interval,
             leapfrog_steps=LEAPFROG,
         )
-        found = staged(path, sampler, points=NODES, generator=generator)
+        found = staged(path, sampler, points=nodes, generator=generator)
     finally:
         prepared.close()
     tallies = [end.tally() for end in ends]

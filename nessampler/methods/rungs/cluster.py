@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import torch
+from torch import Tensor
 
 from nessampler.closed_form.pair_dictionary import PairDictionary
 from nessampler.closed_form.radial_rearrangement import RadialRearrangement
@@ -22,7 +23,7 @@ from nessampler.targets import carry
 from nessampler.targets.lennard_jones import LennardJonesCluster
 from nessampler.targets.power_gas import fit_power_gas
 
-__all__ = ["CLUSTER_RUNGS", "is_cluster"]
+__all__ = ["CLUSTER_RUNGS", "hardening", "is_cluster"]
 
 POWERS = (2.0, 4.0, 8.0)
 """Hardness of the round traps that A is mapped to."""
@@ -113,8 +114,17 @@ def _rearrangement(stage: Stage, power: float) -> RadialRearrangement:
 
 
 def _path(ends: Ends, transform: RadialRearrangement) -> CountedInterior:
-    path = SoftCorePath(transform.gas, _cluster(ends), offset=transform.log_z_ratio)
-    return CountedInterior(path, ends.counted[1])
+    return CountedInterior(_hardening(_cluster(ends), transform), ends.counted[1])
+
+
+def _hardening(b: LennardJonesCluster, transform: RadialRearrangement) -> SoftCorePath:
+    return SoftCorePath(transform.gas, b, offset=transform.log_z_ratio)
+
+
+def hardening(b: LennardJonesCluster, samples_b: Tensor) -> tuple[SoftCorePath, RadialRearrangement]:
+    """The path from a gas of the cluster's size, weighed as the trap is, and what takes samples of the trap to it."""
+    transform = RadialRearrangement(b.trap, fit_power_gas(samples_b, SWITCHED_FROM))
+    return _hardening(b, transform), transform
 
 
 def _cluster(ends: Ends) -> LennardJonesCluster:
