@@ -27,12 +27,21 @@ def fit_mixture_with_scores(
     held_out: Float[Tensor, "m d"],
     *,
     circular: Bool[Tensor, " d"] | None = None,
+    late: Bool[Tensor, " n"] | None = None,
     generator: torch.Generator,
 ) -> Mixture:
     r"""A mixture of samples, its moments polished by the scores where that pays on held-out samples.
 
     What is compared is the variance of $U - \hat U$: that which a path picks up at this end. Costs one gradient for
     every sample and one energy for every held-out one. Circular coordinates are cut where the fewest samples are.
+
+    Args:
+        target: the density.
+        x: samples that are fitted.
+        held_out: others, by which what was fitted is compared.
+        circular: which coordinates are angles; none where None.
+        late: the last of x in time, where samples are correlated: see `held_out` of `fit_gaussian_mixture`.
+        generator: of the fits.
 
     Raises:
         InputError: fewer than a hundred samples.
@@ -62,11 +71,12 @@ def fit_mixture_with_scores(
     def misfit(mixture: Mixture) -> float:
         return float((held_energy - mixture.energy(held_out)).var())
 
-    rough: list[Mixture] = [fit_gaussian_mixture(x, kinds=("isotropic", "diagonal"), generator=generator)]
+    options = {"held_out": late, "generator": generator}
+    rough: list[Mixture] = [fit_gaussian_mixture(x, kinds=("isotropic", "diagonal"), **options)]
     kinds: tuple[PolishKind, ...] = ("isotropic", "diagonal")
     enough = x.shape[1] <= LARGEST_FULL and len(x) >= x.shape[1] * len(rough[0].means)
     if enough and not bool(circular.any()):
-        rough.append(fit_gaussian_mixture(x, kinds=("shrunk", "full"), generator=generator))
+        rough.append(fit_gaussian_mixture(x, kinds=("shrunk", "full"), **options))
         kinds = ("isotropic", "diagonal", "full")
     found: dict[PolishKind | None, Mixture] = {None: min(rough, key=misfit)}
     for kind in kinds:

@@ -71,9 +71,10 @@ class _Ends:
     def fields(self) -> MixtureFields:
         """Between the mixtures, polished where every component has the samples for it."""
         found: list[Mixture] = []
-        for name, x, score, energy in zip("ab", self._x[0], self._scores[0], self._energies, strict=True):
+        ends = zip("ab", self._x[0], self._scores[0], self._energies, self._stage.fit.late, strict=True)
+        for name, x, score, energy, late in ends:
             generator = generator_for(self._stage.seed, f"independent components of {name}")
-            rough = fit_gaussian_mixture(x, kinds=("diagonal",), generator=generator)
+            rough = fit_gaussian_mixture(x, kinds=("diagonal",), held_out=late, generator=generator)
             try:
                 found.append(polished(rough, x, score, energy, kind="diagonal"))
             except InputError:

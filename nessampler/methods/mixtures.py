@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -159,12 +160,12 @@ def along_mixtures(
 
 def _fitted(stage: Stage, frame: Frame) -> FittedMixtures | None:
     """Mixtures of both ends, unless both are single components."""
-    samples, held_out = frame.encoded(stage.fit), frame.encoded(stage.select)
+    ends = zip("ab", (frame.path.start, frame.path.end), frame.encoded(stage.fit), stage.fit.late, strict=True)
     found: list[Mixture] = []
     with stage.ledger.charge("fields", "training"):
-        for name, target, x, held in zip("ab", (frame.path.start, frame.path.end), samples, held_out, strict=True):
-            generator = generator_for(stage.seed, f"mixture of {name}")
-            found.append(fit_mixture_with_scores(target, x, held, circular=frame.circular, generator=generator))
+        for (name, target, x, late), held in zip(ends, frame.encoded(stage.select), strict=True):
+            options = {"circular": frame.circular, "generator": generator_for(stage.seed, f"mixture of {name}")}
+            found.append(fit_mixture_with_scores(target, x, held, late=late, **options))
     a, b = found
     if len(a.means) == len(b.means) == 1:
         stage.say("fields: one component at each end, so no mixture")
