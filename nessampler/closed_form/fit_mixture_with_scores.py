@@ -15,7 +15,7 @@ from nessampler.closed_form.score_polish import PolishKind, merged, polished
 from nessampler.errors import InputError
 from nessampler.targets import Target, energy_and_score
 
-__all__ = ["FEWEST_SAMPLES", "fit_mixture_with_scores", "lifted"]
+__all__ = ["FEWEST_SAMPLES", "fit_mixture_with_scores", "lifted", "too_few"]
 
 FEWEST_SAMPLES = 100  # fewer do not tell one mode from two
 LARGEST_FULL = 64  # coordinates, above which correlations within components are not tried
@@ -55,10 +55,7 @@ def fit_mixture_with_scores(
         True
     """
     if len(x) < FEWEST_SAMPLES:
-        raise InputError(
-            f"a mixture needs at least {FEWEST_SAMPLES} samples to be told from one Gaussian: got {len(x)}; "
-            "sample longer, or use method='map'"
-        )
+        raise InputError(f"{too_few(len(x))}; sample longer, or use method='map'")
     circular = torch.zeros(x.shape[1], dtype=torch.bool) if circular is None else circular
     circular = circular.to(x.device)
     energy, score = energy_and_score(target, x)
@@ -84,6 +81,16 @@ def fit_mixture_with_scores(
             found[kind] = min((polish(mixture, kind) for mixture in rough), key=misfit)
     best = min(found, key=lambda kind: misfit(found[kind]))
     return found[best] if best is None else _simplified(found[best], misfit, lambda mixture: polish(mixture, best))
+
+
+def too_few(n: int) -> str:
+    """Why n samples are not enough, in words.
+
+    Example:
+        >>> too_few(50)
+        'a mixture needs at least 100 samples to be told from one Gaussian: got 50'
+    """
+    return f"a mixture needs at least {FEWEST_SAMPLES} samples to be told from one Gaussian: got {n}"
 
 
 def _simplified(mixture: Mixture, misfit: Callable[[Mixture], float], polish: Callable[[Mixture], Mixture]) -> Mixture:
