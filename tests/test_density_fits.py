@@ -229,6 +229,50 @@ def test_gaussian_mixture_fit_finds_all_modes_in_high_dimension():
     assert float((fit.weights - 1 / 8).abs().max()) < 4 * math.sqrt(7 / 64 / 2000)
 
 
+def correlated_normals(n: int, chains: int, rho: float, seed: int) -> Tensor:
+    """Chains of four coordinates whose every draw is rho times the last one and noise, `(chains * n, 4)`."""
+    noise = torch.randn(n, chains, 4, generator=seeded(seed), dtype=torch.float64)
+    for k in range(1, n):
+        noise[k] = rho * noise[k - 1] + math.sqrt(1 - rho**2) * noise[k]
+    return noise.transpose(0, 1).flatten(0, 1)
+
+
+@pytest.mark.parametrize("kinds", [("diagonal",), ("shrunk", "full")])
+def test_correlated_samples_of_one_gaussian_are_one_component_where_the_last_in_time_judge(kinds):
+    late = (torch.arange(200) >= 150).repeat(4)
+    for seed in range(3):
+        x = correlated_normals(200, 4, 0.97, seed)
+        counts = [
+            len(fit_gaussian_mixture(x, kinds=kinds, held_out=held, generator=seeded(seed)).means)
+            for held in (None, late)
+        ]
+        assert counts[0] > 8  # neighbours in time of what is fitted reward any number
+        assert counts[1] <= 2
+
+
+def test_samples_held_out_are_those_that_have_weight():
+    x, weights = correlated_normals(100, 1, 0.5, 0), torch.ones(100)
+    late, weights[::3] = torch.arange(100) >= 75, 0.0
+    kept = weights > 0
+    one = fit_gaussian_mixture(x, weights, held_out=late, generator=seeded(1))
+    other = fit_gaussian_mixture(x[kept], held_out=late[kept], generator=seeded(1))
+    assert torch.equal(one.means, other.means)
+
+
+@pytest.mark.parametrize(
+    ("held_out", "received"),
+    [
+        (torch.zeros(100, dtype=torch.bool), "got 0 of 100 held out"),
+        (torch.ones(100, dtype=torch.bool), "got 100 of 100 held out"),
+        (torch.arange(50) > 40, r"torch.bool of shape \(50,\) for samples \(100, 4\)"),
+        (torch.arange(100), r"torch.int64 of shape \(100,\)"),
+    ],
+)
+def test_what_cannot_be_held_out_is_named(held_out, received):
+    with pytest.raises(InputError, match=received):
+        fit_gaussian_mixture(correlated_normals(100, 1, 0.5, 0), held_out=held_out, generator=seeded(1))
+
+
 def test_gaussian_mixture_fit_recovers_covariances():
     truth = TARGETS["covariance"]
     wide = CovarianceMixture(6 * truth.means, truth.covariances, truth.weights)

@@ -236,7 +236,8 @@ def climbed(method: str, seed: int = 0, n: int = 600, training: int = 0) -> tupl
 
 
 @pytest.mark.parametrize(
-    ("method", "cap"), [("map", 0.06), ("fields", 0.08), ("switching", 0.04), ("feat", 0.04), ("tfep", 0.08), ("annealed", 0.08)]
+    ("method", "cap"),
+    [("map", 0.06), ("fields", 0.08), ("switching", 0.04), ("feat", 0.04), ("tfep", 0.08), ("annealed", 0.08)],
 )
 def test_every_rung_finds_the_exact_difference_between_two_umbrellas(method: str, cap: float) -> None:
     result, exact = climbed(method, training=6)

@@ -65,6 +65,15 @@ def test_blocks_are_consecutive_and_share_no_sample(
     assert [len(b) for b in blocks] == [b.a.numel() + b.b.numel() for b in blocks]
 
 
+def test_the_last_quarter_of_every_chain_is_late_where_samples_are_correlated() -> None:
+    x = 1000 * torch.arange(3)[:, None, None] + torch.arange(10).view(1, 10, 1)
+    late, single = Block(x, x[:, :1], True).late
+    assert late is not None
+    assert Block(x, x, True).flat_a[late].flatten().tolist() == [8, 9, 1008, 1009, 2008, 2009]
+    assert single is None  # single draws of many chains are independent
+    assert Block(x, x, False).late == (None, None)
+
+
 @pytest.mark.parametrize("fractions", [(0.5, 0.5, 0.5), (0.5, 0.5, 0.0), (0.5, 0.5), (1.2, -0.4, 0.2)])
 def test_fractions_that_are_none_are_refused(fractions: tuple[float, ...]) -> None:
     with pytest.raises(InputError, match="three positive fractions"):

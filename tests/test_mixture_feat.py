@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from nessampler.methods.effort import Effort, Training
-from nessampler.methods.ends import Ends, split_by_time
+from nessampler.methods.ends import Block, Ends, split_by_time
 from nessampler.methods.ledger import Ledger
 from nessampler.methods.mixture_feat import learned_mixture_fields
 from nessampler.methods.stage import Stage
@@ -68,7 +68,24 @@ def test_a_remainder_on_mixtures_is_learned_and_changes_no_answer() -> None:
 
 def test_nothing_is_learned_where_nothing_may_be_or_samples_are_few() -> None:
     assert list(learned_mixture_fields(_stage(0)[0])) == []
-    stage, _ = _stage(10)
-    few = stage.fit.thinned(60)
-    stage.fit = few
-    assert list(learned_mixture_fields(stage)) == []
+    for steps, told in ((10, 1), (0, 0)):  # nothing is said of samples where nothing would be learned from more
+        said: list[str] = []
+        stage, _ = _stage(steps)
+        stage.fit, stage.say = stage.fit.thinned(60), said.append
+        assert list(learned_mixture_fields(stage)) == []
+        assert ["feat: no mixtures" in line and "250 of each state would do" in line for line in said] == [True] * told
+
+
+def _stay(x: Tensor) -> Tensor:
+    """As a chain that stays for four draws, all but where it is."""
+    x = x.repeat_interleave(4, 1)
+    return x + 0.01 * torch.randn(x.shape, generator=torch.Generator().manual_seed(0), dtype=x.dtype)
+
+
+def test_correlated_samples_do_not_make_components_of_single_draws(monkeypatch) -> None:
+    stage, _ = _stage(1)
+    stage.fit = Block(_stay(stage.fit.a), _stay(stage.fit.b), True)
+    [(_, network)] = learned_mixture_fields(stage)
+    monkeypatch.setattr(Block, "late", (None, None))
+    [(_, other)] = learned_mixture_fields(stage)
+    assert 4 * len(network.base.weight) < len(other.base.weight)

@@ -17,9 +17,12 @@ from nessampler.errors import InputError
 from nessampler.kernels import BranchingMap, Langevin
 from nessampler.methods.difference import free_energy
 from nessampler.methods.effort import Effort
+from nessampler.methods.ends import Block, Ends, split_by_time
+from nessampler.methods.ledger import Ledger
 from nessampler.methods.mixtures import mixture_candidates
 from nessampler.methods.rungs import VECTOR_RUNGS, Structure
-from nessampler.targets import AnharmonicWell
+from nessampler.methods.stage import Stage
+from nessampler.targets import AnharmonicWell, Counted, Gaussian, Tally
 from nessampler.targets.mixture import GaussianMixture, random_mixture
 
 EFFORT = Effort(fields_steps=24, tuning_samples=30)
@@ -89,6 +92,36 @@ def test_a_single_mode_or_few_samples_leave_the_rung_without_mixtures():
         fit_mixture_with_scores(a, few, few, generator=_generator(1))
     with pytest.raises(InputError, match="nothing to offer"):
         _between(*_modes(), 200, structure=_only(0))
+
+
+def test_how_many_samples_mixtures_need_is_said():
+    for n, said_so in ((200, True), (250, False)):
+        said: list[str] = []
+        _between(*_modes(), n, say=said.append)
+        told = [line for line in said if line.startswith("fields: no mixtures")]
+        assert bool(told) == said_so
+        assert all(
+            "at least 100 samples" in line and "got 80 in" in line and "250 of each state" in line for line in told
+        )
+
+
+def _chains(end: Gaussian, seed: int, rho: float = 0.97) -> Tensor:
+    """Chains of draws that resemble the ones before."""
+    noise = torch.randn(300, 4, 2, generator=_generator(seed), dtype=torch.float64)
+    for k in range(1, len(noise)):
+        noise[k] = rho * noise[k - 1] + math.sqrt(1 - rho**2) * noise[k]
+    return end.mean + end.scale * noise.transpose(0, 1)
+
+
+@pytest.mark.parametrize("circular", [False, True])
+def test_correlated_samples_of_one_mode_leave_the_rung_without_mixtures(circular, monkeypatch):
+    a, b = (Gaussian(m * torch.ones(2).double(), torch.tensor([0.3, 1.0]).double()) for m in (0.0, 0.5))
+    blocks = split_by_time(_chains(a, 0), _chains(b, 1), (0.5, 0.25, 0.25), correlated=True)
+    ends = Ends(a, b, torch.tensor([circular, False]), (Counted(a), Counted(b)))
+    stage = Stage(ends, *blocks[:2], EFFORT, Ledger(ends.counted, (Tally(), Tally())))
+    assert list(mixture_candidates(stage)) == []
+    monkeypatch.setattr(Block, "late", (None, None))
+    assert len(list(mixture_candidates(stage))) == 2 + circular  # of copies of what is fitted, any number of components
 
 
 @pytest.mark.slow

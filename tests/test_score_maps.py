@@ -124,3 +124,11 @@ def test_the_angle_that_differs_between_the_ends_comes_first_and_a_badly_sampled
     assert soft is not None
     assert soft.index.tolist() == order.tolist()
     assert soft_map(ends_of(nothing, nothing, ~circular), Block(x[:1], x[1:], True)) is None
+
+
+def test_samples_too_few_to_move_angles_are_named():
+    x, nothing, said = torch.randn(1, 30, 2, generator=seeded(1)), Gaussian(torch.zeros(2), torch.ones(2)), []
+    for circular in (torch.tensor([True, False]), torch.zeros(2, dtype=torch.bool)):
+        assert soft_map(ends_of(nothing, nothing, circular), Block(x, x, False), said.append) is None
+    [told] = said  # nothing is said where no coordinate is an angle
+    assert "40 samples of each end in the block that fits: got 30" in told

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ import torch
 from scipy.special import i0
 from torch import Tensor
 from torch.distributions import constraints
-from torch.distributions.transforms import Transform
+from torch.distributions.transforms import AffineTransform, Transform
 
 from nessampler.closed_form.affine import fit_map
 from nessampler.closed_form.wrapped_mixture import WrappedMixture
@@ -19,9 +20,12 @@ from nessampler.estimators import bar
 from nessampler.methods.difference import free_energy
 from nessampler.methods.effort import Effort, Training
 from nessampler.methods.ends import Block, Ends, generator_for
+from nessampler.methods.feat import feat_rung
 from nessampler.methods.ledger import Ledger
+from nessampler.methods.maps import mapped
 from nessampler.methods.stage import Stage
 from nessampler.methods.torsion_fields import learned_torsions, torsion_fields
+from nessampler.methods.transport import Transport
 from nessampler.methods.trip import shared_ends
 from nessampler.targets import Counted, Tally
 
@@ -135,3 +139,36 @@ def test_walkers_that_cross_pi_are_not_held_against_samples_that_do_not(centres:
     assert found.flags == ()
     as_numbers = shared_ends(*found.rung.trips, torch.zeros(2, dtype=torch.bool))
     assert ("overlap_disagrees" in {flag.code for flag in as_numbers}) == (centres[1] < 0)
+
+
+@pytest.mark.parametrize(("rung", "name"), [(torsion_fields, "fields"), (learned_torsions, "feat")])
+def test_samples_too_few_for_angles_are_named(stage: Stage, rung, name: str) -> None:
+    said: list[str] = []
+    few = replace(stage, fit=Block(stage.fit.a[:, :30], stage.fit.b, False), say=said.append)
+    hard = fit_map(stage.fit.flat_a, stage.fit.flat_b, CIRCULAR, conditional=True)
+    assert list(rung(few, hard)) == []
+    assert len(said) == 1
+    assert said[0].startswith(f"{name}: no fields of torsions; ")
+    assert "40 samples of each end in the block that fits: got 30" in said[0]
+    said.clear()
+    assert list(rung(few, AffineTransform(0.0, 2.0))) == []  # which hard coordinates no samples would make follow
+    assert said == []
+    untrained = replace(stage.effort, feat=Training(steps=0))
+    assert rung is torsion_fields or list(rung(replace(few, effort=untrained), hard)) == []
+    assert said == []
+
+
+def test_an_informed_network_that_circular_coordinates_rule_out_is_named(stage: Stage) -> None:
+    hard = fit_map(stage.fit.flat_a, stage.fit.flat_b, CIRCULAR, conditional=True)
+    for informed in (True, False):
+        said: list[str] = []
+        effort = replace(stage.effort, feat=replace(stage.effort.feat, steps=2, informed=informed))
+        asked = replace(stage, effort=effort, say=said.append, below={"map": _Below(mapped(stage.ends, "hard", hard))})  # pyright: ignore
+        assert len(list(feat_rung(asked))) == 1
+        assert ["informed=True is without effect" in line and "3 of 5" in line for line in said] == [True] * informed
+
+
+class _Below(NamedTuple):
+    """What a stage asks of the pilot of a map."""
+
+    transport: Transport

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from nessampler.closed_form._weighted import checked, effective, moments
@@ -53,12 +53,15 @@ def fit_gaussian_mixture(
     *,
     components: int | tuple[int, ...] = COUNTS,
     kinds: tuple[CovarianceKind, ...] = ("isotropic", "diagonal", "shrunk", "full"),
+    held_out: Bool[Tensor, " n"] | None = None,
     generator: torch.Generator,
 ) -> GaussianMixture | CovarianceMixture:
     r"""Maximum likelihood by expectation–maximisation; the count and the shape of components by held-out likelihood.
 
     Starts are weighted k-means++ centres; the first responsibilities are annealed, $r_k \propto (w_k \mathcal
-    N_k)^\beta$. A quarter of the samples is held out for the choices, then everything fits the winner again.
+    N_k)^\beta$. A quarter of the samples is held out for the choices, then everything fits the winner again. Of samples
+    that resemble their neighbours in time it must be the last quarter: a random one has a near copy of every sample in
+    what is fitted, and any number of components is rewarded.
 
     | kind | covariance of a component |
     |---|---|
@@ -72,10 +75,12 @@ def fit_gaussian_mixture(
         weights: not negative, of any sum; equal where None.
         components: how many, or which counts to try, increasing; the search ends when three in a row are worse.
         kinds: to try.
+        held_out: which samples judge the choices; a random quarter where None, right for independent samples.
         generator: of the starts and of what is held out.
 
     Raises:
-        InputError: shapes that do not belong together, or samples or weights that are not numbers.
+        InputError: shapes that do not belong together, samples or weights that are not numbers, or none or all of the
+            samples held out.
 
     References:
         Arthur & Vassilvitskii, k-means++: the advantages of careful seeding, 2007, SODA; Ueda & Nakano, Deterministic
@@ -87,15 +92,17 @@ def fit_gaussian_mixture(
         >>> fit_gaussian_mixture(x, generator=g).means[:, 0].round().abs().sort().values.tolist()
         [0.0, 10.0]
     """
-    x, w = checked(x, weights, 8)
+    given = x
+    x, w = checked(given, weights, 8)
+    late = None if held_out is None else _judges(held_out, given, weights)
     mean, scale = moments(x, w)
     z = (x - mean) / scale
     counts = (components,) if isinstance(components, int) else components
     several: CovarianceKind = "diagonal" if z.shape[1] > 8 else "shrunk"
     cheap = kinds[0] if len(kinds) == 1 else several
-    best = _searched(z, w, counts, _gaussian_step(cheap, scale), generator)
+    best = _searched(z, w, counts, _gaussian_step(cheap, scale), generator, late)
     if len(kinds) > 1:
-        train, test = _split(z, w, generator)
+        train, test = _split(z, w, generator, late)
         trials: list[tuple[_State, CovarianceKind]] = [
             (_run(*train, best, _gaussian_step(kind, scale), ITERATIONS), kind) for kind in kinds
         ]
@@ -161,14 +168,43 @@ def _quartiles(x: Tensor, w: Tensor) -> tuple[Tensor, Tensor]:
     return middle, torch.where(scale > 0, scale, moments(x, w)[1])
 
 
-def _split(z: Tensor, w: Tensor, generator: torch.Generator) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
-    index = torch.randperm(len(z), generator=generator, device=generator.device).to(z.device)
-    cut = round(0.75 * len(z))
-    (a, u), (b, v) = ((z[part], w[part]) for part in (index[:cut], index[cut:]))
+def _judges(held_out: Tensor, x: Tensor, weights: Tensor | None) -> Tensor:
+    """Which of the samples that have weight are held out."""
+    if held_out.shape != x.shape[:1] or held_out.dtype != torch.bool:
+        raise InputError(
+            f"`held_out` marks samples: got {held_out.dtype} of shape {tuple(held_out.shape)} for samples "
+            f"{tuple(x.shape)}; pass a boolean for each"
+        )
+    late = held_out.to(x.device) if weights is None else held_out.to(x.device)[weights > 0]
+    if not 0 < int(late.sum()) < len(late):
+        raise InputError(
+            f"some samples fit and others are held out: got {int(late.sum())} of {len(late)} held out; hold out about "
+            "a quarter, or leave `held_out` out"
+        )
+    return late
+
+
+def _split(
+    z: Tensor, w: Tensor, generator: torch.Generator, late: Tensor | None = None
+) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
+    if late is None:
+        index = torch.randperm(len(z), generator=generator, device=generator.device).to(z.device)
+        cut = round(0.75 * len(z))
+        parts = index[:cut], index[cut:]
+    else:
+        parts = ~late, late
+    (a, u), (b, v) = ((z[part], w[part]) for part in parts)
     return (a, u / u.sum()), (b, v / v.sum())
 
 
-def _searched(z: Tensor, w: Tensor, counts: tuple[int, ...], step: _Step, generator: torch.Generator) -> _State:
+def _searched(
+    z: Tensor,
+    w: Tensor,
+    counts: tuple[int, ...],
+    step: _Step,
+    generator: torch.Generator,
+    late: Tensor | None = None,
+) -> _State:
     """The state of the best count, by likelihood of what it has not seen."""
     if min(counts) < 1:
         raise InputError(f"a mixture needs at least one component: got {min(counts)}")
@@ -178,7 +214,8 @@ def _searched(z: Tensor, w: Tensor, counts: tuple[int, ...], step: _Step, genera
     if len(z) > few:
         index = torch.multinomial(w.to(generator.device), few, replacement=False, generator=generator)
         z, w = z[index], torch.full((few,), 1 / few, dtype=w.dtype, device=w.device)
-    train, test = _split(z, w, generator)
+        late = None if late is None else late[index]
+    train, test = _split(z, w, generator, late)
     allowed = [k for k in counts if 4 * k <= effective(train[1])] or [counts[0]]
     centres = _centres(*train, max(allowed), generator)
     best, best_likelihood, worse = None, -math.inf, 0

@@ -15,7 +15,7 @@ from nessampler.closed_form.score_polish import PolishKind, merged, polished
 from nessampler.errors import InputError
 from nessampler.targets import Target, energy_and_score
 
-__all__ = ["FEWEST_SAMPLES", "fit_mixture_with_scores", "lifted"]
+__all__ = ["FEWEST_SAMPLES", "fit_mixture_with_scores", "lifted", "too_few"]
 
 FEWEST_SAMPLES = 100  # fewer do not tell one mode from two
 LARGEST_FULL = 64  # coordinates, above which correlations within components are not tried
@@ -27,12 +27,21 @@ def fit_mixture_with_scores(
     held_out: Float[Tensor, "m d"],
     *,
     circular: Bool[Tensor, " d"] | None = None,
+    late: Bool[Tensor, " n"] | None = None,
     generator: torch.Generator,
 ) -> Mixture:
     r"""A mixture of samples, its moments polished by the scores where that pays on held-out samples.
 
     What is compared is the variance of $U - \hat U$: that which a path picks up at this end. Costs one gradient for
     every sample and one energy for every held-out one. Circular coordinates are cut where the fewest samples are.
+
+    Args:
+        target: the density.
+        x: samples that are fitted.
+        held_out: others, by which what was fitted is compared.
+        circular: which coordinates are angles; none where None.
+        late: the last of x in time, where samples are correlated: see `held_out` of `fit_gaussian_mixture`.
+        generator: of the fits.
 
     Raises:
         InputError: fewer than a hundred samples.
@@ -46,10 +55,7 @@ def fit_mixture_with_scores(
         True
     """
     if len(x) < FEWEST_SAMPLES:
-        raise InputError(
-            f"a mixture needs at least {FEWEST_SAMPLES} samples to be told from one Gaussian: got {len(x)}; "
-            "sample longer, or use method='map'"
-        )
+        raise InputError(f"{too_few(len(x))}; sample longer, or use method='map'")
     circular = torch.zeros(x.shape[1], dtype=torch.bool) if circular is None else circular
     circular = circular.to(x.device)
     energy, score = energy_and_score(target, x)
@@ -62,11 +68,12 @@ def fit_mixture_with_scores(
     def misfit(mixture: Mixture) -> float:
         return float((held_energy - mixture.energy(held_out)).var())
 
-    rough: list[Mixture] = [fit_gaussian_mixture(x, kinds=("isotropic", "diagonal"), generator=generator)]
+    options = {"held_out": late, "generator": generator}
+    rough: list[Mixture] = [fit_gaussian_mixture(x, kinds=("isotropic", "diagonal"), **options)]
     kinds: tuple[PolishKind, ...] = ("isotropic", "diagonal")
     enough = x.shape[1] <= LARGEST_FULL and len(x) >= x.shape[1] * len(rough[0].means)
     if enough and not bool(circular.any()):
-        rough.append(fit_gaussian_mixture(x, kinds=("shrunk", "full"), generator=generator))
+        rough.append(fit_gaussian_mixture(x, kinds=("shrunk", "full"), **options))
         kinds = ("isotropic", "diagonal", "full")
     found: dict[PolishKind | None, Mixture] = {None: min(rough, key=misfit)}
     for kind in kinds:
@@ -74,6 +81,16 @@ def fit_mixture_with_scores(
             found[kind] = min((polish(mixture, kind) for mixture in rough), key=misfit)
     best = min(found, key=lambda kind: misfit(found[kind]))
     return found[best] if best is None else _simplified(found[best], misfit, lambda mixture: polish(mixture, best))
+
+
+def too_few(n: int) -> str:
+    """Why n samples are not enough, in words.
+
+    Example:
+        >>> too_few(50)
+        'a mixture needs at least 100 samples to be told from one Gaussian: got 50'
+    """
+    return f"a mixture needs at least {FEWEST_SAMPLES} samples to be told from one Gaussian: got {n}"
 
 
 def _simplified(mixture: Mixture, misfit: Callable[[Mixture], float], polish: Callable[[Mixture], Mixture]) -> Mixture:

@@ -39,6 +39,14 @@ class Block:
         """All samples of B, `(m, *event)`."""
         return self.b.flatten(0, 1)
 
+    @property
+    def late(self) -> tuple[Bool[Tensor, " n"] | None, Bool[Tensor, " m"] | None]:
+        """The last quarter of every chain, among all samples of A and of B; None of independent samples.
+
+        Fits hold it out where correlated samples would have near copies of one another on both sides of a random cut.
+        """
+        return (_late(self.a), _late(self.b)) if self.correlated else (None, None)
+
     def __len__(self) -> int:
         return len(self.flat_a) + len(self.flat_b)
 
@@ -105,6 +113,13 @@ def generator_for(seed: int, purpose: str, device: torch.device | str = "cpu") -
     """A generator for one purpose of a run: streams do not depend on which other stages ran."""
     state = np.random.SeedSequence([seed, zlib.crc32(purpose.encode())]).generate_state(1, np.uint64)[0]
     return torch.Generator(device=device).manual_seed(int(state >> np.uint64(1)))
+
+
+def _late(x: Tensor) -> Tensor | None:
+    chains, draws = x.shape[:2]
+    if draws == 1:  # chains are independent of one another
+        return None
+    return (torch.arange(draws, device=x.device) >= draws - max(1, round(draws / 4))).repeat(chains)
 
 
 def _cut(x: Tensor, fractions: Sequence[float], name: str) -> list[Tensor]:

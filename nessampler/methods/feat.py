@@ -49,6 +49,11 @@ def feat_rung(stage: Stage) -> Iterator[Candidate]:
     builders: dict[str, Callable[[], _Fields]] = {"a learned remainder": lambda: _network(stage, ends, base)}
     if training.informed and bool(ends.moving.all()):
         builders["a learned remainder that reads the ends' scores"] = lambda: _informed(stage, ends, base)
+    elif training.informed:
+        stage.say(
+            f"feat: informed=True is without effect; a network that reads the ends' scores moves all coordinates, and "
+            f"{int((~ends.moving).sum())} of {len(ends.moving)} are circular and stay"
+        )
     for i, (what, build) in enumerate(builders.items()):
         network = build()
         with stage.ledger.charge("feat", "training", network):

@@ -16,7 +16,7 @@ from nessampler.errors import InputError
 from nessampler.kernels import Langevin
 from nessampler.methods.ends import generator_for
 from nessampler.methods.feat import train_fields
-from nessampler.methods.mixtures import FEWEST_SAMPLES
+from nessampler.methods.mixtures import enough_for_mixtures
 from nessampler.methods.stage import Candidate, Stage
 from nessampler.methods.transport import Transport
 from nessampler.networks.mlp import ResidualFields
@@ -40,8 +40,7 @@ def learned_mixture_fields(stage: Stage) -> Iterator[Candidate]:
     training asks the states for one gradient per sample of the fit block and no more. None where samples are few,
     coordinates circular, or pairs of components too many for a network to be trained on them.
     """
-    few = min(len(stage.fit.flat_a), len(stage.fit.flat_b)) < FEWEST_SAMPLES
-    if few or stage.effort.feat.steps == 0 or bool(stage.ends.circular.any()):
+    if stage.effort.feat.steps == 0 or bool(stage.ends.circular.any()) or not enough_for_mixtures(stage, "feat"):
         return
     with stage.ledger.charge("feat", "training"):
         ends = _Ends(stage)
@@ -71,9 +70,10 @@ class _Ends:
     def fields(self) -> MixtureFields:
         """Between the mixtures, polished where every component has the samples for it."""
         found: list[Mixture] = []
-        for name, x, score, energy in zip("ab", self._x[0], self._scores[0], self._energies, strict=True):
+        ends = zip("ab", self._x[0], self._scores[0], self._energies, self._stage.fit.late, strict=True)
+        for name, x, score, energy, late in ends:
             generator = generator_for(self._stage.seed, f"independent components of {name}")
-            rough = fit_gaussian_mixture(x, kinds=("diagonal",), generator=generator)
+            rough = fit_gaussian_mixture(x, kinds=("diagonal",), held_out=late, generator=generator)
             try:
                 found.append(polished(rough, x, score, energy, kind="diagonal"))
             except InputError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -12,7 +13,7 @@ from torch.distributions.transforms import Transform
 from nessampler.closed_form.affine import fit_map
 from nessampler.closed_form.component_pairs import Mixture, pair_components
 from nessampler.closed_form.fit_mixture import fit_gaussian_mixture
-from nessampler.closed_form.fit_mixture_with_scores import FEWEST_SAMPLES, fit_mixture_with_scores, lifted
+from nessampler.closed_form.fit_mixture_with_scores import FEWEST_SAMPLES, fit_mixture_with_scores, lifted, too_few
 from nessampler.closed_form.mixture_interpolant import MixtureFields
 from nessampler.closed_form.mixture_map import MixtureMap, OnCoordinates
 from nessampler.closed_form.work_times import equal_work_times
@@ -30,6 +31,7 @@ __all__ = [
     "Frame",
     "along_mixtures",
     "between_components",
+    "enough_for_mixtures",
     "mixture_candidates",
 ]
 
@@ -42,7 +44,7 @@ def mixture_candidates(stage: Stage) -> Iterator[Candidate]:
 
     None where samples are few or show one mode each.
     """
-    if min(len(stage.fit.flat_a), len(stage.fit.flat_b)) < FEWEST_SAMPLES:
+    if not enough_for_mixtures(stage, "fields"):
         return
     frame = Frame.of(stage)
     fitted = _fitted(stage, frame)
@@ -57,14 +59,26 @@ def mixture_candidates(stage: Stage) -> Iterator[Candidate]:
         yield from _circular_alone(stage, frame)
 
 
+def enough_for_mixtures(stage: Stage, rung: str) -> bool:
+    """Whether both ends have the samples for mixtures; where not, how many would do is said."""
+    fewest, share = min(len(stage.fit.flat_a), len(stage.fit.flat_b)), stage.effort.blocks[0]
+    if fewest >= FEWEST_SAMPLES:
+        return True
+    stage.say(
+        f"{rung}: no mixtures; {too_few(fewest)} in the block that fits, {share:g} of all; "
+        f"{math.ceil(FEWEST_SAMPLES / share)} of each state would do"
+    )
+    return False
+
+
 def _circular_alone(stage: Stage, frame: Frame) -> Iterator[Candidate]:
     """Modes of the circular coordinates, which a likelihood of all coordinates hardly sees; the rest follows them."""
     chosen, found = frame.circular, []
     with stage.ledger.charge("fields", "training"):
-        for name, x in zip("ab", frame.encoded(stage.fit), strict=True):
+        for name, x, late in zip("ab", frame.encoded(stage.fit), stage.fit.late, strict=True):
             angles = lifted(x[:, chosen], x[:, chosen], chosen[chosen])
             generator = generator_for(stage.seed, f"circular mixture of {name}")
-            found.append(fit_gaussian_mixture(angles, kinds=("diagonal",), generator=generator))
+            found.append(fit_gaussian_mixture(angles, kinds=("diagonal",), held_out=late, generator=generator))
     fitted = FittedMixtures(found[0], found[1], chosen[chosen])
     if max(len(mixture.means) for mixture in found) > 1:
         yield between_components(frame, fitted, alone=chosen), None
@@ -159,12 +173,12 @@ def along_mixtures(
 
 def _fitted(stage: Stage, frame: Frame) -> FittedMixtures | None:
     """Mixtures of both ends, unless both are single components."""
-    samples, held_out = frame.encoded(stage.fit), frame.encoded(stage.select)
+    ends = zip("ab", (frame.path.start, frame.path.end), frame.encoded(stage.fit), stage.fit.late, strict=True)
     found: list[Mixture] = []
     with stage.ledger.charge("fields", "training"):
-        for name, target, x, held in zip("ab", (frame.path.start, frame.path.end), samples, held_out, strict=True):
-            generator = generator_for(stage.seed, f"mixture of {name}")
-            found.append(fit_mixture_with_scores(target, x, held, circular=frame.circular, generator=generator))
+        for (name, target, x, late), held in zip(ends, frame.encoded(stage.select), strict=True):
+            options = {"circular": frame.circular, "generator": generator_for(stage.seed, f"mixture of {name}")}
+            found.append(fit_mixture_with_scores(target, x, held, late=late, **options))
     a, b = found
     if len(a.means) == len(b.means) == 1:
         stage.say("fields: one component at each end, so no mixture")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 from torch import Tensor
 
@@ -14,14 +15,19 @@ from nessampler.methods.ends import Block, Ends
 __all__ = ["moving_angles", "soft_map"]
 
 CELLS, WIDTH = 48, 0.2
+FEWEST_SAMPLES = 40  # of an end: of each half in time, a density of angles needs 20
 
 
-def soft_map(ends: Ends, fit: Block) -> CircularRosenblatt | None:
-    """Knothe–Rosenblatt on the two angles that differ most, or the one there is; None without angles or samples."""
+def soft_map(ends: Ends, fit: Block, say: Callable[[str], None] = lambda _: None) -> CircularRosenblatt | None:
+    """Knothe–Rosenblatt on the two angles that differ most, or the one there is; None without angles or samples.
+
+    Where there are angles and samples are too few, `say` is told.
+    """
     try:
         index = moving_angles(ends, fit)[:2]
         return fit_rosenblatt(fit.flat_a, fit.flat_b, index) if len(index) else None
-    except InputError:
+    except InputError as error:
+        say(f"map: no angle is moved; {error}")
         return None
 
 
@@ -36,6 +42,12 @@ def moving_angles(ends: Ends, fit: Block) -> Tensor:
         InputError: fewer than 40 samples of an end.
     """
     circular = ends.circular.nonzero().flatten()
+    fewest = min(len(fit.flat_a), len(fit.flat_b))
+    if len(circular) and fewest < FEWEST_SAMPLES:
+        raise InputError(
+            f"angles that differ are told by {FEWEST_SAMPLES} samples of each end in the block that fits: got "
+            f"{fewest}; sample longer"
+        )
     a, b = fit.flat_a[:, circular], fit.flat_b[:, circular]
     halves = [_halves(x[..., circular]) for x in (fit.a, fit.b)]
     excess = [

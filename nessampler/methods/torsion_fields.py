@@ -47,7 +47,8 @@ def torsion_fields(stage: Stage, transform: Transform) -> Iterator[Candidate]:
         stage: what may be looked at.
         transform: a map whose hard coordinates follow angles; nothing is tried with any other.
     """
-    fields, parts = _analytic(stage), halves(transform)
+    parts = halves(transform)
+    fields = None if parts is None else _analytic(stage, "fields")
     if fields is None or parts is None:
         return
     counted = CountedFields(fields)
@@ -59,8 +60,9 @@ def torsion_fields(stage: Stage, transform: Transform) -> Iterator[Candidate]:
 
 def learned_torsions(stage: Stage, transform: Transform) -> Iterator[Candidate]:
     """The same with a network that learns what the mixtures leave over, on pairs that they pair."""
-    fields, parts = _analytic(stage), halves(transform)
-    if fields is None or parts is None or stage.effort.feat.steps == 0:
+    parts = halves(transform)
+    fields = None if parts is None or stage.effort.feat.steps == 0 else _analytic(stage, "feat")
+    if fields is None or parts is None:
         return
     training = stage.effort.feat
     scale = fields.variance(0.5)[fields.index].sqrt().to(torch.float32)
@@ -79,8 +81,8 @@ def learned_torsions(stage: Stage, transform: Transform) -> Iterator[Candidate]:
     yield transport, network
 
 
-def _analytic(stage: Stage) -> TorusFields | None:
-    """Between mixtures of the angles that differ, if there are any."""
+def _analytic(stage: Stage, rung: str) -> TorusFields | None:
+    """Between mixtures of the angles that differ, if there are any and samples enough to tell them."""
     if not bool(stage.ends.circular.any()):
         return None
     generator = generator_for(stage.seed, "torsion mixtures")
@@ -90,7 +92,8 @@ def _analytic(stage: Stage) -> TorusFields | None:
             return None
         blocks = (stage.fit.flat_a, stage.fit.flat_b)
         start, end = (fit_wrapped_mixture(x[:, index], generator=generator) for x in blocks)
-    except InputError:
+    except InputError as error:
+        stage.say(f"{rung}: no fields of torsions; {error}")
         return None
     return TorusFields(start, end, index, stage.fit.flat_a.shape[1])
 

@@ -31,7 +31,7 @@ def _maps(stage: Stage) -> Iterator[Candidate]:
         scored = score_maps(stage.ends, stage.fit)
     for name, transform in (hard | scored).items():
         yield mapped(stage.ends, name, transform), None
-    soft = soft_map(stage.ends, stage.fit)
+    soft = soft_map(stage.ends, stage.fit, stage.say)
     if soft is None:
         return
     for name, transform in ({k: v for k, v in hard.items() if k.startswith(FOLLOWING)} | scored).items():
