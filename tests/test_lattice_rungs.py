@@ -272,8 +272,8 @@ def test_a_flow_learns_on_a_lattice_and_its_works_are_as_exact_as_it_says() -> N
     assert abs(estimate.delta_f - (a.log_z - b.log_z)) < 4 * estimate.std_error < 0.06
     plain = free_energy(a, b, x_a, x_b, method="plain", effort=effort, seed=0).rung.estimate
     assert plain.std_error is not None
-    assert estimate.std_error < 0.3 * plain.std_error
-    assert "works exact to" in found.rung.description
+    assert estimate.std_error < 0.5 * plain.std_error
+    assert found.rung.pilot.transport.systematic < 2e-3  # measured, and in the error
 
 
 def test_only_two_lattices_climb_the_ladder_of_lattices() -> None:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 import torch
 from torch import nn
-from torch.distributions.transforms import Transform
 
 from nessampler.errors import InputError
 from nessampler.kernels import Map
@@ -22,10 +21,9 @@ from nessampler.networks.field import NetworkField
 from nessampler.networks.velocity import VelocityNetwork
 from nessampler.objectives.flow_matching import FlowMatching
 from nessampler.objectives.interpolant import PairBatch
-from nessampler.paths import EndpointPath
 from nessampler.training import fit, pairs
 
-__all__ = ["Batches", "FlowEnds", "accurate", "flow_matching_rung", "map_error", "train_flow"]
+__all__ = ["Batches", "flow_matching_rung", "map_error", "train_flow"]
 
 TOLERANCES = (1e-4, 1e-5, 1e-6, 1e-7, 1e-8)
 STRICTER = 0.01
@@ -34,15 +32,6 @@ PROBES = 32  # samples of each end on which the integration is measured
 HELD_OUT = 4096  # pairs
 
 Batches = Callable[[bool, int, torch.Generator], Iterator[PairBatch]]
-
-
-@dataclass(frozen=True)
-class FlowEnds:
-    """Vectors between which a flow runs, and how samples become these."""
-
-    path: EndpointPath
-    encode_a: Transform
-    encode_b: Transform
 
 
 def flow_matching_rung(stage: Stage) -> Iterator[Candidate]:
@@ -63,7 +52,7 @@ def flow_matching_rung(stage: Stage) -> Iterator[Candidate]:
     with stage.ledger.charge("tfep", "training", network):
         train_flow(stage, network, FlowMatching(network, network.scale, ends.moving), _batches(ends))
         network.double()  # the integration is more accurate than float32 can hold
-        transport = accurate(stage, FlowEnds(ends.path, ends.encode_a, ends.encode_b), network)
+        transport = _accurate(stage, ends, network)
     yield transport, network
 
 
@@ -133,7 +122,7 @@ def _batches(ends: StandardisedEnds) -> Batches:
     return batches
 
 
-def accurate(stage: Stage, ends: FlowEnds, network: nn.Module) -> Transport:
+def _accurate(stage: Stage, ends: StandardisedEnds, network: VelocityNetwork) -> Transport:
     """The transport with the largest tolerance that leaves works alone; the strictest one if none does."""
     probes, error, transport = stage.fit.thinned(PROBES), math.inf, None
     for tolerance in TOLERANCES:
@@ -148,7 +137,7 @@ def accurate(stage: Stage, ends: FlowEnds, network: nn.Module) -> Transport:
     return replace(transport, description=what, state=state, systematic=error)
 
 
-def _transport(ends: FlowEnds, network: nn.Module, tolerance: float) -> Transport:
+def _transport(ends: StandardisedEnds, network: VelocityNetwork, tolerance: float) -> Transport:
     flow = OdeMap(NetworkField(network), tolerance)
     what = f"flow matching, integrated at tolerance {tolerance:g}"
     return Transport("tfep", what, Map(flow), ends.path, (0.0, 1.0), ends.encode_a, ends.encode_b)
