@@ -446,7 +446,7 @@ KEYS: dict[str, dict[str, str]] = {
         "reference.source=3": "`reference.source` must be a string: got 3",
         "reference.unit=kT": "unknown key `reference.unit`",
         "run=3": "`run` must be a table: got 3",
-        "run.method=best": "'plain', 'map', 'fields', 'switching', 'feat', 'tfep' or 'auto': got 'best'",
+        "run.method=best": "'plain', 'map', 'fields', 'switching', 'feat', 'tfep', 'annealed' or 'auto': got 'best'",
         "run.preset=full": "a preset is chosen with --preset: got --set run.preset=full",
         "run.seed=1.5": "`run.seed` must be an integer: got 1.5",
         "run.device=3": "`run.device` must be a string: got 3",

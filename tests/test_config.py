@@ -126,7 +126,10 @@ def test_a_setting_has_the_type_that_toml_gives_it(setting: str, path: str, valu
         (["md.replicas=many"], "md.replicas.*integer.*many"),
         (["md=3"], "`md`"),
         (["run.seed=-1"], "run.seed"),
-        (["run.method=best"], "run.method.*'plain', 'map', 'fields', 'switching', 'feat', 'tfep' or 'auto'"),
+        (
+            ["run.method=best"],
+            "run.method.*'plain', 'map', 'fields', 'switching', 'feat', 'tfep', 'annealed' or 'auto'",
+        ),
         (["kind=density"], r"`target` is required; unknown key `temperature`, which belongs to kind = \"difference\""),
         (["kind=densty"], "`kind` must be one of difference, density: got 'densty'"),
         (["state_a.relative_cost=nan"], "state_a.relative_cost"),
@@ -371,7 +374,8 @@ def test_another_kind_of_base_replaces_the_old_one_and_its_parameters() -> None:
 
 def test_a_method_of_a_density_is_refused_for_a_difference() -> None:
     with pytest.raises(
-        InputError, match=r"run.method.*'plain', 'map', 'fields', 'switching', 'feat', 'tfep' or 'auto'.*'lsq'"
+        InputError,
+        match=r"run.method.*'plain', 'map', 'fields', 'switching', 'feat', 'tfep', 'annealed' or 'auto'.*'lsq'",
     ):
         settled("run.method=lsq")
 

@@ -127,7 +127,7 @@ def test_fields_about_two_magnetisations_are_refused():
 
 def test_a_base_that_is_no_normal_is_refused():
     with pytest.raises(InputError, match="the base is a GaussianMixture here"):
-        Whitened(GaussianMixture(torch.zeros(1, 2), torch.ones(1)), Counted(Gaussian(torch.zeros(2), torch.ones(2))))
+        Whitened(GaussianMixture(torch.zeros(2, 2), torch.ones(2)), Counted(Gaussian(torch.zeros(2), torch.ones(2))))
 
 
 # ---- with them -----------------------------------------------------------------------------------------------------

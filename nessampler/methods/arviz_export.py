@@ -27,13 +27,14 @@ CHAINS = 4  # as many as ArviZ wants to see for R-hat
 def works_data(result: Difference) -> InferenceData:
     """Groups `forward` and `reverse` with `work_RUNG` in kT and `log_weight_RUNG`, `(chain, draw)`.
 
-    Rungs that were not climbed have the works of their pilot in `pilot_forward` and `pilot_reverse`; where those are of
-    a part of the samples, along a dimension `draw_RUNG` of their own.
+    Rungs that were not climbed have the works of their pilot in `pilot_forward` and `pilot_reverse`. Works of a part of
+    a block, or of all samples beside those of a block, lie along a dimension `draw_RUNG` of their own.
     """
     groups: dict[str, dict[str, Any]] = {}
     for rung in result.rungs:
         prefix = "pilot_" if rung.block == "select" else ""
-        draw = f"draw_{rung.name}" if prefix and rung.pilot.share < 1 else "draw"
+        apart = rung.block == "all" if not prefix else rung.pilot.share < 1
+        draw = f"draw_{rung.name}" if apart and len(result.rungs) > 1 else "draw"
         for direction, work in zip(("forward", "reverse"), rung.works, strict=True):
             variables = groups.setdefault(prefix + direction, {})
             draws = (("chain", draw), np.atleast_2d(work))

@@ -251,7 +251,7 @@ def free_energy(
     spent_a, spent_b = (n + billed(c, c.tally("checks")) for n, c in zip(given, ends.counted, strict=True))
     ledger = Ledger(ends.counted, (spent_a, spent_b))
     stage = Stage(ends, fit, select, effort, ledger, seed, say, progress, report, file)
-    everything = joined((fit, select, evaluate))
+    everything = evaluate if structure.fitted else joined((fit, select, evaluate))
     ladder = Ladder(stage, structure.rungs, len(evaluate), len(everything))
     pilots, chosen = ladder.climb(method)
     rungs = []
@@ -260,7 +260,7 @@ def free_energy(
         trips = None
         block = everything if name == chosen == "plain" else evaluate  # nothing was fitted that others must not see
         if climbed:
-            say(f"{name}: works on {'all samples' if block is everything else 'the evaluate block'}")
+            say(f"{name}: works on {'the evaluate block' if block is evaluate else 'all samples'}")
             with ledger.charge(name, "sampling", pilot.network):
                 generator = generator_for(seed, f"evaluate {name}")
                 told = stage.watched(f"{name}: evaluate block")
@@ -268,7 +268,8 @@ def free_energy(
                 trips = pilot.transport.trips(block, generator=generator, progress=told, keep=keep)
             if coordinates is not None:
                 trips = _seen(trips[0], coordinates), _seen(trips[1], coordinates)
-        rungs.append(_rung(pilot, trips, ledger, pilots, chosen, seed))
+        shown = "select" if trips is None else "evaluate" if block is evaluate else "all"
+        rungs.append(_rung(pilot, trips, shown, ledger, pilots, chosen, seed))
     return replace(_result(method, rungs, chosen, stage, endstate_flags), remark=remark)
 
 
@@ -291,6 +292,7 @@ def _seen(trip: Trip, coordinates: Transform) -> Trip:
 def _rung(
     pilot: Pilot,
     trips: tuple[Trip, Trip] | None,
+    block: str,
     ledger: Ledger,
     pilots: Mapping[str, Pilot],
     chosen: str,
@@ -301,7 +303,7 @@ def _rung(
     return RungResult(
         name=name,
         description=pilot.transport.description,
-        block="select" if trips is None else "all" if name == chosen == "plain" else "evaluate",
+        block=block,
         estimate=flow_checked(pilot.transport.estimate(works, seed=seed), systematic, trips),
         works=works,
         bounds=bounds(*works).widened(systematic),

@@ -162,6 +162,7 @@ def absolute_free_energy(
     if coordinates is None and len(event) != 1:
         coordinates = ReshapeTransform(event, torch.Size([event.numel()]))
     circular = _circular(coordinates, event)
+    structure = replace(structure or ONE_SIDED, fitted=base is None)
     if base is None:
         coordinates, base = _standardised(samples, coordinates, circular, effort, seed)
     if coordinates is not None:
@@ -177,7 +178,7 @@ def absolute_free_energy(
         samples,
         coordinates=_Marked(circular) if bool(circular.any()) else None,
         method=method,
-        structure=structure or ONE_SIDED,
+        structure=structure,
         seed=seed,
         effort=effort,
         endstate_evaluations=(0, endstate_evaluations),

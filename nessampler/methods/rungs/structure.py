@@ -23,6 +23,7 @@ class Structure:
     Attributes:
         rungs: by name; a name that is absent is not tried.
         coordinates: applied to samples first where the caller names no coordinates; None leaves walkers as they are.
+        fitted: whether an end was made from the block that fits, where then nothing may be estimated, map or no map.
 
     Example:
         >>> from nessampler.methods.rungs import VECTOR_RUNGS
@@ -33,6 +34,7 @@ class Structure:
 
     rungs: Rungs
     coordinates: Transform | None = None
+    fitted: bool = False
 
 
 def structure_of(a: Target, b: Target) -> Structure:
