@@ -13,7 +13,9 @@ from test_sample_density import WELL, Hand, problem
 
 from nessampler.bench.density_cell import _left
 from nessampler.errors import InputError
-from nessampler.methods.density.attempts import _pilot_share
+from nessampler.methods.density import attempts
+from nessampler.methods.density.attempts import _pilot_share, in_all
+from nessampler.methods.density.auto import _paying
 from nessampler.methods.density.budget import FORMAL, PILOT_SHARE, TOGETHER, Budget, Scatter
 from nessampler.methods.density.effort import DensityEffort
 from nessampler.methods.density.result import Sampled
@@ -89,6 +91,25 @@ def test_auto_compares_for_less_than_a_tenth_and_says_what_it_found():
     assert compared <= 4 * BUDGET * attempt.diagnostics["pilot_share"] < 0.1 * 4 * BUDGET
     assert attempt.note.startswith("chosen; variance × cost in the pilot:")
     assert {"ais", "smc", "lsq"} - {attempt.name} <= set(attempt.note.replace(",", "").split())
+
+
+def test_what_comparing_took_is_all_that_was_lost_but_the_tuning_that_is_taken_over():
+    tuning, lost = [], []
+
+    def tuned(context, path):
+        found = attempts.tuned(context, path)
+        tuning.append(in_all(path.tally))
+        return found
+
+    def paying(attempt, tally, note):
+        lost.append(in_all(tally))
+        return _paying(attempt, tally, note)
+
+    module = "nessampler.methods.density.auto"
+    with mock.patch(f"{module}.tuned", tuned), mock.patch(f"{module}._paying", paying):
+        found = sample_density(problem(), method="auto", seed=1, effort=WITHIN)
+    assert tuning[0] > 0
+    assert found.attempt.diagnostics["pilot_share"] == pytest.approx((lost[0] - tuning[0]) / BUDGET)
 
 
 def test_auto_goes_on_where_a_drift_is_out_of_the_question():

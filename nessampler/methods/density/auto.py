@@ -104,7 +104,7 @@ def _within(context: Context, metrics: list[Mapping[str, Any]]) -> tuple[list[At
     started, path = time.perf_counter(), CountedPath(context.problem.path)
     with path.stage("pilot"):
         found = tuned(context, path)
-    own = in_all(path.tally)  # which any method would spend
+    own = in_all(path.tallies["pilot"])  # which any method would spend
     # Few temperatures: what they add to the variance they save in evaluations, and eight small islands are paid for.
     islands = particles(context, int(SCOUT_ISLANDS * budget.evaluations), found, "compare smc", COARSE, SCOUT_PARTICLES)
     lost = Tally() + islands.evaluations["pilot"] + islands.evaluations["sampling"]
