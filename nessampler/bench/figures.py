@@ -10,12 +10,15 @@ import matplotlib
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
+from matplotlib.axes import Axes
+from matplotlib.ticker import NullLocator
 
-from nessampler.bench.tables import Summary
+from nessampler.bench.tables import Summary, count
 
 __all__ = ["error_against_evaluations"]
 
 COLUMNS = 4
+APART = 2.0  # ratio from which two labels have room
 MARKERS = "osD^vP*Xph<>"
 
 
@@ -47,6 +50,7 @@ def error_against_evaluations(found: Sequence[Summary], path: Path) -> Path:
             assert best.validated is not None
             axis.plot(ends, [best.validated * math.sqrt(best.evaluations / n) for n in ends], ":", color="#767676")
             axis.set(xscale="log", yscale="log")
+            _mark(axis, spent[0], spent[-1])
             axis.grid(alpha=0.3)
         else:
             axis.set(xticks=[], yticks=[])
@@ -60,3 +64,10 @@ def error_against_evaluations(found: Sequence[Summary], path: Path) -> Path:
     figure.savefig(path, dpi=150)
     plt.close(figure)
     return path
+
+
+def _mark(axis: Axes, least: float, most: float) -> None:
+    """The ends of what was spent: a logarithmic axis that spans less than a decade has too many labels, or none."""
+    ends = [least, most] if most > APART * least else [math.sqrt(least * most)]
+    axis.set_xticks(ends, [count(n) for n in ends])
+    axis.xaxis.set_minor_locator(NullLocator())

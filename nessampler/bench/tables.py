@@ -17,7 +17,7 @@ from scipy.stats import t as student_t
 from nessampler.bench.row import Row
 from nessampler.bench.suites import DEGREES, KINDS
 
-__all__ = ["Summary", "summaries", "to_csv", "to_markdown", "winners"]
+__all__ = ["Summary", "count", "summaries", "to_csv", "to_markdown", "winners"]
 
 COVERAGE = 0.95
 UPPER = 0.5 + COVERAGE / 2  # quantile that a two-sided interval reaches to
@@ -195,10 +195,10 @@ def _line(s: Summary, shown: Sequence[str], *, wins: bool) -> dict[str, str]:
         "claimed error": _number(s.claimed),
         "distance to the reference": _number(s.rms) if s.referenced else "no reference",
         "within 95 %": "" if s.covered is None else f"{s.covered} of {s.intervals}",
-        "evaluations": _count(s.evaluations),
+        "evaluations": count(s.evaluations),
         "of the budget": f"{s.evaluations / s.budget:.0%}" if s.budget else "",
         "error at the budget": _number(s.at_budget),
-        "fields": _count(s.fields),
+        "fields": count(s.fields),
         "CPU s": f"{s.cpu_seconds:.0f}",
         "ESS": _number(s.metrics.get("ess", s.metrics.get("ess_forward"))),
         **{DRAWS[name]: _number(s.metrics.get(name)) for name in shown},
@@ -328,5 +328,10 @@ def _factor(value: float) -> str:
     return f"{value:.2g}" if value < 100 else f"{float(f'{value:.2g}'):,.0f}"
 
 
-def _count(n: float) -> str:
+def count(n: float) -> str:
+    """Of evaluations, in thousands or millions.
+
+    >>> count(212_345), count(1_000_000)
+    ('212 k', '1.00 M')
+    """
     return f"{n / 1e6:.2f} M" if n >= 0.995e6 else f"{n / 1e3:.0f} k"
