@@ -387,24 +387,30 @@ def test_an_unforeseen_error_is_on_record_by_name(tmp_path, monkeypatch):
     assert str(ours.recv()) == "RuntimeError: no convergence"
 
 
+def working(pid: str) -> bool:
+    """A process that is there and has not ended; of one that nobody waited for only the name is left."""
+    try:
+        return "spawn_main" in Path(f"/proc/{pid}/cmdline").read_text()
+    except OSError:
+        return False
+
+
 def test_cells_end_with_a_bench_that_is_killed(tmp_path):
     code = "from nessampler.bench.grid import Grid, run_grid; from pathlib import Path; "
     code += f"run_grid(Grid(['phi4-32'], ['lsq'], 1, 10**7), Path({str(tmp_path)!r}))"
-    bench = subprocess.Popen([sys.executable, "-c", code], start_new_session=True)
-    deadline = time.monotonic() + 60
-    children = Path(f"/proc/{bench.pid}/task/{bench.pid}/children")
-    workers: list[str] = []
-    while not workers and time.monotonic() < deadline:
-        time.sleep(0.5)
-        names = {pid: Path(f"/proc/{pid}/cmdline").read_text() for pid in children.read_text().split()}
-        workers = [pid for pid, name in names.items() if "spawn_main" in name]
-    assert workers
-    time.sleep(5)  # it has started to watch
-    bench.kill()
-    bench.wait()
-    while any(Path(f"/proc/{pid}").exists() for pid in workers) and time.monotonic() < deadline + 30:
-        time.sleep(0.5)
-    assert not any(Path(f"/proc/{pid}").exists() for pid in workers)
+    with subprocess.Popen([sys.executable, "-c", code]) as bench:
+        children, workers = Path(f"/proc/{bench.pid}/task/{bench.pid}/children"), []
+        deadline = time.monotonic() + 60
+        while not workers and time.monotonic() < deadline:
+            time.sleep(0.2)
+            workers = [pid for pid in children.read_text().split() if working(pid)]
+        time.sleep(8)  # it has imported what it needs, and watches
+        assert workers
+        assert all(working(pid) for pid in workers)
+        bench.kill()
+    while any(working(pid) for pid in workers) and time.monotonic() < deadline + 30:
+        time.sleep(0.2)
+    assert not any(working(pid) for pid in workers)
 
 
 def test_no_method_is_judged_by_samples_that_others_do_not_see(tmp_path, monkeypatch):
