@@ -428,6 +428,16 @@ def test_no_method_is_judged_by_samples_that_others_do_not_see(tmp_path, monkeyp
     assert found.metrics["ess_reverse"]
 
 
+def test_at_the_sizes_of_a_preset_no_chains_make_samples_of_the_target(tmp_path, monkeypatch):
+    def chains(*_, **__):
+        raise AssertionError("samples that have no say must cost nothing")
+
+    monkeypatch.setattr("nessampler.methods.density.sample.long_chains", chains)
+    config = resolve(load(catalogue.find("gmm-40")), preset="smoke", settings=["sampling.reverse_steps=5"])
+    assert isinstance(config, DensityConfig)
+    assert density_row(config, Path(), "ais", None, tmp_path).metrics["ess_reverse"]
+
+
 def test_a_lattice_without_samples_has_a_bound_from_below(tmp_path):
     config = resolve(load(catalogue.find("phi4-8")), preset="smoke")
     assert isinstance(config, DensityConfig)

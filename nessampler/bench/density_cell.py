@@ -62,10 +62,10 @@ def density_row(
     started, busy = time.perf_counter(), cpu_seconds()
     config = config.model_copy(update={"run": config.run.model_copy(update={"method": method})})
     prepared = prepare_density(config, folder)
-    effort = DensityEffort(**config.sampling.model_dump())
+    # Long chains that make samples of the target would cost more than the cell, and have no say in it.
+    effort = replace(DensityEffort(**config.sampling.model_dump()), reverse_steps=0)
     if budget is not None:
-        # Chains that make samples of the target would cost more than the cell.
-        effort = replace(effort, budget=_left(prepared, budget), reverse_steps=0)
+        effort = replace(effort, budget=_left(prepared, budget))
     asked: DensityMethod = method  # pyright: ignore[reportAssignmentType]
     seed, device = config.run.seed, config.run.device
     # No method may judge itself by samples of the target, which only some could use and no user has.
