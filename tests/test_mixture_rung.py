@@ -9,8 +9,6 @@ import pytest
 import torch
 from scipy.stats import binom, kstest
 from torch import Tensor
-from torch.distributions import constraints
-from torch.distributions.transforms import Transform
 
 from nessampler.closed_form.fit_mixture_with_scores import fit_mixture_with_scores
 from nessampler.errors import InputError
@@ -20,6 +18,7 @@ from nessampler.methods.effort import Effort
 from nessampler.methods.ends import Block, Ends, split_by_time
 from nessampler.methods.ledger import Ledger
 from nessampler.methods.mixtures import mixture_candidates
+from nessampler.methods.one_sided import _Marked
 from nessampler.methods.rungs import VECTOR_RUNGS, Structure
 from nessampler.methods.stage import Stage
 from nessampler.targets import AnharmonicWell, Counted, Gaussian, Tally
@@ -138,23 +137,6 @@ def test_intervals_cover_and_bounds_hold_over_many_seeds():
     assert bounded >= 59
 
 
-class Angle(Transform):
-    """The identity, which says that the first coordinate is an angle."""
-
-    bijective = True
-    domain = codomain = constraints.real_vector
-    circular = torch.tensor([True, False])
-
-    def _call(self, x: Tensor) -> Tensor:
-        return x
-
-    def _inverse(self, y: Tensor) -> Tensor:
-        return y
-
-    def log_abs_det_jacobian(self, x: Tensor, y: Tensor) -> Tensor:
-        return x.new_zeros(x.shape[:-1])
-
-
 class Rotor:
     """An angle in one of two wells on either side of the cut, and a coordinate that follows it."""
 
@@ -182,7 +164,7 @@ class Rotor:
 @pytest.mark.parametrize("which", [0, 1, 2])
 def test_circular_coordinates_are_turned_and_the_free_energy_is_right(which):
     a, b = Rotor(1.5, 0.5, 0.2), Rotor(2.6, -0.3, 0.4)
-    result = _between(a, b, 2500, coordinates=Angle(), structure=_only(which))
+    result = _between(a, b, 2500, coordinates=_Marked(torch.tensor([True, False])), structure=_only(which))
     by_name = {r.name: r.estimate for r in result.rungs}
     assert result.delta_f.std_error < 0.03
     assert by_name["plain"].std_error > 3 * result.delta_f.std_error

@@ -11,8 +11,7 @@ import pytest
 import torch
 from scipy.special import i0
 from torch import Tensor
-from torch.distributions import constraints
-from torch.distributions.transforms import AffineTransform, Transform
+from torch.distributions.transforms import AffineTransform
 
 from nessampler.closed_form.affine import fit_map
 from nessampler.closed_form.wrapped_mixture import WrappedMixture
@@ -23,6 +22,7 @@ from nessampler.methods.ends import Block, Ends, generator_for
 from nessampler.methods.feat import feat_rung
 from nessampler.methods.ledger import Ledger
 from nessampler.methods.maps import mapped
+from nessampler.methods.one_sided import _Marked
 from nessampler.methods.stage import Stage
 from nessampler.methods.torsion_fields import learned_torsions, torsion_fields
 from nessampler.methods.transport import Transport
@@ -94,22 +94,6 @@ def test_nothing_is_tried_without_angles(stage: Stage) -> None:
     assert list(torsion_fields(replace(stage, ends=ends), hard)) == []
 
 
-class Marked(Transform):
-    """The identity; the first of two coordinates is an angle."""
-
-    bijective, domain, codomain = True, constraints.real_vector, constraints.real_vector
-    circular = torch.tensor([True, False])
-
-    def _call(self, x: Tensor) -> Tensor:
-        return x
-
-    def _inverse(self, y: Tensor) -> Tensor:
-        return y
-
-    def log_abs_det_jacobian(self, x: Tensor, y: Tensor) -> Tensor:
-        return torch.zeros_like(x[..., 0])
-
-
 class Bent:
     """An angle about a centre, and a length that follows its cosine."""
 
@@ -131,8 +115,16 @@ class Bent:
 @pytest.mark.parametrize("centres", [(0.0, 1.0), (2.3, -2.6)])
 def test_walkers_that_cross_pi_are_not_held_against_samples_that_do_not(centres: tuple[float, float]) -> None:
     a, b = Bent(centres[0], 4.0), Bent(centres[1], 6.0)
-    x_a, x_b = a.sample(900, 0), b.sample(900, 5)
-    found = free_energy(a, b, x_a, x_b, method="fields", coordinates=Marked(), effort=Effort(fields_steps=20))
+    x_a, x_b, angle = a.sample(900, 0), b.sample(900, 5), _Marked(torch.tensor([True, False]))
+    found = free_energy(
+        a,
+        b,
+        x_a,
+        x_b,
+        method="fields",
+        coordinates=_Marked(torch.tensor([True, False])),
+        effort=Effort(fields_steps=20),
+    )
     assert found.rung.trips is not None
     assert (found.rung.trips[0].end[:, 0].abs().max() > 3.5) == (centres[1] < 0)
     assert found.delta_f.delta_f == pytest.approx(math.log(i0(4) / i0(6)), abs=4 * (found.delta_f.std_error or 0.0))

@@ -6,7 +6,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -42,6 +42,7 @@ ENDS_BY = "map"  # whose trials size the ends of a molecule, which are most of i
 FEWEST_SAMPLES = 50  # of an exact end, as in a system's file
 NODES, CLUSTER_NODES, CHAINS, LEAPFROG, EQUILIBRATION = 9, 13, 64, 10, 0.2  # of staged MBAR
 DRAWS = 200  # stored of a chain
+KEPT = 0.25  # about, of these, for MBAR: their energies at all nodes cost one each where the path is not linear
 WORST_RHAT = 1.1  # of the chains of a state, as of chains of the ends
 FEWEST_CHAINS, SHORTEST = 4, 50  # chains, and trajectories of each; fewer chains where a budget holds no more
 
@@ -210,15 +211,9 @@ def _staged(config: DifferenceConfig, folder: Path, budget: int, where: Path) ->
     clusters = is_cluster(prepared.target_a, prepared.target_b)
     # Interior evaluations of soft cores are those of the cluster; those of a linear path ask both ends.
     nodes, price = (CLUSTER_NODES, config.state_b.relative_cost) if clusters else (NODES, _price(config))
-    in_all = budget / price / nodes  # evaluations of the path for a state
-    chains = min(CHAINS, max(FEWEST_CHAINS, int(in_all / LEAPFROG / SHORTEST)))
-    interval = max(1, int(in_all / LEAPFROG / chains) // DRAWS)
-    # Slope, and energies at all nodes of those that are kept, about a quarter; on a linear path these are one.
-    stored = 1 + ((nodes + 2) / 4 if clusters else 1)
-    trajectories = max(10, int(in_all / chains / (LEAPFROG + stored * (1 - EQUILIBRATION) / interval)))
-    equilibration = round(EQUILIBRATION * trajectories)
-    x_a = _few(prepared.samples_a, prepared.target_a, chains, generator)
-    x_b = _few(prepared.samples_b, prepared.target_b, chains, generator)
+    lengths = _lengths(budget / price / nodes, stored=1 + ((nodes + 2) * KEPT if clusters else 1))
+    x_a = _few(prepared.samples_a, prepared.target_a, lengths.chains, generator)
+    x_b = _few(prepared.samples_b, prepared.target_b, lengths.chains, generator)
     path: AnnealingPath = LinearPath(*ends)
     if clusters:
         hard, gas = hardening(prepared.target_b, prepared.samples_b.reshape(-1, *prepared.target_b.event_shape))  # pyright: ignore[reportArgumentType]
@@ -228,9 +223,9 @@ def _staged(config: DifferenceConfig, folder: Path, budget: int, where: Path) ->
             path,
             x_a,
             x_b,
-            equilibration=equilibration,
-            draws=(trajectories - equilibration) // interval,
-            interval=interval,
+            equilibration=lengths.equilibration,
+            draws=lengths.draws,
+            interval=lengths.interval,
             leapfrog_steps=LEAPFROG,
         )
         found = staged(path, sampler, points=nodes, generator=generator)
@@ -248,6 +243,26 @@ def _staged(config: DifferenceConfig, folder: Path, budget: int, where: Path) ->
         tuple(dict.fromkeys(f.code for f in flags)),
         judge_states(estimate, flags).level,
     )
+
+
+class _Lengths(NamedTuple):
+    chains: int
+    equilibration: int
+    draws: int
+    interval: int
+
+
+def _lengths(evaluations: float, stored: float) -> _Lengths:
+    """Chains of a state for so many evaluations, of which each stored draw asks some besides its trajectory.
+
+    >>> _lengths(100_000, stored=2)
+    _Lengths(chains=64, equilibration=27, draws=107, interval=1)
+    """
+    chains = min(CHAINS, max(FEWEST_CHAINS, int(evaluations / LEAPFROG / SHORTEST)))
+    interval = max(1, int(evaluations / LEAPFROG / chains) // DRAWS)
+    trajectories = max(10, int(evaluations / chains / (LEAPFROG + stored * (1 - EQUILIBRATION) / interval)))
+    equilibration = round(EQUILIBRATION * trajectories)
+    return _Lengths(chains, equilibration, (trajectories - equilibration) // interval, interval)
 
 
 def _others(found: Staged) -> dict[str, float | None]:

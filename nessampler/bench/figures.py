@@ -40,9 +40,8 @@ def error_against_evaluations(found: Sequence[Summary], path: Path) -> Path:
         for k, method in enumerate(methods):
             points = sorted((s.evaluations, s.validated) for s in own if s.method == method)
             if points:
-                handles[method] = axis.plot(*zip(*points, strict=True), f"{MARKERS[k % len(MARKERS)]}-", color=f"C{k}")[
-                    0
-                ]
+                style = f"{MARKERS[k % len(MARKERS)]}-"
+                (handles[method],) = axis.plot(*zip(*points, strict=True), style, color=f"C{k}")
         if own:
             best = min(own, key=lambda s: (s.validated or math.inf) ** 2 * s.evaluations)
             spent = sorted(s.evaluations for s in own)
