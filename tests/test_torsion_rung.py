@@ -122,7 +122,7 @@ def test_walkers_that_cross_pi_are_not_held_against_samples_that_do_not(centres:
         x_a,
         x_b,
         method="fields",
-        coordinates=_Marked(torch.tensor([True, False])),
+        coordinates=angle,
         effort=Effort(fields_steps=20),
     )
     assert found.rung.trips is not None
