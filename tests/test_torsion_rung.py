@@ -128,6 +128,8 @@ def test_walkers_that_cross_pi_are_not_held_against_samples_that_do_not(centres:
     assert found.rung.trips is not None
     assert (found.rung.trips[0].end[:, 0].abs().max() > 3.5) == (centres[1] < 0)
     assert found.delta_f.delta_f == pytest.approx(math.log(i0(4) / i0(6)), abs=4 * (found.delta_f.std_error or 0.0))
+    assert found.delta_f.std_error is not None
+    assert found.delta_f.std_error < 0.02
     assert found.flags == ()
     as_numbers = shared_ends(*found.rung.trips, torch.zeros(2, dtype=torch.bool))
     assert ("overlap_disagrees" in {flag.code for flag in as_numbers}) == (centres[1] < 0)

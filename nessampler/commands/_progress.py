@@ -12,7 +12,7 @@ from rich.progress import BarColumn, SpinnerColumn, TextColumn
 from rich.progress import Progress as Bars
 from rich.text import Text
 
-__all__ = ["Progress"]
+__all__ = ["Progress", "as_it_is"]
 
 PATIENCE = 5.0  # seconds between lines in a log
 WIDEST = 32  # of a stage's name, so that a line has room in 80 columns
@@ -77,6 +77,11 @@ class Progress:
 
     def _number_line(self) -> str:
         return in_words(self._numbers)
+
+
+def as_it_is(console: Console, text: str) -> None:
+    """Paths and commands: not coloured, not read as markup, not broken at the edge, so that they can be copied."""
+    console.print(text, highlight=False, markup=False, soft_wrap=True)
 
 
 def in_words(numbers: dict[str, float]) -> str:

@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 from rich.markdown import Markdown
 
-from nessampler.commands._progress import Progress
+from nessampler.commands._progress import Progress, as_it_is
 from nessampler.errors import InputError
 
 __all__ = ["bench"]
@@ -69,12 +69,7 @@ def bench(
             with Progress(errors) as progress:
                 rows = run_grid(grid(budget_of_all), folder, finished=finished, say=progress.say)
         except KeyboardInterrupt:
-            errors.print(
-                f"\ninterrupted; finished cells are kept in {where}. To go on: the same command",
-                highlight=False,
-                markup=False,
-                soft_wrap=True,
-            )
+            as_it_is(errors, f"\ninterrupted; finished cells are kept in {where}. To go on: the same command")
             raise SystemExit(130) from None
         (folder / "cells.csv").write_text(to_csv(rows), encoding="utf-8")
         (folder / "summary.md").write_text(to_markdown(rows), encoding="utf-8")
@@ -83,7 +78,7 @@ def bench(
     error_against_evaluations(found, where / "errors.png")
     for budget_of_all, table in zip(asked, tables, strict=True):
         Console().print(Markdown(table if len(asked) == 1 else f"## {_sizes(budget_of_all)}\n\n{table}"))
-    errors.print(f"tables and figure: {where}", highlight=False, markup=False, soft_wrap=True)
+    as_it_is(errors, f"tables and figure: {where}")
 
 
 def _sizes(budget: int | None) -> str:

@@ -8,6 +8,8 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from nessampler.commands._progress import as_it_is
+
 __all__ = ["compare"]
 
 FORMATS = (".html", ".csv", ".md", ".json", ".png", ".svg")
@@ -37,4 +39,4 @@ def compare(
     render(found, console)
     for file in out or ():
         write_comparison(found, file)
-        console.print(f"written: {file}", highlight=False, soft_wrap=True, markup=False)
+        as_it_is(console, f"written: {file}")

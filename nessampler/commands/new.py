@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
+
+from nessampler.commands._progress import as_it_is
 
 __all__ = ["new"]
 
@@ -39,11 +42,7 @@ def new(
     from nessampler.runs.templates import create, source_of
 
     files = create(name, source_of(source, kind.value))
-    console = Console()
-
-    def say(text: str) -> None:
-        console.print(text, highlight=False, markup=False, soft_wrap=True)
-
+    say = partial(as_it_is, Console())
     say(f"{name} has {', '.join(files)}")
     edit = NEXT[kind] if source is None else "what differs, and [reference], which holds for the original only"
     say(f"Edit {name / 'system.toml'}: {edit}.")

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from nessampler.commands._progress import Progress
+from nessampler.commands._progress import Progress, as_it_is
 
 __all__ = ["run"]
 
@@ -60,12 +60,7 @@ def run(
             result = carry_out(config, path.parent, where, resume=resume, listener=listener)
     except KeyboardInterrupt:
         again = f"nessampler run {where / 'config.toml'} --out {where} --resume" + " --allow-code" * allow_code
-        errors.print(
-            f"\ninterrupted; what was finished is kept. To go on: {again}",
-            highlight=False,
-            markup=False,
-            soft_wrap=True,
-        )
+        as_it_is(errors, f"\ninterrupted; what was finished is kept. To go on: {again}")
         raise SystemExit(130) from None
     if json:
         sys.stdout.write((where / "result.json").read_text(encoding="utf-8"))
