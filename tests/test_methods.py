@@ -174,6 +174,16 @@ def test_every_method_reports_the_rungs_below_it(wells: Wells) -> None:
         assert all(r.block == ("all" if method == "plain" else "evaluate") for r in result.rungs)
 
 
+def test_a_map_must_beat_bar_of_all_samples(wells: Wells) -> None:
+    """Of 40 % of the samples a map has to have less than 0.4 of plain's variance, cost and margin aside."""
+    plain, mapped = (rung.pilot for rung in climbed(wells, "map").rungs)
+    assert (plain.reach, mapped.reach) == (pytest.approx(2.5, rel=0.02), 1.0)
+    error = plain.estimate.std_error
+    assert error is not None
+    assert plain.merit == pytest.approx(error**2 / plain.reach * plain.cost)
+    assert plain.promise == pytest.approx(error**2 / plain.reach * plain.carrying)
+
+
 def test_annealing_fits_nothing_and_tries_two_lengths(wells: Wells) -> None:
     said: list[str] = []
     result = climbed(wells, "annealed", say=said.append)
