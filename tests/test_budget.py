@@ -9,19 +9,28 @@ from types import SimpleNamespace
 from unittest import mock
 
 import pytest
+import torch
 from test_sample_density import WELL, Hand, problem
+from torch import nn
 
 from nessampler.bench.density_cell import _left
 from nessampler.errors import InputError
+from nessampler.fields import PathScore
+from nessampler.kernels import Langevin
 from nessampler.methods.density import attempts
-from nessampler.methods.density.attempts import _pilot_share, in_all
-from nessampler.methods.density.auto import _paying
+from nessampler.methods.density.attempts import _pilot_share
+from nessampler.methods.density.auto import FEWEST_TIMES, _paying
 from nessampler.methods.density.budget import FORMAL, PILOT_SHARE, TOGETHER, Budget, Scatter
+from nessampler.methods.density.counted import CountedPath
 from nessampler.methods.density.effort import DensityEffort
 from nessampler.methods.density.result import Sampled
 from nessampler.methods.density.sample import DensityMethod, sample_density
+from nessampler.methods.density.training_budget import TrainingPrice, TrainingSizes
 from nessampler.paths import LinearPath
-from nessampler.targets import Tally
+from nessampler.runs import catalogue
+from nessampler.runs.config import DensityConfig, load, resolve
+from nessampler.runs.density_problem import prepare_density
+from nessampler.targets import Gaussian, Tally
 
 BUDGET = 120_000
 WITHIN = DensityEffort(pilot_walkers=600, pilot_steps=12, steps=12, leapfrog_steps=3, reverse_walkers=0, budget=BUDGET)
@@ -74,6 +83,58 @@ def test_the_answer_is_right_and_a_larger_budget_sharpens_it(method):
     assert errors[1] < 0.85 * errors[0]
 
 
+def test_a_network_is_trained_for_its_share_and_the_rest_is_carried():
+    budget = 3 * BUDGET
+    found, hand = run("nets", budget=budget)
+    assert 0.9 * budget < counted(found) < 1.03 * budget
+    assert hand.energies + hand.gradients <= counted(found)
+    training = found.attempt.evaluations["target"]["training"]
+    assert 0.2 * budget < training["energy"] + training["gradient"] < 0.36 * budget  # the flow's error besides
+    assert found.log_z.value is not None
+    assert found.log_z.std_error is not None
+    assert abs(found.log_z.value - WELL.log_z) < 4 * found.log_z.std_error < 0.3
+
+
+@pytest.mark.parametrize("asks", [False, True])
+def test_a_training_that_asks_the_target_in_its_loss_is_dearer(asks):
+    path = CountedPath(LinearPath(*(Gaussian(torch.full((2,), m), torch.ones(2)) for m in (0.0, 1.0))))
+    network, generator = nn.Identity(), torch.Generator().manual_seed(0)
+
+    class Loss(nn.Module):
+        def forward(self, batch):
+            if asks:
+                for t, x in zip(batch.times, batch.x, strict=True):
+                    path.energy_and_score(t.expand(len(x)), x)
+
+    x = Gaussian(torch.zeros(2), torch.ones(2)).sample(16, generator=generator)
+    price = TrainingPrice.of(path, network, Loss(), lambda _: Langevin(PathScore(path), 1.0), x, generator=generator)
+    assert price.move == 2.5  # five a walker, in two steps
+    assert price.loss == (2 / 3 if asks else 0)  # of three times one is the base's, where the target is not asked
+    sizes = {n: price.within(n, TrainingSizes(500, 256, 64, 512), rollout_steps=32, pilot_steps=32) for n in (1e4, 1e6)}
+    assert sizes[1e6].steps == (240 if asks else 380)
+    assert sizes[1e4].steps < sizes[1e6].steps
+
+
+def test_a_drift_of_many_fields_is_compared_at_few_times():
+    asked, said = [], []
+
+    def solve(context, path, effort, *rest, **options):
+        asked.append((effort.pilot_walkers, effort.pilot_steps))
+        return attempts.solve_within(context, path, effort, *rest, **options)
+
+    folder = catalogue.find("phi4-8").parent
+    config = resolve(load(folder / "system.toml"), run={"seed": 0}, source="phi4-8")
+    assert isinstance(config, DensityConfig)
+    effort = replace(DensityEffort(**config.sampling.model_dump()), budget=250_000, reverse_steps=0)
+    with mock.patch("nessampler.methods.density.auto.solve_within", solve):
+        found = sample_density(
+            prepare_density(config, folder).problem, method="auto", seed=0, effort=effort, say=said.append
+        )
+    assert asked == [(108, 12), (108, FEWEST_TIMES)]  # 99 fields ask for 396 walkers, which cost too much at 12 times
+    assert found.chosen == "lsq"  # annealing has forty times its error here
+    assert found.attempt.diagnostics["pilot_share"] < 0.1
+
+
 def test_the_same_seed_gives_the_same_bits():
     again = sample_density(problem(), method="auto", seed=1, effort=WITHIN)
     assert again.log_z == run("auto")[0].log_z
@@ -98,11 +159,11 @@ def test_what_comparing_took_is_all_that_was_lost_but_the_tuning_that_is_taken_o
 
     def tuned(context, path):
         found = attempts.tuned(context, path)
-        tuning.append(in_all(path.tally))
+        tuning.append(path.tally.total)
         return found
 
     def paying(attempt, tally, note):
-        lost.append(in_all(tally))
+        lost.append(tally.total)
         return _paying(attempt, tally, note)
 
     module = "nessampler.methods.density.auto"

@@ -23,10 +23,17 @@ class Tally:
         >>> before, now = Tally(energy=100), Tally(energy=100, gradient=50)
         >>> now - before
         Tally(energy=0, gradient=50)
+        >>> now.total  # one each
+        150
     """
 
     energy: int = 0
     gradient: int = 0
+
+    @property
+    def total(self) -> int:
+        """Energies and gradients, one each."""
+        return self.energy + self.gradient
 
     def __sub__(self, other: Tally) -> Tally:
         return Tally(self.energy - other.energy, self.gradient - other.gradient)

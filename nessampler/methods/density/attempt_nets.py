@@ -31,7 +31,7 @@ from nessampler.methods.density.counted import CountedDrift, CountedField, Count
 from nessampler.methods.density.lsq import Solved
 from nessampler.methods.density.nets_flow import flow_from_zero, refined
 from nessampler.methods.density.nets_langevin import langevin_nets, variance_for
-from nessampler.methods.density.nets_training import LEARNING_RATE, TRAINING_MOVES, divergence_passes
+from nessampler.methods.density.nets_training import LEARNING_RATE, divergence_passes
 from nessampler.methods.density.result import Attempt, PathQuality
 from nessampler.methods.density.tuning import Pilot, mala, pilot
 from nessampler.methods.density.zero_drifts import Untrained, zero_drift
@@ -84,15 +84,14 @@ def _trained(
     effort, generator = context.effort, context.generator("training")
     x = pilot_walkers(path, effort.training_walkers, context.problem.dtype, generator)
     options = {"metrics": metrics, "generator": generator}
-    training = _training_steps(context)
     if effort.nets_kernel == "flow" and solved is not None:
-        return refined(solved, path, x, context, steps=training, **options)
+        return refined(solved, path, x, context, **options)
     assert found is not None
     if solved is None:
         start = _from_zero(context, path, x, found, generator)
     else:
         start = Untrained(network_for(solved.drift.field, x, generator), LEARNING_RATE)
-    options |= {"steps": _production_steps(context), "training_steps": training}
+    options |= {"steps": _production_steps(context)}
     if effort.nets_kernel == "flow":
         return flow_from_zero(start, found, path, x, context, **options)
     known = {} if solved is None else solved.annealing.state
@@ -128,10 +127,3 @@ def _production_steps(context: Context) -> int:
     effort = context.effort
     steps = given_steps(effort.steps)
     return steps if effort.nets_kernel == "flow" else steps * effort.leapfrog_steps
-
-
-def _training_steps(context: Context) -> int:
-    effort, budget = context.effort, context.budget
-    if budget is None:
-        return effort.nets_steps
-    return min(effort.nets_steps, int(TRAINING_SHARE * budget.evaluations / budget.move / TRAINING_MOVES))

@@ -43,7 +43,6 @@ from nessampler.methods.density.tempering import tempering
 from nessampler.methods.density.tuning import Pilot, pilot
 from nessampler.methods.density.two_sided import cross_checked
 from nessampler.simulate import FEWEST_ISLANDS
-from nessampler.targets import Tally
 from nessampler.targets.laplacian import trace_passes
 
 __all__ = [
@@ -57,7 +56,6 @@ __all__ = [
     "carried",
     "drift_effort",
     "given_steps",
-    "in_all",
     "particles",
     "plain_annealing",
     "quality_of",
@@ -99,7 +97,7 @@ def attempt_ais(context: Context, metrics: list[Mapping[str, Any]]) -> Attempt:
             annealing, walkers = plain_annealing(context, path, effort.steps), effort.walkers
         else:
             found = tuned(context, path)
-            found = scouted(context, path, found, context.budget.evaluations - in_all(path.tally))
+            found = scouted(context, path, found, context.budget.evaluations - path.tally.total)
             annealing, walkers = found.annealing, found.walkers
     seconds = {"pilot": time.perf_counter() - started}
     return carried(context, annealing, path, None, PathQuality(), walkers, seconds)
@@ -115,7 +113,7 @@ def scouted(context: Context, path: CountedPath, found: Pilot, left: float) -> S
         scouts = first.draw(SCOUTS, generator=context.generator(f"{steps} steps"), device=context.device)
         seen.append((steps, variance(scouts.log_weight)))
     scatter = Scatter.through(*seen)
-    left -= in_all(path.tally - before)
+    left -= (path.tally - before).total
     most = budget.most_steps(left, budget.move)
     steps = scatter.best_steps(most) if not context.rolls else min(most, given_steps(context.effort.steps))
     annealing, walkers = plain_annealing(context, path, steps, found), walkers_for(left, 1 + steps * budget.move)
@@ -141,7 +139,7 @@ def _pilot_share(context: Context, path: CountedPath, left: float | None) -> flo
     budget = context.budget
     if budget is None:
         return PILOT_SHARE
-    spent = in_all(path.tally) if left is None else budget.evaluations - left
+    spent = path.tally.total if left is None else budget.evaluations - left
     return min(PILOT_SHARE, TOGETHER - spent / budget.evaluations)
 
 
@@ -187,9 +185,9 @@ def affordable(context: Context, path: CountedPath, annealing: Annealing, left: 
         return context.effort.walkers
     before = path.tally.copy()
     annealing.draw(PRICED, generator=context.generator("cost"), device=context.device)
-    each = in_all(path.tally - before) / PRICED
+    each = (path.tally - before).total / PRICED
     left = context.budget.evaluations if left is None else left
-    return walkers_for(left - sum(in_all(t) for t in path.tallies.values()), each)
+    return walkers_for(left - sum(t.total for t in path.tallies.values()), each)
 
 
 def particles(
@@ -297,11 +295,6 @@ def _attempt_pt(context: Context, metrics: list[Mapping[str, Any]]) -> Attempt:
 
 
 ATTEMPTS = {"ais": attempt_ais, "smc": attempt_smc, "pt": _attempt_pt, "lsq": attempt_lsq}
-
-
-def in_all(tally: Tally) -> int:
-    """Energies and gradients, one each."""
-    return tally.energy + tally.gradient
 
 
 def _counted_fields(context: Context, path: CountedPath) -> Callable[[Tensor, torch.Generator], Dictionary]:

@@ -15,7 +15,6 @@ from nessampler.methods.density.attempts import (
     attempt_smc,
     carried,
     drift_effort,
-    in_all,
     particles,
     plain_annealing,
     quality_of,
@@ -47,6 +46,7 @@ SCOUT_SOLUTION = 0.026, 12  # share of a budget for a drift that only compares, 
 FLOW_WALKERS = 8  # that measure its flow's error, which a comparison does not need
 DRIFT_SCOUTS = SCOUTS // 2  # a step of theirs costs twice as much
 DEAREST_SOLUTION = 0.08  # share beyond which no drift is tried
+FEWEST_TIMES = 5  # of such a drift, where its fields ask for many pilots
 
 
 def auto(context: Context, metrics: list[Mapping[str, Any]]) -> tuple[list[Attempt], str]:
@@ -68,7 +68,7 @@ def auto(context: Context, metrics: list[Mapping[str, Any]]) -> tuple[list[Attem
             return [_without_drift(context, metrics, path, str(error))], "ais"
         before = path.tally.copy()
         trial = solved.annealing.draw(PILOTS, generator=context.generator("compare lsq"), device=context.device)
-        per_walker = in_all(path.tally - before) / PILOTS
+        per_walker = (path.tally - before).total / PILOTS
     seconds = time.perf_counter() - started
     plain_path, started = CountedPath(context.problem.path), time.perf_counter()
     with plain_path.stage("pilot"):
@@ -104,19 +104,19 @@ def _within(context: Context, metrics: list[Mapping[str, Any]]) -> tuple[list[At
     started, path = time.perf_counter(), CountedPath(context.problem.path)
     with path.stage("pilot"):
         found = tuned(context, path)
-    own = in_all(path.tallies["pilot"])  # which any method would spend
+    own = path.tallies["pilot"].total  # which any method would spend
     # Few temperatures: what they add to the variance they save in evaluations, and eight small islands are paid for.
     islands = particles(context, int(SCOUT_ISLANDS * budget.evaluations), found, "compare smc", COARSE, SCOUT_PARTICLES)
     lost = Tally() + islands.evaluations["pilot"] + islands.evaluations["sampling"]
-    scale = in_all(lost) / budget.evaluations
+    scale = lost.total / budget.evaluations
     drift_path = CountedPath(context.problem.path)
     with drift_path.stage("pilot"):
         drift = None if context.walks else _tried(context, drift_path, found)
     lost = lost + drift_path.tallies.get("pilot", Tally())
     with path.stage("pilot"):
-        plain = scouted(context, path, found, budget.evaluations - in_all(lost) - in_all(path.tally))
+        plain = scouted(context, path, found, budget.evaluations - lost.total - path.tally.total)
     lost = lost + path.tallies["pilot"]
-    left, compared = budget.evaluations - in_all(lost), in_all(lost) - own
+    left, compared = budget.evaluations - lost.total, lost.total - own
     merits = {"ais": plain.predicted, "smc": ONE_WAY * islands.std_error**2 * scale}
     if drift is not None:
         merits["lsq"] = drift(left)
@@ -150,11 +150,11 @@ def _walking(context: Context, metrics: list[Mapping[str, Any]]) -> tuple[list[A
         steps = effort.steps or math.ceil(found.lengths[-1] / math.sqrt(1 / FINE - 1))
         plain, before = plain_annealing(context, path, steps, found), path.tally.copy()
         scouts = plain.draw(PILOTS, generator=context.generator("compare ais"), device=context.device)
-        spent = in_all(path.tally - before)
+        spent = (path.tally - before).total
     seconds, few = time.perf_counter() - started, replace(effort, walkers=PILOTS, steps=steps)
     islands = particles(replace(context, effort=few), None, found, "compare smc")
     lost = islands.evaluations["sampling"]
-    merits = {"ais": _variance(scouts) / PILOTS * spent, "smc": ONE_WAY * islands.std_error**2 * in_all(lost)}
+    merits = {"ais": _variance(scouts) / PILOTS * spent, "smc": ONE_WAY * islands.std_error**2 * lost.total}
     chosen = min(merits, key=lambda name: merits[name] if math.isfinite(merits[name]) else math.inf)
     fewer = _fewer(effort)
     walkers = {name: effort.walkers if name == chosen else fewer for name in merits}
@@ -178,7 +178,7 @@ def _tried(context: Context, path: CountedPath, found: Pilot) -> Callable[[float
         assert full.steps is not None
         steps = min(full.steps, budget.scout_steps[1])
         few = replace(full, pilot_walkers=max(walkers, 64), pilot_steps=times, steps=steps, flow_tolerance=math.inf)
-        solved = solve_within(context, path, few, found, most=DEAREST_SOLUTION, trial_walkers=FLOW_WALKERS)
+        solved = _few_times(context, path, few, found)
     except (NoDriftError, NoFieldsError, FewPilotsError) as error:
         context.say(f"no drift: {error}")
         return None
@@ -191,6 +191,15 @@ def _tried(context: Context, path: CountedPath, found: Pilot) -> Callable[[float
         return price * scatter / walkers_for(left - pilots, 1 + full.steps * budget.move)
 
     return merit
+
+
+def _few_times(context: Context, path: CountedPath, few: DensityEffort, found: Pilot) -> Solved:
+    """A drift that only compares; fields that ask for many pilots are solved at fewer times."""
+    options = {"most": DEAREST_SOLUTION, "trial_walkers": FLOW_WALKERS}
+    try:
+        return solve_within(context, path, few, found, **options)
+    except FewPilotsError:
+        return solve_within(context, path, replace(few, pilot_steps=FEWEST_TIMES), found, **options)
 
 
 def _without_drift(context: Context, metrics: list[Mapping[str, Any]], path: CountedPath, why: str) -> Attempt:
@@ -211,7 +220,7 @@ def _paying(attempt: Attempt, lost: Tally, note: str) -> Attempt:
 def _equal_steps(context: Context, path: CountedPath, per_walker: float) -> int:
     """Steps of plain annealing that spend what the drift spends, its pilots included."""
     effort = context.effort
-    cost = effort.walkers * per_walker + in_all(path.tallies["pilot"])
+    cost = effort.walkers * per_walker + path.tallies["pilot"].total
     return max(2, round(cost / (effort.walkers * effort.leapfrog_steps)))
 
 

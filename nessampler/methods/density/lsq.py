@@ -43,13 +43,15 @@ class FewPilotsError(InputError):
 
 @dataclass(frozen=True)
 class Solved:
-    """A transport ready to run, and what its pilots saw."""
+    """A transport ready to run, and what its pilots saw; how many walkers measured its flow, and what is let pass."""
 
     annealing: Annealing
     field: CountedField
     drift: SolvedDrift
     tuning: Pilot
     flow_error: FlowError
+    trial_walkers: int
+    tolerance: float
 
 
 def least_squares(
@@ -143,7 +145,7 @@ def least_squares(
             **drift_state(drift.field, flow, error.bound, pilots),
         },
     )
-    return Solved(annealing, field, drift, tuning, error)
+    return Solved(annealing, field, drift, tuning, error, few, tolerance)
 
 
 def _both_ends(x: Tensor, last: Tensor) -> Tensor:

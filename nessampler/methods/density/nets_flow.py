@@ -30,7 +30,6 @@ def refined(
     x: Tensor,
     context: Context,
     *,
-    steps: int,
     metrics: list[Mapping[str, Any]],
     generator: torch.Generator,
 ) -> tuple[Annealing, CountedField]:
@@ -44,10 +43,10 @@ def refined(
     def kernel(module: nn.Module) -> Compose:
         return Compose(replace(flow, field=NetworkField(module)), relax)
 
-    done = trained(path, x, network, context, steps=steps, kernel=kernel, metrics=metrics, generator=generator)
-    field, few, tolerance = CountedField(NetworkField(network), path), x[:TUNING_WALKERS], context.effort.flow_tolerance
+    done = trained(path, x, network, context, kernel=kernel, metrics=metrics, generator=generator)
+    field, few = CountedField(NetworkField(network), path), x[: solved.trial_walkers]
     field.evaluations[path.current] = done.evaluations or 0
-    options = {"tolerance": tolerance, "generator": generator, "say": context.say}
+    options = {"tolerance": solved.tolerance, "generator": generator, "say": context.say}
     moving, error = fine_enough(field, relax, path, annealing.times, few, **options)
     description = (
         f"network from the closed-form drift, {done.steps[-1]} training steps, " + annealing.description.split(", ")[-1]
@@ -79,7 +78,6 @@ def flow_from_zero(
     context: Context,
     *,
     steps: int,
-    training_steps: int,
     metrics: list[Mapping[str, Any]],
     generator: torch.Generator,
 ) -> tuple[Annealing, CountedField]:
@@ -95,7 +93,6 @@ def flow_from_zero(
         x,
         network,
         context,
-        steps=training_steps,
         kernel=kernel,
         learning_rate=start.learning_rate,
         metrics=metrics,

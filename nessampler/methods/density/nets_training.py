@@ -11,22 +11,22 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from nessampler.kernels import Kernel
+from nessampler.methods.density.budget import TRAINING_SHARE
 from nessampler.methods.density.context import Context
 from nessampler.methods.density.counted import CountedPath
 from nessampler.methods.density.effort import DensityEffort
 from nessampler.methods.density.nets import Diffusion, NetsProgress, NetsTraining, train_nets
+from nessampler.methods.density.training_budget import TrainingPrice, TrainingSizes
 from nessampler.networks.drift import DriftNetwork
 from nessampler.objectives.action_matching import ActionMatchingObjective
 from nessampler.objectives.log_variance import LogVarianceObjective
 from nessampler.objectives.pinn import FreeEnergyRate, PinnObjective
 from nessampler.targets.laplacian import LARGEST_TRACE
 
-__all__ = ["LEARNING_RATE", "ROLLOUT_STEPS", "TRAINING_MOVES", "divergence_passes", "objective_for", "trained"]
+__all__ = ["LEARNING_RATE", "ROLLOUT_STEPS", "divergence_passes", "objective_for", "trained"]
 
 ROLLOUT_WALKERS, BATCH_WALKERS, PILOTS = 256, 64, 512  # of as many base samples as there are, or a share of them
 ROLLOUT_STEPS = 32  # as `train_nets` has them
-# Of a training step, on average: rollouts of 32 steps every 10 of them, pilot runs every 100, see `train_nets`.
-TRAINING_MOVES = 32 * (ROLLOUT_WALKERS / 10 + PILOTS / 100)
 PATIENCE = 10  # pilot runs, one every 100 steps, without a better ESS: training ends
 LEARNING_RATE = 2e-3  # of a network that starts as a closed form
 CURRICULUM, FIRST_TIME = 0.4, 0.1  # of one that starts from zero: it learns the way from its beginning
@@ -38,7 +38,6 @@ def trained(
     network: nn.Module,
     context: Context,
     *,
-    steps: int,
     kernel: Callable[[nn.Module], Kernel],
     diffusion: Diffusion = 1.0,
     learning_rate: float = LEARNING_RATE,
@@ -46,10 +45,21 @@ def trained(
     metrics: list[Mapping[str, Any]],
     generator: torch.Generator,
 ) -> NetsTraining:
-    """Train in place, from `x` and by the objective and the start that the effort names; `metrics` gets the curve."""
+    """Train in place, from `x` and by the objective and the start that the effort names; `metrics` gets the curve.
+
+    Within a budget for as many steps, and judged by as many pilot walkers, as training's share of it pays for.
+    """
     effort, n = context.effort, len(x)
     zero, objective = effort.nets_start == "zero", effort.nets_objective
     walkers = min(ROLLOUT_WALKERS, n // 2)
+    batch = walkers if objective == "action-matching" else min(BATCH_WALKERS, n // 8)
+    sizes = TrainingSizes(effort.nets_steps, walkers, batch, min(PILOTS, n // 4))
+    if context.budget is not None:
+        own, pilot_steps = context.generator("price"), ROLLOUT_STEPS if pilot_times is None else len(pilot_times) - 1
+        loss = objective_for(effort, network, diffusion, own)
+        price = TrainingPrice.of(path, network, loss, kernel, x, generator=own)
+        share = TRAINING_SHARE * context.budget.evaluations
+        sizes = price.within(share, sizes, rollout_steps=ROLLOUT_STEPS, pilot_steps=pilot_steps)
     # Path weights need whole paths; averages over weighted walkers need even weights, and all walkers there are.
     resampled = {"log-variance": 0.0, "action-matching": 0.9}.get(objective, 0.7)
 
@@ -63,12 +73,12 @@ def trained(
             x,
             network,
             objective_for(effort, network, diffusion, generator),
-            steps=steps,
+            steps=sizes.steps,
             kernel=kernel,
             learning_rate=learning_rate,
-            walkers=walkers,
-            batch_walkers=walkers if objective == "action-matching" else min(BATCH_WALKERS, n // 8),
-            pilots=min(PILOTS, n // 4),
+            walkers=sizes.walkers,
+            batch_walkers=sizes.batch,
+            pilots=sizes.pilots,
             resample_below=resampled,
             pilot_times=pilot_times,
             curriculum=CURRICULUM if zero else 0.0,
