@@ -44,7 +44,7 @@ class EmbeddedPairs(nn.Module):
     | | `frequencies` | C is linear in t, $\cos\pi k t$ and $\sin\pi k t$ for $k = 1 \dots$ `frequencies` |
     | | `generator` | of the initial weights |
 
-    Walkers are `(n, atoms, 3)`; parameters are float32 unless moved, answers in the dtype of x.
+    Walkers are `(n, atoms, 3)`; parameters are float32 unless moved, arithmetic is in the dtype of x.
 
     Attributes:
         evaluations: walkers evaluated since construction; not part of the state.
@@ -127,13 +127,12 @@ class EmbeddedPairs(nn.Module):
         return r.unsqueeze(-1) / self.spacing - torch.arange(self.radial, dtype=r.dtype, device=r.device)
 
     def _strengths(self, t: Tensor, seen: _Pairs) -> tuple[Tensor, Tensor]:
-        """c of every atom, and the slope of every unit, in the dtype of the walkers."""
-        crowd, dtype = seen.bumps[..., 1:].sum(2), self.last.weight.dtype
+        """c of every atom, and the slope of every unit."""
+        crowd = seen.bumps[..., 1:].sum(2)
         time = time_features(t.to(crowd), self.frequencies)[:, None].expand(-1, self.atoms, -1)
-        units = self.first(torch.cat([crowd, time], -1).to(dtype))
+        units = _applied(self.first, torch.cat([crowd, time], -1))
         gate = torch.sigmoid(units)
-        slope = gate * (1 + units * (1 - gate))
-        return self.last(units * gate).to(crowd), slope.to(crowd)
+        return _applied(self.last, units * gate), gate * (1 + units * (1 - gate))
 
 
 class _Pairs(NamedTuple):
@@ -142,6 +141,11 @@ class _Pairs(NamedTuple):
     difference: Float[Tensor, "n atoms atoms 3"]
     r: Float[Tensor, "n atoms atoms"]
     bumps: Float[Tensor, "n atoms atoms radial+1"]
+
+
+def _applied(layer: nn.Linear, x: Tensor) -> Tensor:
+    """In the dtype of x."""
+    return nn.functional.linear(x, layer.weight.to(x), layer.bias.to(x))
 
 
 def _pushed(seen: _Pairs, c: Tensor) -> Tensor:
