@@ -292,7 +292,7 @@ def test_an_escort_makes_works_narrower():
     assert errors[1] < 0.75 * errors[0]
 
 
-@pytest.mark.parametrize("method", ["fields", "switching", "feat", "annealed"])
+@pytest.mark.parametrize("method", ["fields", "switching", "feat", "tfep", "annealed"])
 def test_every_rung_of_a_cluster_gives_the_same_free_energy(method: str):
     a, b, x_a, x_b = ends(600, 30)
     effort = Effort(

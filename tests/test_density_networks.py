@@ -14,6 +14,7 @@ from nessampler.errors import InputError
 from nessampler.kernels import Flow
 from nessampler.kernels.flow import VelocityField
 from nessampler.networks.drift import DriftNetwork, PotentialNetwork, path_score
+from nessampler.networks.embedded_pairs import EmbeddedPairs
 from nessampler.networks.equivariant import ClusterNetwork
 from nessampler.networks.field import DriftFields, NetworkField, at_each_time
 from nessampler.networks.lattice import LatticeNetwork
@@ -70,6 +71,10 @@ def cluster() -> ClusterNetwork:
     return ClusterNetwork(ATOMS, reach=4.0, radial=8, generator=seeded(4))
 
 
+def embedded() -> EmbeddedPairs:
+    return EmbeddedPairs(ATOMS, reach=4.0, radial=8, width=6, generator=seeded(4))
+
+
 def quadratic_field(t: float, x: Tensor) -> tuple[Tensor, Tensor]:
     return (1 + t) * x.square(), 2 * (1 + t) * x.flatten(1).sum(1).double()
 
@@ -84,6 +89,7 @@ NETWORKS = {
     "cubic lattice": (lambda: lattice(size=3, dimensions=3), (3, 3, 3)),
     "odd lattice": (lambda: lattice(size=5), (5, 5)),
     "cluster": (cluster, (ATOMS, 3)),
+    "embedded pairs": (embedded, (ATOMS, 3)),
 }
 every_network = pytest.mark.parametrize("name", NETWORKS)
 
@@ -183,10 +189,14 @@ CLUSTER_SYMMETRIES = {
 }
 
 
+cluster_networks = pytest.mark.parametrize("build", [cluster, embedded])
+
+
+@cluster_networks
 @pytest.mark.parametrize("symmetry", CLUSTER_SYMMETRIES)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_cluster_network_commutes_with_rotations_reflections_and_permutations(symmetry: str, dtype: torch.dtype):
-    network, act = scrambled(cluster(), size=0.5), CLUSTER_SYMMETRIES[symmetry]
+def test_cluster_network_commutes_with_rotations_reflections_and_permutations(build, symmetry: str, dtype: torch.dtype):
+    network, act = scrambled(build(), size=0.5), CLUSTER_SYMMETRIES[symmetry]
     t, x = torch.rand(4, generator=seeded(9)).to(dtype), torch.randn(4, ATOMS, 3, generator=seeded(10)).to(dtype)
     (velocity, divergence), (moved, same) = (network.velocity_and_divergence(t, v) for v in (x, act(x)))
     close(moved, act(velocity), dtype)
@@ -194,20 +204,49 @@ def test_cluster_network_commutes_with_rotations_reflections_and_permutations(sy
     assert float((moved - velocity).abs().max()) > 0.1
 
 
+@cluster_networks
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_cluster_network_is_blind_to_translations_and_moves_no_centre_of_mass(dtype: torch.dtype):
-    network = scrambled(cluster(), size=0.5)
+def test_cluster_network_is_blind_to_translations_and_moves_no_centre_of_mass(build, dtype: torch.dtype):
+    network = scrambled(build(), size=0.5)
     t, x = torch.rand(4, generator=seeded(9)).to(dtype), torch.randn(4, ATOMS, 3, generator=seeded(10)).to(dtype)
     velocity = network(t, x)
     close(network(t, x + torch.tensor([1.0, -2.0, 0.5], dtype=dtype)), velocity, dtype)
     assert float(velocity.mean(1).abs().max()) < (1e-12 if dtype == torch.float64 else 1e-4)
 
 
-def test_atoms_on_top_of_each_other_leave_velocity_and_gradient_finite():
-    network, x = scrambled(cluster()), torch.zeros(2, ATOMS, 3, requires_grad=True)
+@cluster_networks
+def test_atoms_on_top_of_each_other_leave_velocity_and_gradient_finite(build):
+    network, x = scrambled(build()), torch.zeros(2, ATOMS, 3, requires_grad=True)
     velocity, divergence = network.velocity_and_divergence(torch.zeros(2), x)
     (velocity.square().sum() + divergence.sum()).backward()
     assert bool(torch.isfinite(velocity).all() & torch.isfinite(divergence).all() & torch.isfinite(x.grad).all())
+
+
+def test_embedded_pairs_feel_third_atoms_where_bare_pairs_do_not():
+    def mixed(build) -> float:
+        """The second difference of a velocity in the places of two other atoms: zero for a sum over pairs."""
+        network, x = scrambled(build().double(), size=0.5), torch.zeros(4, ATOMS, 3, dtype=torch.float64)
+        x += torch.randn(ATOMS, 3, generator=seeded(16), dtype=torch.float64)
+        x[[1, 3], 1] += torch.tensor([0.3, 0.1, -0.2])
+        x[[2, 3], 2] -= torch.tensor([0.1, 0.3, 0.2])
+        none, one, other, both = network(torch.zeros(4, dtype=torch.float64), x)[:, 0].detach()
+        return float((both - one - other + none).abs().max())
+
+    assert mixed(cluster) < 1e-12
+    assert mixed(embedded) > 1e-3
+
+
+@pytest.mark.parametrize("pairs_at_once", [1, 50, 10_000])
+def test_embedded_pairs_are_the_same_in_pieces(pairs_at_once: int, monkeypatch: pytest.MonkeyPatch):
+    whole = scrambled(embedded())
+    monkeypatch.setattr("nessampler.networks.embedded_pairs.PAIRS_AT_ONCE", pairs_at_once)
+    pieces = scrambled(embedded())
+    assert pieces.at_once == max(1, pairs_at_once // ATOMS**2)
+    _, t, x = made("embedded pairs")
+    for value, expected in zip(pieces.velocity_and_divergence(t, x), whole.velocity_and_divergence(t, x), strict=True):
+        torch.testing.assert_close(value, expected)
+    torch.testing.assert_close(pieces(t, x), whole(t, x))
+    assert pieces.evaluations == whole.evaluations == 2 * len(x)
 
 
 @pytest.mark.parametrize("size", [5, 6])
@@ -290,7 +329,7 @@ def test_a_network_flows_and_its_log_determinant_is_that_of_the_map():
 
 def test_weights_are_drawn_from_the_generator_alone():
     state = torch.random.get_rng_state()
-    for build in (perceptron, potential, cluster):
+    for build in (perceptron, potential, cluster, embedded):
         one, other = (dict(build().named_parameters()) for _ in range(2))
         assert all(torch.equal(one[name], other[name]) for name in one)
     assert torch.equal(torch.random.get_rng_state(), state)
@@ -305,6 +344,8 @@ def test_weights_are_drawn_from_the_generator_alone():
         (lambda: LatticeNetwork((4, 4), (1.0,), (1.0,), torch.ones(2, 3), torch.tensor([0.0, 1.0])), "two or more"),
         (lambda: LatticeNetwork((4, 4), (0.0,), (1.0,), torch.ones(1, 3), torch.tensor([0.0, 1.0])), "masses must be"),
         (lambda: ClusterNetwork(1, reach=2.0, generator=seeded(0)), "two atoms"),
+        (lambda: EmbeddedPairs(4, reach=0.0, generator=seeded(0)), "positive reach and a width of 1"),
+        (lambda: EmbeddedPairs(4, reach=2.0, width=0, generator=seeded(0)), "positive reach and a width of 1"),
     ],
 )
 def test_networks_that_make_no_sense_are_refused(build, message: str):

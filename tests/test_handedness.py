@@ -75,7 +75,7 @@ def test_samples_that_turned_inside_out_are_flagged(dipeptide: Molecule) -> None
     samples[30:] = exchanged(dipeptide, "HA", "CB")
     (flag,) = handedness_flags(dipeptide.topology, dipeptide.positions, samples, "B")
     assert flag.code == "mirror_image"
-    assert flag.message.startswith("25% of the samples of B have the handedness of the mirror image at CA")
+    assert flag.message.startswith("25% of the samples of B have the handedness of the mirror image at CA,")
 
 
 def test_the_command_line_refuses_mirror_images_before_anything_is_written(tmp_path: Path) -> None:
@@ -167,6 +167,28 @@ def test_python_flags_samples_of_both_hands(halomethanes) -> None:
         found = ns.free_energy(*STATES, first, second, **given)
         (flag,) = [flag for flag in found.flags if flag.code == "mirror_image"]
         assert flag.message.startswith(f"25% of the samples of {name} have the handedness of the mirror image at C")
-        assert found.verdict.level != "trusted"
+        assert found.verdict.level == "not trusted"
     right = ns.free_energy(*STATES, a, b, **given)
-    assert not [flag for flag in right.flags if flag.code == "mirror_image"]
+    assert not [flag for flag in right.flags if "mirror" in flag.code]
+    mixed = b.copy()
+    mixed[:, 7] *= -1
+    found = ns.free_energy(*STATES, a, mixed, **given)
+    (flag,) = [flag for flag in found.flags if flag.code == "few_mirror_images"]
+    assert flag.message.startswith("0.3% of the samples of B have the handedness of the mirror image at C,")
+
+
+def test_a_map_between_hands_is_wrong_though_it_overlaps_and_is_not_trusted(halomethanes) -> None:
+    a, b = halomethanes
+    given = {"temperature": 300.0, "topology": halomethane_topology(), "method": "map"}
+    mixed = b.copy()
+    mixed[:, ::2] *= -1
+    right, wrong = (ns.free_energy(*STATES, a, x, **given) for x in (b, mixed))
+    for found in (right, wrong):
+        assert found.delta_f.delta_f is not None
+        assert found.delta_f.std_error is not None
+    assert right.delta_f.delta_f is not None
+    assert wrong.delta_f.delta_f is not None
+    assert right.delta_f.std_error is not None
+    assert abs(right.delta_f.delta_f - 2 * np.log(1.3)) < 0.05  # four bonds, of which each has half a log
+    assert abs(wrong.delta_f.delta_f - right.delta_f.delta_f) > 0.3
+    assert (right.verdict.level, wrong.verdict.level) == ("trusted", "not trusted")

@@ -29,6 +29,7 @@ from nessampler.methods.density.end_checks import check_walkers
 from nessampler.methods.density.verdict import level_of
 from nessampler.methods.effort import Effort
 from nessampler.methods.ends import generator_for
+from nessampler.methods.verdict import level_of as level_of_difference
 from nessampler.networks.field import DriftFields
 from nessampler.paths import EndpointPath, LinearPath
 from nessampler.simulate import simulate
@@ -269,7 +270,7 @@ def mirror_image(seed: int) -> Outcome:
     samples = x + 0.1 * rng.normal(size=(200, 5, 3))
     samples[rng.random(200) < 0.1] *= -1
     flags = handedness_flags(topology, x, samples, "A")
-    return Outcome("caution" if flags else "trusted", tuple(f.code for f in flags))
+    return Outcome(level_of_difference(flags), tuple(f.code for f in flags))
 
 
 def healthy_difference(name: str, method: str = "map") -> Callable[[int], Outcome]:

@@ -23,14 +23,16 @@ from nessampler.objectives.flow_matching import FlowMatching
 from nessampler.objectives.interpolant import PairBatch
 from nessampler.training import fit, pairs
 
-__all__ = ["Batches", "flow_matching_rung", "map_error", "train_flow"]
+__all__ = ["Batches", "accurate", "flow_matching_rung", "map_error", "train_flow"]
 
 TOLERANCES = (1e-4, 1e-5, 1e-6, 1e-7, 1e-8)
 STRICTER = 0.01
 WORK_ERROR = 1e-3  # kT: a thirtieth of the best errors that differences are asked for
 PROBES = 32  # samples of each end on which the integration is measured
+BEYOND = 50.0  # kT above the least work of a direction: what weighs e^-50 of it may be off by anything
 HELD_OUT = 4096  # pairs
 
+Array = np.ndarray
 Batches = Callable[[bool, int, torch.Generator], Iterator[PairBatch]]
 
 
@@ -52,20 +54,27 @@ def flow_matching_rung(stage: Stage) -> Iterator[Candidate]:
     with stage.ledger.charge("tfep", "training", network):
         train_flow(stage, network, FlowMatching(network, network.scale, ends.moving), _batches(ends))
         network.double()  # the integration is more accurate than float32 can hold
-        transport = _accurate(stage, ends, network)
+        transport = accurate(stage, network, lambda tolerance: _transport(ends, network, tolerance))
     yield transport, network
 
 
 def map_error(transport: Transport, stricter: Transport, probes: Block) -> float:
     """Root mean square change of a few samples' works under a stricter integration, in kT.
 
-    Works that are +inf either way have not changed; one that is so only one way makes the error +inf.
+    Works that are 50 kT above the least of their direction either way weigh nothing, and are left out; so are those
+    that are +inf either way. One that is so only one way makes the error +inf.
     """
     generator = torch.Generator()  # maps draw nothing
     ours, theirs = (t.works(probes, generator=generator) for t in (transport, stricter))
-    one, other = (np.concatenate([work.ravel() for work in pair]) for pair in (ours, theirs))
-    change = np.subtract(one, other, out=np.zeros_like(one), where=one != other)
-    return math.sqrt(float((change**2).mean()))
+    changes = np.concatenate([_changes(*pair) for pair in zip(ours, theirs, strict=True)])
+    return math.sqrt(float((changes**2).mean())) if len(changes) else 0.0
+
+
+def _changes(one: Array, other: Array) -> Array:
+    one, other = one.ravel(), other.ravel()
+    counts = np.minimum(one, other) <= min(one.min(), other.min()) + BEYOND
+    one, other = one[counts], other[counts]
+    return np.subtract(one, other, out=np.zeros_like(one), where=one != other)
 
 
 def _network(stage: Stage, ends: StandardisedEnds) -> VelocityNetwork:
@@ -79,11 +88,21 @@ def _network(stage: Stage, ends: StandardisedEnds) -> VelocityNetwork:
     ).to(spread.device)
 
 
-def train_flow(stage: Stage, network: nn.Module, objective: FlowMatching, batches: Batches) -> None:
+def train_flow(
+    stage: Stage,
+    network: nn.Module,
+    objective: FlowMatching,
+    batches: Batches,
+    *,
+    batch_size: int | None = None,
+    held_out: int = HELD_OUT,
+) -> None:
     """As FEAT's network is: Adam, averaged weights, the least loss on pairs of the select block.
 
     Args:
         batches: `(held_out, size, generator)` to endless batches, of the fit block or of samples that are held out.
+        batch_size: by default that of FEAT.
+        held_out: pairs of the select block.
 
     Raises:
         InputError: no steps.
@@ -95,17 +114,17 @@ def train_flow(stage: Stage, network: nn.Module, objective: FlowMatching, batche
             "least, or choose another method"
         )
     generator = generator_for(seed, "batches of flow matching")
-    held_out = next(batches(True, HELD_OUT, generator_for(seed, "validation of flow matching")))
+    unseen = next(batches(True, held_out, generator_for(seed, "validation of flow matching")))
     rows = fit(
         network,
         objective,
-        batches(False, training.batch_size, generator),
+        batches(False, batch_size or training.batch_size, generator),
         steps=training.steps,
         learning_rate=training.learning_rate,
         generator=generator,
         checkpoint=stage.checkpoint,
         tallies=stage.tallies,
-        validate=lambda: objective(held_out),
+        validate=lambda: objective(unseen),
         patience=training.patience,
         every=max(1, training.steps // 20),
         progress=stage.watched("tfep: training"),
@@ -122,12 +141,18 @@ def _batches(ends: StandardisedEnds) -> Batches:
     return batches
 
 
-def _accurate(stage: Stage, ends: StandardisedEnds, network: VelocityNetwork) -> Transport:
-    """The transport with the largest tolerance that leaves works alone; the strictest one if none does."""
+def accurate(stage: Stage, network: nn.Module, at: Callable[[float], Transport]) -> Transport:
+    """The transport with the largest tolerance that leaves works alone; the strictest one if none does.
+
+    Args:
+        stage: its fit block gives the samples that tell.
+        network: what was learned, the state of the transport.
+        at: the transport integrated at a tolerance.
+    """
     probes, error, transport = stage.fit.thinned(PROBES), math.inf, None
     for tolerance in TOLERANCES:
-        transport = _transport(ends, network, tolerance)
-        error = map_error(transport, _transport(ends, network, STRICTER * tolerance), probes)
+        transport = at(tolerance)
+        error = map_error(transport, at(STRICTER * tolerance), probes)
         stage.say(f"tfep: works move by {error:.1e} kT at tolerance {tolerance:g}")
         if error < WORK_ERROR:
             break

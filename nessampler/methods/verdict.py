@@ -16,6 +16,7 @@ DECISIVE = {
     "crooks_violated",
     "crossed_bounds",
     "far_end",
+    "mirror_image",
     "no_overlap",
     "no_way_back",
     "overlap_disagrees",

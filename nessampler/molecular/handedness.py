@@ -14,6 +14,7 @@ from nessampler.molecular.topology_tree import BondGraph, bond_graph
 __all__ = ["check_same_handedness", "handedness", "handedness_flags", "hands_of_samples", "tetrahedral"]
 
 NEARLY_ALL = 0.9  # of the samples of a state: those that are left may have been caught turning
+FEW = 0.01  # of the samples of a state: what they shift ΔF by, about their share, is below its usual errors
 
 
 def tetrahedral(graph: BondGraph) -> dict[int, tuple[int, ...]]:
@@ -53,7 +54,12 @@ def check_same_handedness(
 def handedness_flags(
     topology: Any, structure: Float[np.ndarray, "atoms 3"], samples: Float[np.ndarray, "n atoms 3"], name: str
 ) -> tuple[Flag, ...]:
-    """A flag where samples of the state `name` have turned a centre of its structure inside out."""
+    r"""A flag where samples of the state `name` have turned a centre of its structure inside out.
+
+    The other hand is as large a part of the density as this one. If samples of one state alone are there, a share q of
+    them, they are carried to where the other state has none, and ΔF is off by up to $-\log(1 - q)$, whatever the
+    overlap: `mirror_image`, which is not to be trusted; `few_mirror_images` up to a hundredth.
+    """
     graph = bond_graph(topology)
     return _turned_flags(graph, handedness(graph, samples) != handedness(graph, structure[None]), name)
 
@@ -114,13 +120,14 @@ def _turned_flags(graph: BondGraph, turned: Bool[np.ndarray, "n centres"], name:
     if not turned.any():
         return ()
     worst = int(turned.mean(0).argmax())
-    centre = graph.names[list(tetrahedral(graph))[worst]]
+    share, centre = float(turned.mean(0)[worst]), graph.names[list(tetrahedral(graph))[worst]]
+    told = f"{share:.0%}" if share > FEW else f"{share:.1%}"
     return (
         Flag(
-            "mirror_image",
-            f"{turned.mean(0)[worst]:.0%} of the samples of {name} have the handedness of the mirror image at {centre} "
-            "and coordinates and maps hold for one hand only; sample at a lower temperature or with a smaller step, "
-            "and start from the right stereoisomer.",
+            "mirror_image" if share > FEW else "few_mirror_images",
+            f"{told} of the samples of {name} have the handedness of the mirror image at {centre}, and coordinates and "
+            "maps hold for one hand only; sample at a lower temperature or with a smaller step, and start from the "
+            "right stereoisomer.",
         ),
     )
 

@@ -13,6 +13,7 @@ from nessampler.kernels import Map
 from nessampler.methods.annealed import annealed
 from nessampler.methods.annealed_switching import CountedInterior, annealed_switching, place_times
 from nessampler.methods.cluster_feat import ClusterEnds, cluster_feat, cluster_fields
+from nessampler.methods.cluster_flow_matching import cluster_flow_matching
 from nessampler.methods.ends import Ends, generator_for
 from nessampler.methods.escorted_switching import escorted_switching
 from nessampler.methods.stage import Candidate, Rungs, Stage
@@ -147,5 +148,6 @@ CLUSTER_RUNGS: Rungs = {
     "fields": _fields,
     "switching": _switching,
     "feat": _feat,
+    "tfep": cluster_flow_matching,
     "annealed": _annealed,
 }
