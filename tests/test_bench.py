@@ -18,13 +18,14 @@ import pytest
 import torch
 from command_line import nessampler
 
-from nessampler.bench import difference_cell, origin
+from nessampler.bench import difference_cell, difference_sizes, ends, origin
 from nessampler.bench.clock import cpu_seconds
 from nessampler.bench.density_cell import density_row
-from nessampler.bench.difference_cell import _Outcome, difference_row
+from nessampler.bench.difference_cell import difference_row
 from nessampler.bench.grid import Cell, Grid, _work, run_grid
 from nessampler.bench.metrics import energy_distance, missing_modes, mode_distance, wasserstein
 from nessampler.bench.origin import origin_of
+from nessampler.bench.outcome import Outcome
 from nessampler.bench.peers import MissingPeerError
 from nessampler.bench.peers.blackjax_smc import scattered
 from nessampler.bench.peers.dynesty_nested import unfinished
@@ -595,13 +596,13 @@ def test_trials_are_no_smaller_than_the_catalogue_accepts(system):
     path = catalogue.find(system)
     config = resolve(load(path), source=str(path))
     assert isinstance(config, DifferenceConfig)
-    smallest = difference_cell._smallest(config, path.parent)
+    smallest = difference_sizes.smallest_ends(config, path.parent)
     assert smallest < 1
     check = check_frames if config.molecular else lambda c: check_targets(c, path.parent)
-    check(difference_cell._scaled(config, smallest))
+    check(difference_sizes.scaled(config, smallest))
     if system == "alanine-basins":  # 4 frames of each replica
         with pytest.raises(InputError, match="store 4 frames"):
-            check(difference_cell._scaled(config, 0.1))
+            check(difference_sizes.scaled(config, 0.1))
 
 
 @pytest.fixture
@@ -613,10 +614,11 @@ def without_molecules(monkeypatch) -> list[tuple[str, int, str, Path]]:
         scale = float(config.md.production_a.split()[0]) / 200
         seen.append((method, config.run.seed, config.md.production_a, where))
         made = FreeEnergy(0.0, 0.1, (-0.2, 0.2), (9, 9), (1.0, 1.0), (), "BAR", 0.5)
-        return _Outcome(made, method, 100.0 + 1000 * scale, 0, {}, (), "trusted")
+        return Outcome(made, method, 100.0 + 1000 * scale, 0, {}, (), "trusted")
 
-    monkeypatch.setattr(difference_cell, "_climbed", climbed)
-    monkeypatch.setattr(difference_cell, "_prepared", lambda *_: Prepared(None, None, None, None))  # pyright: ignore
+    for module in (difference_cell, difference_sizes):
+        monkeypatch.setattr(module, "climbed", climbed)
+    monkeypatch.setattr(ends, "prepared_ends", lambda *_: Prepared(None, None, None, None))  # pyright: ignore
     return seen
 
 

@@ -1,0 +1,88 @@
+"""How large the end states of a cell are."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from nessampler.bench.ends import ends_folder
+from nessampler.bench.rung import climbed
+from nessampler.bench.sizes import FIRST, scale_of, smallest_accepted, trials
+from nessampler.bench.trial import TRIAL_SEED, trial
+from nessampler.errors import InputError
+from nessampler.runs.config import DifferenceConfig
+from nessampler.runs.target_problem import check_targets
+from nessampler.runs.units import parse
+
+__all__ = ["scaled", "size_of_ends", "smallest_ends"]
+
+ENDS_BY = "map"  # whose trials size the ends of a molecule, which are most of its cost, for all methods
+FEWEST_SAMPLES = 50  # of an exact end, as in a system's file
+
+
+def size_of_ends(
+    config: DifferenceConfig, folder: Path, method: str, budget: int | None, out: Path, origin: Mapping[str, Any]
+) -> float:
+    """Of the ends, as a multiple of the preset's."""
+    if budget is None:
+        return 1.0
+    if config.molecular:
+        method, file = ENDS_BY, f"{config.name}.json"
+    elif method == "staged":
+        return max(FIRST, smallest_ends(config, folder))  # where its chains start
+    else:
+        file = f"{config.name}--{method}.json"
+    found = trial(out / "trials" / file, origin, lambda: _trials(config, folder, method, budget, out))
+    return scale_of(found, budget)
+
+
+def _trials(config: DifferenceConfig, folder: Path, method: str, budget: int, out: Path) -> Mapping[str, Any]:
+    reseeded = _reseeded(config, TRIAL_SEED)
+
+    def cost(scale: float) -> float:
+        return climbed(scaled(reseeded, scale), folder, method, ends_folder(reseeded, scale, out)).cost
+
+    return trials(cost, budget, smallest_ends(config, folder))
+
+
+def smallest_ends(config: DifferenceConfig, folder: Path) -> float:
+    """Of what the catalogue's checks accept; of a molecule the double, as half of its frames may be dropped later."""
+    if config.molecular:
+        from nessampler.runs.molecular_problem import check_frames as check
+    else:
+
+        def check(config: DifferenceConfig) -> object:
+            return check_targets(config, folder)
+
+    def accepted(scale: float) -> bool:
+        try:
+            check(scaled(config, scale / 2 if config.molecular else scale))
+        except InputError:
+            return False
+        return True
+
+    return smallest_accepted(accepted)
+
+
+def scaled(config: DifferenceConfig, factor: float) -> DifferenceConfig:
+    """As many samples of each end times `factor`: independent ones, draws of chains, or lengths of MD."""
+
+    def times(n: float) -> int:
+        return max(1, round(factor * n))
+
+    samples = config.samples.model_copy(
+        update={state: max(FEWEST_SAMPLES, times(getattr(config.samples, state))) for state in "ab"}
+    )
+    changed: dict[str, Any] = {"samples": samples}
+    if config.chains is not None:
+        changed["chains"] = config.chains.model_copy(update={"draws": max(8, times(config.chains.draws))})
+    lengths = {
+        name: f"{factor * parse(getattr(config.md, name), 'ps')} ps" for name in ("production_a", "production_b")
+    }
+    changed["md"] = config.md.model_copy(update=lengths)
+    return config.model_copy(update=changed)
+
+
+def _reseeded(config: DifferenceConfig, seed: int) -> DifferenceConfig:
+    return config.model_copy(update={"run": config.run.model_copy(update={"seed": seed})})
