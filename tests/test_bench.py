@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +23,7 @@ from nessampler.bench import difference_cell, difference_sizes, ends, origin
 from nessampler.bench.clock import cpu_seconds
 from nessampler.bench.density_cell import density_row
 from nessampler.bench.difference_cell import difference_row
-from nessampler.bench.grid import Cell, Grid, _work, run_grid
+from nessampler.bench.grid import Cell, Grid, _row, run_grid
 from nessampler.bench.metrics import energy_distance, missing_modes, mode_distance, wasserstein
 from nessampler.bench.origin import origin_of
 from nessampler.bench.outcome import Outcome
@@ -36,6 +37,7 @@ from nessampler.bench.suites import KINDS, SUITES
 from nessampler.bench.tables import summaries, to_csv, to_markdown, winners
 from nessampler.bench.torsions import torsion_kl, torsion_metrics
 from nessampler.bench.trial import trial
+from nessampler.bench.workers import answered
 from nessampler.errors import InputError
 from nessampler.estimators import FreeEnergy
 from nessampler.plots import Carried
@@ -384,8 +386,9 @@ def test_an_unforeseen_error_is_on_record_by_name(tmp_path, monkeypatch):
 
     monkeypatch.setattr("nessampler.bench.density_cell.density_row", broken)
     ours, theirs = multiprocessing.Pipe(duplex=False)
-    _work(theirs, Grid(["funnel-10"], ["ais"], 1, 1000), Cell("funnel-10", "ais", 0), tmp_path)
-    assert str(ours.recv()) == "RuntimeError: no convergence"
+    answered(theirs, partial(_row, Grid(["funnel-10"], ["ais"], 1, 1000), Cell("funnel-10", "ais", 0), tmp_path))
+    told, answer = ours.recv()
+    assert (told, str(answer)) == (None, "RuntimeError: no convergence")
 
 
 def working(pid: str) -> bool:
@@ -610,7 +613,7 @@ def without_molecules(monkeypatch) -> list[tuple[str, int, str, Path]]:
     """Cells of molecules that only note what they were asked: method, seed, length of MD, and where it lies."""
     seen: list[tuple[str, int, str, Path]] = []
 
-    def climbed(config, folder, method, where):
+    def climbed(config, folder, method, where, *_):
         scale = float(config.md.production_a.split()[0]) / 200
         seen.append((method, config.run.seed, config.md.production_a, where))
         made = FreeEnergy(0.0, 0.1, (-0.2, 0.2), (9, 9), (1.0, 1.0), (), "BAR", 0.5)

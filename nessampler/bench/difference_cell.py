@@ -8,17 +8,19 @@ from pathlib import Path
 from typing import Any
 
 from nessampler.bench.clock import cpu_seconds
-from nessampler.bench.difference_sizes import scaled, size_of_ends
-from nessampler.bench.ends import ends_folder, sampled_ends
+from nessampler.bench.difference_sizes import scaled, size_of_ends, trials_file
+from nessampler.bench.ends import TOOK, ends_folder, sampled_ends
 from nessampler.bench.origin import origin_of
 from nessampler.bench.peers import DIFFERENCE_PEERS
+from nessampler.bench.preparations import Preparation
 from nessampler.bench.row import Row
 from nessampler.bench.rung import climbed
 from nessampler.bench.staged_mbar import staged_outcome
+from nessampler.bench.trial import stored
 from nessampler.errors import InputError
 from nessampler.runs.config import DifferenceConfig
 
-__all__ = ["difference_row"]
+__all__ = ["difference_preparation", "difference_row"]
 
 
 def difference_row(
@@ -71,3 +73,23 @@ def difference_row(
         flags=found.flags,
         verdict=found.verdict,
     )
+
+
+def difference_preparation(
+    config: DifferenceConfig, folder: Path, method: str, budget: int | None, out: Path, origin: Mapping[str, Any]
+) -> Preparation | None:
+    """Trials that size a cell, then the end states of a molecule, where they are not there yet."""
+    if method in DIFFERENCE_PEERS:
+        return None
+    file = trials_file(config, method, budget, out)
+    if file is not None and stored(file, origin) is None:
+        what = f"sizing {config.name}" + ("" if config.molecular else f" for {method}")
+        return Preparation(what, file, lambda tell: size_of_ends(config, folder, method, budget, out, origin, tell))
+    if not config.molecular:
+        return None
+    scale = size_of_ends(config, folder, method, budget, out, origin)
+    sized, where = scaled(config, scale), ends_folder(config, scale, out)
+    if stored(where / TOOK, origin) is not None:
+        return None
+    what = f"end states of {config.name}, seed {config.run.seed}"
+    return Preparation(what, where / TOOK, lambda tell: sampled_ends(sized, folder, where, origin, tell))

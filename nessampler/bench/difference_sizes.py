@@ -10,38 +10,54 @@ from nessampler.bench.ends import ends_folder
 from nessampler.bench.rung import climbed
 from nessampler.bench.sizes import FIRST, scale_of, smallest_accepted, trials
 from nessampler.bench.trial import TRIAL_SEED, trial
+from nessampler.bench.workers import Tell
 from nessampler.errors import InputError
 from nessampler.runs.config import DifferenceConfig
 from nessampler.runs.target_problem import check_targets
 from nessampler.runs.units import parse
 
-__all__ = ["scaled", "size_of_ends", "smallest_ends"]
+__all__ = ["scaled", "size_of_ends", "smallest_ends", "trials_file"]
 
 ENDS_BY = "map"  # whose trials size the ends of a molecule, which are most of its cost, for all methods
 FEWEST_SAMPLES = 50  # of an exact end, as in a system's file
 
 
 def size_of_ends(
-    config: DifferenceConfig, folder: Path, method: str, budget: int | None, out: Path, origin: Mapping[str, Any]
+    config: DifferenceConfig,
+    folder: Path,
+    method: str,
+    budget: int | None,
+    out: Path,
+    origin: Mapping[str, Any],
+    tell: Tell = lambda *_: None,
 ) -> float:
     """Of the ends, as a multiple of the preset's."""
     if budget is None:
         return 1.0
-    if config.molecular:
-        method, file = ENDS_BY, f"{config.name}.json"
-    elif method == "staged":
-        return max(FIRST, smallest_ends(config, folder))  # where its chains start
-    else:
-        file = f"{config.name}--{method}.json"
-    found = trial(out / "trials" / file, origin, lambda: _trials(config, folder, method, budget, out))
-    return scale_of(found, budget)
+    file = trials_file(config, method, budget, out)
+    if file is None:
+        return max(FIRST, smallest_ends(config, folder))  # where chains of staged MBAR start
+    by = ENDS_BY if config.molecular else method
+    return scale_of(trial(file, origin, lambda: _trials(config, folder, by, budget, out, tell)), budget)
 
 
-def _trials(config: DifferenceConfig, folder: Path, method: str, budget: int, out: Path) -> Mapping[str, Any]:
+def trials_file(config: DifferenceConfig, method: str, budget: int | None, out: Path) -> Path | None:
+    """Where what trials found is kept; None where there are none."""
+    if budget is None or (method == "staged" and not config.molecular):
+        return None
+    return out / "trials" / (f"{config.name}.json" if config.molecular else f"{config.name}--{method}.json")
+
+
+def _trials(
+    config: DifferenceConfig, folder: Path, method: str, budget: int, out: Path, tell: Tell
+) -> Mapping[str, Any]:
     reseeded = _reseeded(config, TRIAL_SEED)
 
     def cost(scale: float) -> float:
-        return climbed(scaled(reseeded, scale), folder, method, ends_folder(reseeded, scale, out)).cost
+        def told(done: int, total: int, what: str) -> None:
+            tell(done, total, f"{what}, {scale:g} of the preset")
+
+        return climbed(scaled(reseeded, scale), folder, method, ends_folder(reseeded, scale, out), told).cost
 
     return trials(cost, budget, smallest_ends(config, folder))
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from nessampler.bench.ends import prepared_ends
 from nessampler.bench.outcome import Outcome, cost_of, with_ends
 from nessampler.bench.torsions import torsion_metrics
+from nessampler.bench.workers import Tell
 from nessampler.methods.difference import Difference, free_energy
 from nessampler.runs.config import DifferenceConfig
 from nessampler.runs.difference import effort_of
@@ -15,8 +16,9 @@ from nessampler.runs.end_observations import carried_of
 __all__ = ["climbed"]
 
 
-def climbed(config: DifferenceConfig, folder: Path, method: str, where: Path) -> Outcome:
-    prepared = prepared_ends(config, folder, where)
+def climbed(config: DifferenceConfig, folder: Path, method: str, where: Path, tell: Tell = lambda *_: None) -> Outcome:
+    """What the ladder finds, with all that it spent."""
+    prepared = prepared_ends(config, folder, where, tell)
     try:
         found = free_energy(
             prepared.target_a,
