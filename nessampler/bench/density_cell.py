@@ -14,6 +14,7 @@ from nessampler.bench.metrics import density_metrics
 from nessampler.bench.origin import origin_of
 from nessampler.bench.peers import PEERS
 from nessampler.bench.preparations import Preparation
+from nessampler.bench.problem import digest_of
 from nessampler.bench.row import Row
 from nessampler.bench.trial import TRIAL_SEED, stored, trial
 from nessampler.errors import InputError
@@ -47,13 +48,13 @@ def density_row(
 
     Args:
         trials: where costs of such bases are kept.
-        origin: of these, see `origin_of`; by default of the configuration's preset.
+        origin: of these, see `origin_of`; by default of the configuration.
 
     Raises:
         InputError: a base that costs more than the budget.
     """
     if budget is not None:
-        origin = origin_of(config.run.preset) if origin is None else origin
+        origin = origin or origin_of(config.run.preset, problem=digest_of(config, folder))
         config = _with_affordable_base(config, folder, budget, trials, origin)
     if method == "hmc":
         return chains_row(config, folder, budget)

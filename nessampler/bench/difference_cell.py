@@ -13,6 +13,7 @@ from nessampler.bench.ends import TOOK, ends_folder, sampled_ends
 from nessampler.bench.origin import origin_of
 from nessampler.bench.peers import DIFFERENCE_PEERS
 from nessampler.bench.preparations import Preparation
+from nessampler.bench.problem import digest_of
 from nessampler.bench.row import Row
 from nessampler.bench.rung import climbed
 from nessampler.bench.staged_mbar import staged_outcome
@@ -40,7 +41,7 @@ def difference_row(
 
     Args:
         out: where end states of molecules are kept, and what first runs found.
-        origin: of both, see `origin_of`; by default of the configuration's preset.
+        origin: of both, see `origin_of`; by default of the configuration.
 
     Raises:
         InputError: staged MBAR without a budget.
@@ -49,15 +50,15 @@ def difference_row(
         return DIFFERENCE_PEERS[method](config, folder, budget)
     if method == "staged" and budget is None:
         raise InputError("staged MBAR has no size of its own: give --budget")
-    origin = origin_of(config.run.preset) if origin is None else origin
+    origin = origin or origin_of(config.run.preset, problem=digest_of(config, folder))
     scale = size_of_ends(config, folder, method, budget, out, origin)
     sized, where = scaled(config, scale), ends_folder(config, scale, out)
     ends = sampled_ends(sized, folder, where, origin)
     started, busy = time.perf_counter(), cpu_seconds()
     if method == "staged" and budget is not None:
-        found = staged_outcome(sized, folder, budget, where)
+        found = staged_outcome(sized, folder, budget, where, origin)
     else:
-        found = climbed(sized, folder, method, where)
+        found = climbed(sized, folder, method, where, origin)
     return Row.of_cell(
         config,
         method,

@@ -38,7 +38,7 @@ def size_of_ends(
     if file is None:
         return max(FIRST, smallest_ends(config, folder))  # where chains of staged MBAR start
     by = ENDS_BY if config.molecular else method
-    return scale_of(trial(file, origin, lambda: _trials(config, folder, by, budget, out, tell)), budget)
+    return scale_of(trial(file, origin, lambda: _trials(config, folder, by, budget, out, origin, tell)), budget)
 
 
 def trials_file(config: DifferenceConfig, method: str, budget: int | None, out: Path) -> Path | None:
@@ -49,7 +49,13 @@ def trials_file(config: DifferenceConfig, method: str, budget: int | None, out: 
 
 
 def _trials(
-    config: DifferenceConfig, folder: Path, method: str, budget: int, out: Path, tell: Tell
+    config: DifferenceConfig,
+    folder: Path,
+    method: str,
+    budget: int,
+    out: Path,
+    origin: Mapping[str, Any],
+    tell: Tell,
 ) -> Mapping[str, Any]:
     reseeded = _reseeded(config, TRIAL_SEED)
 
@@ -57,7 +63,8 @@ def _trials(
         def told(done: int, total: int, what: str) -> None:
             tell(done, total, f"{what}, {scale:g} of the preset")
 
-        return climbed(scaled(reseeded, scale), folder, method, ends_folder(reseeded, scale, out), told).cost
+        where = ends_folder(reseeded, scale, out)
+        return climbed(scaled(reseeded, scale), folder, method, where, origin, told).cost
 
     return trials(cost, budget, smallest_ends(config, folder))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -13,6 +14,7 @@ from nessampler._files import write_atomically
 from nessampler.bench.origin import check_origin, origin_of
 from nessampler.bench.peers import MissingPeerError
 from nessampler.bench.preparations import Preparation, forgive, next_preparation, put_on_record, why_not
+from nessampler.bench.problem import digest_of
 from nessampler.bench.row import Row
 from nessampler.bench.workers import Ended, Say, Tell, in_a_process
 from nessampler.errors import InputError
@@ -34,8 +36,13 @@ class Cell:
 
     @property
     def file(self) -> str:
-        """Where its row lies."""
-        return f"{self.system}--{self.method}--{self.seed}.json"
+        """Where its row lies.
+
+        >>> Cell("gmm-40", "ais", 0).file, Cell("../of-my-own/wells", "map", 1).file
+        ('gmm-40--ais--0.json', 'of-my-own_wells--map--1.json')
+        """
+        system = re.sub(r"[^\w.+-]+", "_", self.system).lstrip("._")
+        return f"{system}--{self.method}--{self.seed}.json"
 
 
 @dataclass(frozen=True)
@@ -94,8 +101,8 @@ def run_grid(
         tell: told how far preparations are.
 
     Raises:
-        InputError: an unknown system or method; files of another budget, version, preset or settings; nothing finished
-            where only that is asked for.
+        InputError: an unknown system or method; files of another budget, version, preset, settings or problem; nothing
+            finished where only that is asked for.
         MissingPeerError: a package that is not installed; what was finished is kept.
 
     Example:
@@ -110,7 +117,7 @@ def run_grid(
     configs = {system: _config(grid, system, 0) for system in grid.systems}  # all refused before any is run
     folder = out / "cells"
     folder.mkdir(parents=True, exist_ok=True)
-    origins = {system: _origin(grid, config) for system, config in configs.items()}
+    origins = {system: _origin(grid, system, config) for system, config in configs.items()}
     rows, cells = [], list(grid.cells())
     for n, cell in enumerate(cells):
         file, config, origin = folder / cell.file, configs[cell.system], origins[cell.system]
@@ -148,8 +155,8 @@ def _settings(grid: Grid) -> list[str]:
     return [s for s in grid.settings if s.partition("=")[0].split(".")[0] != "run"]
 
 
-def _origin(grid: Grid, config: Config) -> dict[str, Any]:
-    return origin_of(config.run.preset, _settings(grid))
+def _origin(grid: Grid, system: str, config: Config) -> dict[str, Any]:
+    return origin_of(config.run.preset, _settings(grid), digest_of(config, catalogue.find(system).parent))
 
 
 def _unprepared(grid: Grid, cell: Cell, out: Path, origin: Mapping[str, Any], say: Say, tell: Tell) -> str | None:
@@ -179,7 +186,7 @@ def _needed(grid: Grid, cell: Cell, out: Path, origin: Mapping[str, Any]) -> Pre
 
 
 def _prepare(grid: Grid, cell: Cell, out: Path, tell: Tell) -> str:
-    needed = _needed(grid, cell, out, _origin(grid, _config(grid, cell.system, cell.seed)))
+    needed = _needed(grid, cell, out, _origin(grid, cell.system, _config(grid, cell.system, cell.seed)))
     assert needed is not None  # or no process would have been asked for it
     needed.make(tell)
     return needed.what
@@ -190,7 +197,7 @@ def _row(grid: Grid, cell: Cell, out: Path, _: Tell) -> Row:
     from nessampler.bench.difference_cell import difference_row
 
     config, budget = _config(grid, cell.system, cell.seed), grid.budget_of(cell.system)
-    folder, origin = catalogue.find(cell.system).parent, _origin(grid, config)
+    folder, origin = catalogue.find(cell.system).parent, _origin(grid, cell.system, config)
     if isinstance(config, DensityConfig):
         return density_row(config, folder, cell.method, budget, out / "trials", origin)
     return difference_row(config, folder, cell.method, budget, out, origin)

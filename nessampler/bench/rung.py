@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from nessampler.bench.ends import prepared_ends
 from nessampler.bench.outcome import Outcome, cost_of, with_ends
@@ -16,9 +18,16 @@ from nessampler.runs.end_observations import carried_of
 __all__ = ["climbed"]
 
 
-def climbed(config: DifferenceConfig, folder: Path, method: str, where: Path, tell: Tell = lambda *_: None) -> Outcome:
+def climbed(
+    config: DifferenceConfig,
+    folder: Path,
+    method: str,
+    where: Path,
+    origin: Mapping[str, Any],
+    tell: Tell = lambda *_: None,
+) -> Outcome:
     """What the ladder finds, with all that it spent."""
-    prepared = prepared_ends(config, folder, where, tell)
+    prepared = prepared_ends(config, folder, where, origin, tell)
     try:
         found = free_energy(
             prepared.target_a,

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -30,9 +31,11 @@ WORST_RHAT = 1.1  # of the chains of a state, as of chains of the ends
 FEWEST_CHAINS, SHORTEST = 4, 50  # chains, and trajectories of each; fewer chains where a budget holds no more
 
 
-def staged_outcome(config: DifferenceConfig, folder: Path, budget: int, where: Path) -> Outcome:
+def staged_outcome(
+    config: DifferenceConfig, folder: Path, budget: int, where: Path, origin: Mapping[str, Any]
+) -> Outcome:
     """MBAR over chains at nodes of a path; they start at samples of the ends, which are not charged."""
-    prepared = prepared_ends(config, folder, where)
+    prepared = prepared_ends(config, folder, where, origin)
     ends = (Counted(prepared.target_a), Counted(prepared.target_b))
     generator = generator_for(config.run.seed, "staged")
     clusters = is_cluster(prepared.target_a, prepared.target_b)

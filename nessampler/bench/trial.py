@@ -19,7 +19,7 @@ def trial(file: Path, origin: Mapping[str, Any], measure: Callable[[], Mapping[s
     """What `measure` found, now or in an earlier cell that left it in `file` together with where it comes from.
 
     Raises:
-        InputError: a file of another version, preset or settings.
+        InputError: a file of another version, preset, settings or problem.
 
     Example:
         >>> from tempfile import TemporaryDirectory
@@ -42,7 +42,7 @@ def stored(file: Path, origin: Mapping[str, Any]) -> Mapping[str, Any] | None:
     """What an earlier one left in `file`; None where there is no such file.
 
     Raises:
-        InputError: a file of another version, preset or settings.
+        InputError: a file of another version, preset, settings or problem.
     """
     if not file.exists():
         return None
