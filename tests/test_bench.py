@@ -551,7 +551,7 @@ def apart(distance: float) -> DifferenceConfig:
 
 
 def test_staged_states_that_nothing_connects_are_no_answer(tmp_path):
-    near, far = (difference_row(apart(d), Path(), "staged", 4_000, tmp_path) for d in (0.3, 4.0))
+    near, far = (difference_row(apart(d), Path(), "staged", 30_000, tmp_path) for d in (0.3, 4.0))
     assert near.verdict in ("trusted", "caution")
     assert ("chains_disagree" in near.flags) == ((near.metrics["rhat"] or 0.0) > 1.1)
     assert far.verdict == "not trusted"

@@ -35,16 +35,16 @@ def difference_row(
     """End states and a rung for about `budget` evaluations, each state at its relative cost.
 
     A few first runs from another seed find what costs once and what each sample costs, see `sizes.trials`, and are not
-    counted. Staged MBAR spends the budget on its own states.
-    Without a budget the sizes are those of the preset. Ends of a molecule are of one size, and the same samples, for
-    all methods of a seed; each is charged for them.
+    counted. Without a budget the sizes are those of the preset. Ends of a molecule are of one size, and the same
+    samples, for all rungs of a seed; each is charged for them. Staged MBAR has the smallest ends that are accepted, and
+    spends what they leave on its own states.
 
     Args:
         out: where end states of molecules are kept, and what first runs found.
         origin: of both, see `origin_of`; by default of the configuration.
 
     Raises:
-        InputError: staged MBAR without a budget.
+        InputError: staged MBAR without a budget, or with one that its ends use up.
     """
     if method in DIFFERENCE_PEERS:
         return DIFFERENCE_PEERS[method](config, folder, budget)
@@ -80,7 +80,7 @@ def difference_preparation(
     config: DifferenceConfig, folder: Path, method: str, budget: int | None, out: Path, origin: Mapping[str, Any]
 ) -> Preparation | None:
     """Trials that size a cell, then the end states of a molecule, where they are not there yet."""
-    if method in DIFFERENCE_PEERS:
+    if method in DIFFERENCE_PEERS or (method == "staged" and budget is None):  # which is refused
         return None
     file = trials_file(config, method, budget, out)
     if file is not None and stored(file, origin) is None:

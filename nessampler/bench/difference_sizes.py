@@ -8,7 +8,7 @@ from typing import Any
 
 from nessampler.bench.ends import ends_folder
 from nessampler.bench.rung import climbed
-from nessampler.bench.sizes import FIRST, scale_of, smallest_accepted, trials
+from nessampler.bench.sizes import scale_of, smallest_accepted, trials
 from nessampler.bench.trial import TRIAL_SEED, trial
 from nessampler.bench.workers import Tell
 from nessampler.errors import InputError
@@ -31,19 +31,19 @@ def size_of_ends(
     origin: Mapping[str, Any],
     tell: Tell = lambda *_: None,
 ) -> float:
-    """Of the ends, as a multiple of the preset's."""
+    """Of the ends, as a multiple of the preset's; for staged MBAR, whose chains only start there, the smallest."""
     if budget is None:
         return 1.0
     file = trials_file(config, method, budget, out)
     if file is None:
-        return max(FIRST, smallest_ends(config, folder))  # where chains of staged MBAR start
+        return smallest_ends(config, folder)
     by = ENDS_BY if config.molecular else method
     return scale_of(trial(file, origin, lambda: _trials(config, folder, by, budget, out, origin, tell)), budget)
 
 
 def trials_file(config: DifferenceConfig, method: str, budget: int | None, out: Path) -> Path | None:
     """Where what trials found is kept; None where there are none."""
-    if budget is None or (method == "staged" and not config.molecular):
+    if budget is None or method == "staged":
         return None
     return out / "trials" / (f"{config.name}.json" if config.molecular else f"{config.name}--{method}.json")
 
