@@ -73,6 +73,25 @@ def test_states_of_a_few_evaluations_are_refused_and_of_more_meet_them():
         assert 0.8 * evaluations < sum(t.energy + t.gradient for t in made.spent) < 1.02 * evaluations
 
 
+def test_chains_of_stiff_ends_start_with_a_step_that_does_not_diverge():
+    """Widths of 0.001 and 1 in one density, as bonds beside torsions: a step of 0.1 would overflow."""
+
+    class Fragile(Gaussian):
+        def energy(self, x):
+            if not bool(torch.isfinite(x).all()) or float(x.detach().abs().max()) > 1e4:
+                raise InputError("coordinates must be finite")
+            return super().energy(x)
+
+    width = torch.tensor([1e-3, 1.0]).double()
+    a, b = (Fragile(torch.tensor([0.0, m]).double(), width) for m in (0.0, 0.5))
+    generator = torch.Generator().manual_seed(0)
+    x_a, x_b = (end.sample(100, generator=generator) for end in (a, b))
+    made = staged_within(a, b, x_a, x_b, evaluations=100_000, generator=generator)
+    found = made.found.multistate
+    assert found.delta_f is not None
+    assert abs(found.delta_f) < 4 * (found.std_error or 0) < 1.0
+
+
 @pytest.mark.parametrize("system", ["anharmonic-wells", "phi4-couplings", "alanine-solvation"])
 def test_its_ends_are_the_smallest_that_are_accepted_and_need_no_trials(system, tmp_path):
     config, folder = of(system)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -16,7 +17,7 @@ from nessampler.methods.rungs.cluster import hardening, is_cluster
 from nessampler.methods.staged import Staged, staged
 from nessampler.methods.staged_chains import HamiltonianStates
 from nessampler.paths import AnnealingPath, LinearPath
-from nessampler.targets import Counted, Tally, Target, carry
+from nessampler.targets import Counted, Tally, Target, carry, energy_and_score
 from nessampler.targets.differences import billed
 
 __all__ = ["StagedWithin", "staged_within"]
@@ -27,6 +28,7 @@ KEPT = 0.25  # about, of these, for MBAR: their energies at all nodes cost one e
 WORST_RHAT = 1.1  # of the chains of a state, as of chains of the ends
 FEWEST_CHAINS, SHORTEST = 4, 50  # chains, and trajectories of each; fewer chains where a budget holds no more
 FEWEST_TRAJECTORIES = 10
+STEP = 0.1  # where tuning starts, or below it where an end is stiff
 
 
 @dataclass(frozen=True)
@@ -88,6 +90,7 @@ def staged_within(
     nodes, price = (CLUSTER_NODES, prices[1]) if clusters else (NODES, sum(prices))
     lengths = _lengths(evaluations / price / nodes, 1 + ((nodes + 2) * KEPT if clusters else 1))
     x_a, x_b = (_few(x, end, lengths.chains, generator) for x, end in zip((samples_a, samples_b), ends, strict=True))
+    step_size = min(STEP, *(_stable(end, x) for end, x in zip(ends, (x_a, x_b), strict=True)))
     path: AnnealingPath = LinearPath(*ends)
     if clusters:
         hard, gas = hardening(target_b, samples_b.reshape(-1, *target_b.event_shape))  # pyright: ignore[reportArgumentType]
@@ -100,6 +103,7 @@ def staged_within(
         draws=lengths.draws,
         interval=lengths.interval,
         leapfrog_steps=LEAPFROG,
+        step_size=step_size,
     )
     found = staged(path, sampler, points=nodes, generator=generator)
     spent_a, spent_b = (billed(end.target, end.tally()) for end in ends)
@@ -130,6 +134,22 @@ def _lengths(evaluations: float, stored: float) -> _Lengths:
     trajectories = int(evaluations / chains / (LEAPFROG + stored * (1 - EQUILIBRATION) / interval))
     equilibration = round(EQUILIBRATION * trajectories)
     return _Lengths(chains, equilibration, (trajectories - equilibration) // interval, interval)
+
+
+def _stable(target: Target, x: Tensor) -> float:
+    r"""A leapfrog step that does not diverge: $1/\sqrt{\lambda}$, half of the limit, in the stiffest direction.
+
+    In equilibrium $E[s s^T] = E[\nabla^2 U]$; λ is its largest eigenvalue. Trajectories of a step for other targets
+    tear a molecule apart.
+
+    >>> from nessampler.targets import Gaussian
+    >>> stiff = Gaussian(torch.zeros(2), torch.tensor([1.0, 0.01]))
+    >>> round(_stable(stiff, stiff.sample(1000, generator=torch.Generator().manual_seed(0))), 3)
+    0.01
+    """
+    scores = energy_and_score(target, x)[1].flatten(1).double()
+    largest = float(torch.linalg.matrix_norm(scores, 2))
+    return math.sqrt(len(x)) / largest if largest > 0 else math.inf
 
 
 def _flags_of(found: Staged) -> tuple[Flag, ...]:
