@@ -72,7 +72,13 @@ def _trials(
 def smallest_ends(config: DifferenceConfig, folder: Path) -> float:
     """Of what the catalogue's checks accept; of a molecule the double, as half of its frames may be dropped later."""
     if config.molecular:
-        from nessampler.runs.molecular_problem import check_frames as check
+        try:
+            from nessampler.runs.molecular_problem import check_frames as check
+        except ImportError as error:
+            raise InputError(
+                f"molecular systems need OpenMM and mdtraj ({error}); install them with pip install "
+                "'nessampler[molecular]'"
+            ) from error
     else:
 
         def check(config: DifferenceConfig) -> object:
