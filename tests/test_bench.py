@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -18,13 +19,14 @@ import pytest
 import torch
 from command_line import nessampler
 
-from nessampler.bench import difference_cell, origin
+from nessampler.bench import difference_cell, difference_sizes, ends, origin
 from nessampler.bench.clock import cpu_seconds
 from nessampler.bench.density_cell import density_row
-from nessampler.bench.difference_cell import _Outcome, difference_row
-from nessampler.bench.grid import Cell, Grid, _work, run_grid
+from nessampler.bench.difference_cell import difference_row
+from nessampler.bench.grid import Cell, Grid, _row, run_grid
 from nessampler.bench.metrics import energy_distance, missing_modes, mode_distance, wasserstein
 from nessampler.bench.origin import origin_of
+from nessampler.bench.outcome import Outcome
 from nessampler.bench.peers import MissingPeerError
 from nessampler.bench.peers.blackjax_smc import scattered
 from nessampler.bench.peers.dynesty_nested import unfinished
@@ -35,6 +37,7 @@ from nessampler.bench.suites import KINDS, SUITES
 from nessampler.bench.tables import summaries, to_csv, to_markdown, winners
 from nessampler.bench.torsions import torsion_kl, torsion_metrics
 from nessampler.bench.trial import trial
+from nessampler.bench.workers import answered
 from nessampler.errors import InputError
 from nessampler.estimators import FreeEnergy
 from nessampler.plots import Carried
@@ -383,8 +386,9 @@ def test_an_unforeseen_error_is_on_record_by_name(tmp_path, monkeypatch):
 
     monkeypatch.setattr("nessampler.bench.density_cell.density_row", broken)
     ours, theirs = multiprocessing.Pipe(duplex=False)
-    _work(theirs, Grid(["funnel-10"], ["ais"], 1, 1000), Cell("funnel-10", "ais", 0), tmp_path)
-    assert str(ours.recv()) == "RuntimeError: no convergence"
+    answered(theirs, partial(_row, Grid(["funnel-10"], ["ais"], 1, 1000), Cell("funnel-10", "ais", 0), tmp_path))
+    told, answer = ours.recv()
+    assert (told, str(answer)) == (None, "RuntimeError: no convergence")
 
 
 def working(pid: str) -> bool:
@@ -547,7 +551,7 @@ def apart(distance: float) -> DifferenceConfig:
 
 
 def test_staged_states_that_nothing_connects_are_no_answer(tmp_path):
-    near, far = (difference_row(apart(d), Path(), "staged", 4_000, tmp_path) for d in (0.3, 4.0))
+    near, far = (difference_row(apart(d), Path(), "staged", 30_000, tmp_path) for d in (0.3, 4.0))
     assert near.verdict in ("trusted", "caution")
     assert ("chains_disagree" in near.flags) == ((near.metrics["rhat"] or 0.0) > 1.1)
     assert far.verdict == "not trusted"
@@ -595,13 +599,13 @@ def test_trials_are_no_smaller_than_the_catalogue_accepts(system):
     path = catalogue.find(system)
     config = resolve(load(path), source=str(path))
     assert isinstance(config, DifferenceConfig)
-    smallest = difference_cell._smallest(config, path.parent)
+    smallest = difference_sizes.smallest_ends(config, path.parent)
     assert smallest < 1
     check = check_frames if config.molecular else lambda c: check_targets(c, path.parent)
-    check(difference_cell._scaled(config, smallest))
+    check(difference_sizes.scaled(config, smallest))
     if system == "alanine-basins":  # 4 frames of each replica
         with pytest.raises(InputError, match="store 4 frames"):
-            check(difference_cell._scaled(config, 0.1))
+            check(difference_sizes.scaled(config, 0.1))
 
 
 @pytest.fixture
@@ -609,14 +613,15 @@ def without_molecules(monkeypatch) -> list[tuple[str, int, str, Path]]:
     """Cells of molecules that only note what they were asked: method, seed, length of MD, and where it lies."""
     seen: list[tuple[str, int, str, Path]] = []
 
-    def climbed(config, folder, method, where):
+    def climbed(config, folder, method, where, *_):
         scale = float(config.md.production_a.split()[0]) / 200
         seen.append((method, config.run.seed, config.md.production_a, where))
         made = FreeEnergy(0.0, 0.1, (-0.2, 0.2), (9, 9), (1.0, 1.0), (), "BAR", 0.5)
-        return _Outcome(made, method, 100.0 + 1000 * scale, 0, {}, (), "trusted")
+        return Outcome(made, method, 100.0 + 1000 * scale, 0, {}, (), "trusted")
 
-    monkeypatch.setattr(difference_cell, "_climbed", climbed)
-    monkeypatch.setattr(difference_cell, "_prepared", lambda *_: Prepared(None, None, None, None))  # pyright: ignore
+    for module in (difference_cell, difference_sizes):
+        monkeypatch.setattr(module, "climbed", climbed)
+    monkeypatch.setattr(ends, "prepared_ends", lambda *_: Prepared(None, None, None, None))  # pyright: ignore
     return seen
 
 

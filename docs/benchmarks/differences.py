@@ -3,8 +3,8 @@
     python docs/benchmarks/differences.py gmm-pair-40 lj-13 --seeds 3 --out runs/differences
     python docs/benchmarks/differences.py --table --out runs/differences > docs/benchmarks/differences-table.md
 
-Every method sees the same fit, select and evaluate blocks. Staged MBAR samples anew, at Gauss nodes of the linear path,
-for as many evaluations as the rung that `auto` chose, end states and training included. A finished row is a file, so an
+Every method sees the same fit, select and evaluate blocks. Staged MBAR samples anew, at states of a path, from the same
+end samples, for as many evaluations as `auto`, end states and training included. A finished row is a file, so an
 interrupted run goes on where it stopped. Times are of this process, whose threads OMP_NUM_THREADS sets.
 """
 
@@ -23,19 +23,16 @@ import torch
 from nessampler.methods.difference import Difference, RungResult, free_energy
 from nessampler.methods.ends import generator_for
 from nessampler.methods.ladder import Method
-from nessampler.methods.staged import staged
-from nessampler.methods.staged_chains import HamiltonianStates
-from nessampler.paths import LinearPath
+from nessampler.methods.staged_within import staged_within
 from nessampler.runs import catalogue
 from nessampler.runs.config import DifferenceConfig, load, resolve
 from nessampler.runs.difference import effort_of
 from nessampler.runs.prepared import Prepared
-from nessampler.targets import Counted
 
 Row = dict[str, Any]
 SECOND = ("auto", "staged")  # auto first: what the others do does not depend on it, but staged takes its budget
 ROUNDING = 1e-9  # kT: an error below this is that of arithmetic
-NODES, CHAINS, LEAPFROG, EQUILIBRATION = 9, 64, 10, 0.2  # of staged MBAR
+STATES = ("state_a", "state_b")
 
 
 def prepare(
@@ -90,47 +87,39 @@ def _row(config: DifferenceConfig, found: Difference, rung: RungResult, method: 
     }
 
 
-def multistate(config: DifferenceConfig, prepared: Prepared, budget: int) -> Row:
-    """MBAR over chains at nodes of the linear path, for `budget` evaluations of state B and as many of A."""
+def multistate(config: DifferenceConfig, prepared: Prepared, budget: float) -> Row:
+    """MBAR over chains at states of a path, for what the end samples leave of a budget."""
     started, busy = time.perf_counter(), time.process_time()
-    ends = (Counted(prepared.target_a), Counted(prepared.target_b))
-    path, generator = LinearPath(*ends), generator_for(config.run.seed, "staged")
-    trajectories = max(20, budget // (NODES * CHAINS * LEAPFROG))
-    equilibration = round(EQUILIBRATION * trajectories)
-    interval = max(1, trajectories // 200)
-    sampler = HamiltonianStates(
-        path,
-        _few(prepared.samples_a, prepared.target_a, generator),
-        _few(prepared.samples_b, prepared.target_b, generator),
-        equilibration=equilibration,
-        draws=(trajectories - equilibration) // interval,
-        interval=interval,
-        leapfrog_steps=LEAPFROG,
+    table = {
+        name: {"endstates": {"energy": tally.energy, "gradient": tally.gradient}}
+        for name, tally in zip(STATES, prepared.evaluations, strict=True)
+    }
+    made = staged_within(
+        prepared.target_a,
+        prepared.target_b,
+        prepared.samples_a,
+        prepared.samples_b,
+        evaluations=budget - cost(config, {"evaluations": table | {"networks": {}}}),
+        prices=(config.state_a.relative_cost, config.state_b.relative_cost),
+        generator=generator_for(config.run.seed, "staged"),
     )
-    found = staged(path, sampler, points=NODES, generator=generator)
-    table = {}
-    for name, end in zip(("state_a", "state_b"), ends, strict=True):
-        tally = end.tally()
-        table[name] = {"sampling": {"energy": tally.energy, "gradient": tally.gradient}}
+    for name, tally in zip(STATES, made.spent, strict=True):
+        table[name]["sampling"] = {"energy": tally.energy, "gradient": tally.gradient}
+    found = made.found.multistate
     return {
         "method": "staged",
         "rung": "staged",
-        "description": f"MBAR over {NODES} states of {CHAINS} Hamiltonian chains",
-        "delta_f": found.multistate.delta_f,
-        "std_error": found.multistate.std_error,
-        "n": list(found.multistate.n),
+        "description": f"MBAR over {len(made.found.times)} states of {made.chains} Hamiltonian chains",
+        "delta_f": found.delta_f,
+        "std_error": found.std_error,
+        "n": list(found.n),
         "overlap": None,
         "limits": [None, None],
         "evaluations": table | {"networks": {}},
-        "flags": [f.code for f in found.multistate.flags],
+        "flags": [f.code for f in made.flags],
         "seconds": time.perf_counter() - started,
         "cpu_seconds": time.process_time() - busy,
     }
-
-
-def _few(samples: torch.Tensor, target: Any, generator: torch.Generator) -> torch.Tensor:
-    flat = samples.reshape(-1, *target.event_shape)
-    return flat[torch.randint(len(flat), (CHAINS,), generator=generator)]
 
 
 def cost(config: DifferenceConfig, row: Row) -> float:
@@ -152,7 +141,7 @@ def cells(name: str, seed: int, methods: list[str], preset: str | None, settings
     try:
         for method in missing:
             print(f"{name}, seed {seed}: {method}", flush=True)
-            made = _made(method, config, prepared, lambda: _budget(config, out, name, seed))
+            made = _made(method, config, prepared, lambda: _budget(out, name, seed))
             for row in made:
                 row |= {"system": name, "seed": seed, "preset": preset, "settings": settings, "cost": cost(config, row)}
                 row["reference"] = None if config.reference is None else config.reference.model_dump()
@@ -162,16 +151,15 @@ def cells(name: str, seed: int, methods: list[str], preset: str | None, settings
         prepared.close()
 
 
-def _made(method: str, config: DifferenceConfig, prepared: Prepared, budget: Callable[[], int]) -> list[Row]:
+def _made(method: str, config: DifferenceConfig, prepared: Prepared, budget: Callable[[], float]) -> list[Row]:
     if method == "staged":
         return [multistate(config, prepared, budget())]
     return rungs(config, prepared, method)  # pyright: ignore[reportArgumentType]
 
 
-def _budget(config: DifferenceConfig, out: Path, name: str, seed: int) -> int:
-    """Evaluations of both states at their price that `auto` spent, per evaluation of both."""
-    row = json.loads(_file(out, name, seed, "auto").read_text(encoding="utf-8"))
-    return round(row["cost"] / (config.state_a.relative_cost + config.state_b.relative_cost))
+def _budget(out: Path, name: str, seed: int) -> float:
+    """What `auto` spent, end states and training included."""
+    return json.loads(_file(out, name, seed, "auto").read_text(encoding="utf-8"))["cost"]
 
 
 def _file(out: Path, name: str, seed: int, method: str) -> Path:

@@ -13,8 +13,10 @@ from nessampler.bench.clock import cpu_seconds
 from nessampler.bench.metrics import density_metrics
 from nessampler.bench.origin import origin_of
 from nessampler.bench.peers import PEERS
+from nessampler.bench.preparations import Preparation
+from nessampler.bench.problem import digest_of
 from nessampler.bench.row import Row
-from nessampler.bench.trial import TRIAL_SEED, trial
+from nessampler.bench.trial import TRIAL_SEED, stored, trial
 from nessampler.errors import InputError
 from nessampler.estimators.log_z import log_z_bounds
 from nessampler.methods.density.effort import DensityEffort
@@ -25,8 +27,7 @@ from nessampler.runs.config import DensityConfig
 from nessampler.runs.config.density import LearnedBase
 from nessampler.runs.density_problem import PreparedDensity, prepare_density
 
-__all__ = ["density_row"]
-
+__all__ = ["density_preparation", "density_row"]
 
 BASE_SHARE = 0.3  # of a budget that a learned base may take
 FEWEST_PILOTS = 512  # of it
@@ -47,13 +48,13 @@ def density_row(
 
     Args:
         trials: where costs of such bases are kept.
-        origin: of these, see `origin_of`; by default of the configuration's preset.
+        origin: of these, see `origin_of`; by default of the configuration.
 
     Raises:
         InputError: a base that costs more than the budget.
     """
     if budget is not None:
-        origin = origin_of(config.run.preset) if origin is None else origin
+        origin = origin or origin_of(config.run.preset, problem=digest_of(config, folder))
         config = _with_affordable_base(config, folder, budget, trials, origin)
     if method == "hmc":
         return chains_row(config, folder, budget)
@@ -105,23 +106,48 @@ def _measured_back(attempt: Attempt, prepared: PreparedDensity, most: int, seed:
     return replace(attempt, reverse=reverse, bounds=log_z_bounds(forward, back, **about))
 
 
+def density_preparation(
+    config: DensityConfig, folder: Path, budget: int | None, trials: Path, origin: Mapping[str, Any]
+) -> Preparation | None:
+    """What the smallest learned base costs, where a budget cuts one and nobody knows yet."""
+    file, base = _trial_file(config, trials), config.base
+    if budget is None or not isinstance(base, LearnedBase) or stored(file, origin) is not None:
+        return None
+    what = f"sizing the base of {config.name}"
+    return Preparation(what, file, lambda _: _cost_of_base(config, base, folder, trials, origin))
+
+
 def _with_affordable_base(
     config: DensityConfig, folder: Path, budget: int, trials: Path, origin: Mapping[str, Any]
 ) -> DensityConfig:
     base = config.base
     if not isinstance(base, LearnedBase):
         return config
+    cost = _cost_of_base(config, base, folder, trials, origin)
+    return _with_pilots(
+        config, base, min(base.pilots, max(FEWEST_PILOTS, int(FEWEST_PILOTS * BASE_SHARE * budget / cost)))
+    )
 
-    def with_(pilots: int) -> DensityConfig:
-        return config.model_copy(update={"base": base.model_copy(update={"pilots": pilots})})
+
+def _cost_of_base(
+    config: DensityConfig, base: LearnedBase, folder: Path, trials: Path, origin: Mapping[str, Any]
+) -> float:
+    """Of the fewest pilots, in evaluations."""
 
     def measured() -> Mapping[str, float]:
-        small = with_(FEWEST_PILOTS)
+        small = _with_pilots(config, base, FEWEST_PILOTS)
         small = small.model_copy(update={"run": small.run.model_copy(update={"seed": TRIAL_SEED})})
         return {"evaluations": _base(prepare_density(small, folder))}
 
-    cost = trial(trials / f"{config.name}--base.json", origin, measured)["evaluations"]
-    return with_(min(base.pilots, max(FEWEST_PILOTS, int(FEWEST_PILOTS * BASE_SHARE * budget / cost))))
+    return trial(_trial_file(config, trials), origin, measured)["evaluations"]
+
+
+def _trial_file(config: DensityConfig, trials: Path) -> Path:
+    return trials / f"{config.name}--base.json"
+
+
+def _with_pilots(config: DensityConfig, base: LearnedBase, pilots: int) -> DensityConfig:
+    return config.model_copy(update={"base": base.model_copy(update={"pilots": pilots})})
 
 
 def _left(prepared: PreparedDensity, budget: int) -> int:

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from multiprocessing.connection import Connection
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from nessampler._files import write_atomically
-from nessampler._workers import end_with_the_parent
 from nessampler.bench.origin import check_origin, origin_of
 from nessampler.bench.peers import MissingPeerError
+from nessampler.bench.preparations import Preparation, forgive, next_preparation, put_on_record, why_not
+from nessampler.bench.problem import digest_of
 from nessampler.bench.row import Row
+from nessampler.bench.workers import Ended, Say, Tell, in_a_process
 from nessampler.errors import InputError
 from nessampler.runs import catalogue
 from nessampler.runs.config import Config, DensityConfig, load, resolve
@@ -35,8 +36,13 @@ class Cell:
 
     @property
     def file(self) -> str:
-        """Where its row lies."""
-        return f"{self.system}--{self.method}--{self.seed}.json"
+        """Where its row lies.
+
+        >>> Cell("gmm-40", "ais", 0).file, Cell("../of-my-own/wells", "map", 1).file
+        ('gmm-40--ais--0.json', 'of-my-own_wells--map--1.json')
+        """
+        system = re.sub(r"[^\w.+-]+", "_", self.system).lstrip("._")
+        return f"{system}--{self.method}--{self.seed}.json"
 
 
 @dataclass(frozen=True)
@@ -48,7 +54,8 @@ class Grid:
         budget: evaluations for a cell; None for the sizes of the preset.
         budgets: of systems that have one of their own.
         preset, settings: as of `nessampler run`.
-        cap: minutes after which a cell is given up, None for never. It is then on record as given up.
+        cap: minutes after which a cell is given up, and likewise what is prepared before it; None for never. It is then
+            on record as given up.
 
     Example:
         >>> grid = Grid(systems=["funnel-10"], methods=["ais", "smc"], seeds=2, budget=100_000)
@@ -80,18 +87,22 @@ class Grid:
 
 
 def run_grid(
-    grid: Grid, out: Path, *, finished: bool = False, say: Callable[[str], None] = lambda _: None
+    grid: Grid, out: Path, *, finished: bool = False, say: Say = lambda _: None, tell: Tell = lambda *_: None
 ) -> list[Row]:
     """The rows of all cells; those whose file is in `out` are not run again, unless given up under a smaller cap.
 
-    Every cell has a process of its own, so that one that is killed, or runs out of memory, costs itself only.
+    Every cell has a process of its own, so that one that is killed, or runs out of memory, costs itself only. So has
+    what is prepared for several cells: trials that size them, end states of molecules. Where that fails, or is given
+    up, its record in `out/unprepared` stands for all cells that need it: they have no value, and no file.
 
     Args:
         finished: run nothing, and leave out what has no file.
+        say: told what is run, a line each.
+        tell: told how far preparations are.
 
     Raises:
-        InputError: an unknown system or method; files of another budget, version, preset or settings; nothing finished
-            where only that is asked for.
+        InputError: an unknown system or method; files of another budget, version, preset, settings or problem; nothing
+            finished where only that is asked for.
         MissingPeerError: a package that is not installed; what was finished is kept.
 
     Example:
@@ -106,19 +117,28 @@ def run_grid(
     configs = {system: _config(grid, system, 0) for system in grid.systems}  # all refused before any is run
     folder = out / "cells"
     folder.mkdir(parents=True, exist_ok=True)
-    origins = {system: _origin(grid, config) for system, config in configs.items()}
+    origins = {system: _origin(grid, system, config) for system, config in configs.items()}
     rows, cells = [], list(grid.cells())
     for n, cell in enumerate(cells):
-        file = folder / cell.file
+        file, config, origin = folder / cell.file, configs[cell.system], origins[cell.system]
         if finished and not file.exists():
-            continue
-        if not file.exists() or (not finished and _again(file, grid.cap)):
+            lost = _on_record(grid, cell, out, origin)
+        elif not file.exists() or (not finished and _again(file, grid.cap)):
             say(f"{n + 1} of {len(cells)}: {cell.system}, {cell.method}, seed {cell.seed}")
-            row = _in_a_process(grid, cell, configs[cell.system], out)
-            text = json.dumps(replace(row, origin=origins[cell.system]).to_cell(), indent=1)
-            write_atomically(file, lambda path, text=text: path.write_text(text, encoding="utf-8"))
-            say(f"    {_short(row)}")
-        rows.append(_read(file, grid.budget_of(cell.system), origins[cell.system], configs[cell.system]))
+            lost = _unprepared(grid, cell, out, origin, say, tell)
+            if lost is None:
+                row = _of(grid, cell, config, in_a_process(partial(_row, grid, cell, out), grid.cap))
+                text = json.dumps(replace(row, origin=origin).to_cell(), indent=1)
+                write_atomically(file, lambda path, text=text: path.write_text(text, encoding="utf-8"))
+                say(f"    {_short(row)}")
+            else:
+                say(f"    {lost}")
+        else:
+            lost = None
+        if lost is not None:
+            rows.append(replace(_without(grid, cell, config, 0.0, lost), origin=origin))
+        elif file.exists():
+            rows.append(_read(file, grid.budget_of(cell.system), origin, config))
     if not rows:
         raise InputError(
             f"a table needs a finished cell: {folder} has none of these systems and methods; run them first"
@@ -135,32 +155,62 @@ def _settings(grid: Grid) -> list[str]:
     return [s for s in grid.settings if s.partition("=")[0].split(".")[0] != "run"]
 
 
-def _origin(grid: Grid, config: Config) -> dict[str, Any]:
-    return origin_of(config.run.preset, _settings(grid))
+def _origin(grid: Grid, system: str, config: Config) -> dict[str, Any]:
+    return origin_of(config.run.preset, _settings(grid), digest_of(config, catalogue.find(system).parent))
 
 
-def _in_a_process(grid: Grid, cell: Cell, config: Config, out: Path) -> Row:
-    ours, theirs = multiprocessing.get_context("spawn").Pipe(duplex=False)
-    process = multiprocessing.get_context("spawn").Process(target=_work, args=(theirs, grid, cell, out))
-    started = time.perf_counter()
-    process.start()
-    theirs.close()
-    seconds = None if grid.cap is None else 60 * grid.cap
-    try:
-        if not ours.poll(seconds):
-            row = _without(grid, cell, config, time.perf_counter() - started, f"{GIVEN_UP} after {grid.cap:g} minutes")
-            return replace(row, metrics={CAP: grid.cap})
-        answer = ours.recv()
-    except EOFError:
-        return _without(grid, cell, config, time.perf_counter() - started, "its process died")
-    finally:
-        process.kill()
-        process.join()
-    if isinstance(answer, MissingPeerError):
-        raise answer
-    if isinstance(answer, InputError):
-        return _without(grid, cell, config, time.perf_counter() - started, str(answer))
-    return answer
+def _unprepared(grid: Grid, cell: Cell, out: Path, origin: Mapping[str, Any], say: Say, tell: Tell) -> str | None:
+    """Why a cell cannot be run, after all that it needs was made or tried."""
+    budget = grid.budget_of(cell.system)
+    while (needed := _needed(grid, cell, out, origin)) is not None:
+        if lost := why_not(needed, out, grid.cap, budget, origin):
+            return lost
+        say(f"    {needed.what}")
+        ended = in_a_process(partial(_prepare, grid, cell, out), grid.cap, tell)
+        if ended.given_up or ended.failure:
+            put_on_record(needed, ended, out, grid.cap, budget, origin)
+        else:
+            forgive(needed, out)
+    return None
+
+
+def _on_record(grid: Grid, cell: Cell, out: Path, origin: Mapping[str, Any]) -> str | None:
+    """Why a cell could not be run when it was tried."""
+    needed = _needed(grid, cell, out, origin)
+    return None if needed is None else why_not(needed, out, 0.0, grid.budget_of(cell.system), origin)
+
+
+def _needed(grid: Grid, cell: Cell, out: Path, origin: Mapping[str, Any]) -> Preparation | None:
+    config, folder = _config(grid, cell.system, cell.seed), catalogue.find(cell.system).parent
+    return next_preparation(config, folder, cell.method, grid.budget_of(cell.system), out, origin)
+
+
+def _prepare(grid: Grid, cell: Cell, out: Path, tell: Tell) -> str:
+    needed = _needed(grid, cell, out, _origin(grid, cell.system, _config(grid, cell.system, cell.seed)))
+    assert needed is not None  # or no process would have been asked for it
+    needed.make(tell)
+    return needed.what
+
+
+def _row(grid: Grid, cell: Cell, out: Path, _: Tell) -> Row:
+    from nessampler.bench.density_cell import density_row
+    from nessampler.bench.difference_cell import difference_row
+
+    config, budget = _config(grid, cell.system, cell.seed), grid.budget_of(cell.system)
+    folder, origin = catalogue.find(cell.system).parent, _origin(grid, cell.system, config)
+    if isinstance(config, DensityConfig):
+        return density_row(config, folder, cell.method, budget, out / "trials", origin)
+    return difference_row(config, folder, cell.method, budget, out, origin)
+
+
+def _of(grid: Grid, cell: Cell, config: Config, ended: Ended) -> Row:
+    """The row of a cell, however it ended."""
+    if isinstance(ended.answer, MissingPeerError):
+        raise ended.answer
+    if ended.given_up:
+        row = _without(grid, cell, config, ended.seconds, f"{GIVEN_UP} after {grid.cap:g} minutes")
+        return replace(row, metrics={CAP: grid.cap})
+    return _without(grid, cell, config, ended.seconds, ended.failure) if ended.failure else ended.answer
 
 
 def _again(file: Path, cap: float | None) -> bool:
@@ -171,27 +221,6 @@ def _again(file: Path, cap: float | None) -> bool:
     except (json.JSONDecodeError, TypeError, KeyError, AttributeError):
         return False  # which reading it says by name
     return before is not None and (cap is None or cap > before)
-
-
-def _work(pipe: Connection, grid: Grid, cell: Cell, out: Path) -> None:
-    from nessampler.bench.density_cell import density_row
-    from nessampler.bench.difference_cell import difference_row
-
-    end_with_the_parent()
-    config, budget = _config(grid, cell.system, cell.seed), grid.budget_of(cell.system)
-    folder, origin = catalogue.find(cell.system).parent, _origin(grid, config)
-    try:
-        if isinstance(config, DensityConfig):
-            answer: Row | InputError = density_row(config, folder, cell.method, budget, out / "trials", origin)
-        else:
-            answer = difference_row(config, folder, cell.method, budget, out, origin)
-    except InputError as error:
-        answer = error
-    except Exception as error:
-        # On record by name: a table of many cells must not end with one, nor forget why it has no value.
-        answer = InputError(f"{type(error).__name__}: {error}")
-    pipe.send(answer)
-    pipe.close()
 
 
 def _without(grid: Grid, cell: Cell, config: Config, seconds: float, note: str) -> Row:

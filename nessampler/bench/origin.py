@@ -19,17 +19,18 @@ ASKED = ("version", "preset", "settings")  # in which all cells of a folder agre
 PATIENCE = 20.0  # seconds for git
 
 
-def origin_of(preset: str, settings: Sequence[str] = ()) -> dict[str, Any]:
-    """Version, preset, settings, commit (None where git does not know one), machine and cores.
+def origin_of(preset: str, settings: Sequence[str] = (), problem: str | None = None) -> dict[str, Any]:
+    """Version, preset, settings, problem (see `digest_of`), commit (None where git knows none), machine and cores.
 
     >>> origin = origin_of("quick", ["run.device=cpu"])
     >>> list(origin), origin["settings"]
-    (['version', 'preset', 'settings', 'commit', 'machine', 'cores'], ['run.device=cpu'])
+    (['version', 'preset', 'settings', 'problem', 'commit', 'machine', 'cores'], ['run.device=cpu'])
     """
     return {
         "version": version("nessampler"),
         "preset": preset,
         "settings": list(settings),
+        "problem": problem,
         "commit": _commit(),
         "machine": _machine(),
         "cores": os.cpu_count(),
@@ -37,10 +38,10 @@ def origin_of(preset: str, settings: Sequence[str] = ()) -> dict[str, Any]:
 
 
 def check_origin(found: Mapping[str, Any], origin: Mapping[str, Any], file: Path) -> None:
-    """What lies in a folder was asked for as what goes on there.
+    """What lies in a folder was asked for as what goes on there, and is of the same problem where that is on record.
 
     Raises:
-        InputError: another version, preset or settings.
+        InputError: another version, preset or settings, or a system that was another when the file was made.
     """
     for name in ASKED:
         if found.get(name) != origin[name]:
@@ -48,6 +49,12 @@ def check_origin(found: Mapping[str, Any], origin: Mapping[str, Any], file: Path
                 f"what a bench keeps in one folder is of one version, one preset and the same settings: {file} has "
                 f"{name} {_shown(found.get(name))}, asked for is {_shown(origin[name])}; choose another --out"
             )
+    before, now = found.get("problem"), origin.get("problem")
+    if None not in (before, now) and before != now:
+        raise InputError(
+            f"what a bench keeps of a system is of one problem: {file} is of {before}, the system is {now} now, so its "
+            "system.toml, or a file that this names, was changed in between; change it back, or choose another --out"
+        )
 
 
 def _shown(value: Any) -> str:

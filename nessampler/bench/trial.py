@@ -10,7 +10,7 @@ from typing import Any
 from nessampler._files import write_atomically
 from nessampler.bench.origin import check_origin
 
-__all__ = ["TRIAL_SEED", "trial"]
+__all__ = ["TRIAL_SEED", "stored", "trial"]
 
 TRIAL_SEED = 10_000  # no cell has it
 
@@ -19,7 +19,7 @@ def trial(file: Path, origin: Mapping[str, Any], measure: Callable[[], Mapping[s
     """What `measure` found, now or in an earlier cell that left it in `file` together with where it comes from.
 
     Raises:
-        InputError: a file of another version, preset or settings.
+        InputError: a file of another version, preset, settings or problem.
 
     Example:
         >>> from tempfile import TemporaryDirectory
@@ -33,6 +33,19 @@ def trial(file: Path, origin: Mapping[str, Any], measure: Callable[[], Mapping[s
         file.parent.mkdir(parents=True, exist_ok=True)
         text = json.dumps({"found": dict(measure()), "origin": dict(origin)}, indent=1)
         write_atomically(file, lambda path: path.write_text(text, encoding="utf-8"))
-    stored = json.loads(file.read_text(encoding="utf-8"))
-    check_origin(stored.get("origin", {}), origin, file)
-    return stored["found"]
+    found = stored(file, origin)
+    assert found is not None
+    return found
+
+
+def stored(file: Path, origin: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """What an earlier one left in `file`; None where there is no such file.
+
+    Raises:
+        InputError: a file of another version, preset, settings or problem.
+    """
+    if not file.exists():
+        return None
+    table = json.loads(file.read_text(encoding="utf-8"))
+    check_origin(table.get("origin", {}), origin, file)
+    return table["found"]

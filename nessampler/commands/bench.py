@@ -27,7 +27,13 @@ def bench(
     ] = None,
     seeds: Annotated[int, typer.Option(min=1, help="Seeds 0, 1, ….")] = 3,
     preset: Annotated[str | None, typer.Option(help="smoke, quick or full.")] = None,
-    cap: Annotated[float, typer.Option(help="Minutes after which a cell is given up, and on record as such.")] = 30.0,
+    cap: Annotated[
+        float,
+        typer.Option(
+            help="Minutes after which a cell is given up, and on record as such; what is prepared for several cells, "
+            "trials that size them and end states of molecules, has as many of its own."
+        ),
+    ] = 30.0,
     out: Annotated[Path | None, typer.Option(help="By default runs/bench-SUITE.")] = None,
     finished: Annotated[
         bool, typer.Option("--finished", help="Run nothing: tables of the cells that are there.")
@@ -67,7 +73,7 @@ def bench(
         folder = where if len(asked) == 1 else where / f"budget-{budget_of_all}"
         try:
             with Progress(errors) as progress:
-                rows = run_grid(grid(budget_of_all), folder, finished=finished, say=progress.say)
+                rows = run_grid(grid(budget_of_all), folder, finished=finished, say=progress.say, tell=progress.advance)
         except KeyboardInterrupt:
             as_it_is(errors, f"\ninterrupted; finished cells are kept in {where}. To go on: the same command")
             raise SystemExit(130) from None
