@@ -475,6 +475,7 @@ KEYS: dict[str, dict[str, str]] = {
         "ladder.feat.sampling_steps=0": "`ladder.feat.sampling_steps` must be greater than 0: got 0",
         "ladder.feat.width=0": "`ladder.feat.width` must be greater than 0: got 0",
         "ladder.feat.depth=none": "`ladder.feat.depth` must be an integer: got 'none'",
+        "ladder.feat.stopping=best": "`ladder.feat.stopping` must be 'works' or 'loss': got 'best'",
         "ladder.feat.informed=maybe": "`ladder.feat.informed` must be true or false: got 'maybe'",
         "ladder.feat.refine_steps=-1": "`ladder.feat.refine_steps` must be greater than or equal to 0: got -1",
     },

@@ -160,9 +160,38 @@ def test_fit_that_does_not_help_held_out_data_changes_nothing():
     assert bool((line.weight < before["weight"] - 0.1).all())
 
 
+def test_what_is_judged_decides_in_the_place_of_the_loss(tmp_path: Path):
+    """The loss falls with the weight for ever; the judge wants it at 0.5."""
+
+    def trained(every: int, steps: int, **options) -> tuple[float, list[dict]]:
+        line = nn.ParameterList([torch.ones(1)])
+        rows = fit(
+            line,
+            lambda batch: line[0].sum(),
+            _ones(),
+            validate=lambda: line[0].sum(),
+            judge=lambda: abs(line[0].item() - 0.5),
+            learning_rate=0.05,
+            generator=_generator(),
+            every=every,
+            steps=steps,
+            **options,
+        )
+        return line[0].item(), rows
+
+    kept, rows = trained(1, 60)
+    assert [row["validation"] for row in rows] == sorted((row["validation"] for row in rows), reverse=True)
+    assert abs(kept - 0.5) == min(row["held_out_error"] for row in rows) < 0.05
+    _, rows = trained(1, 60, patience=3)
+    assert len(rows) == 4 + min(range(len(rows)), key=lambda i: rows[i]["held_out_error"])
+    stopped = trained(1, 60, patience=3, checkpoint=tmp_path / "judged.safetensors")
+    assert trained(1, 60, patience=3, checkpoint=tmp_path / "judged.safetensors") == stopped
+    assert all("held_out_error" not in row for row in _fit(tmp_path, name="fit.safetensors", steps=4)[1])
+
+
 def test_validation_does_not_disturb_the_training():
     losses = []
-    for options in ({}, {"validate": lambda: 0.0}):
+    for options in ({}, {"validate": lambda: 0.0}, {"judge": lambda: 0.0}):
         network, generator = nn.ParameterList([torch.ones(3)]), _generator(3)
 
         def loss(xi: Tensor, network: nn.ParameterList = network) -> Tensor:
@@ -171,7 +200,7 @@ def test_validation_does_not_disturb_the_training():
         draws = iter(lambda generator=generator: torch.randn(3, generator=generator), None)
         rows = fit(network, loss, draws, steps=40, learning_rate=0.1, generator=generator, every=10, **options)
         losses.append([row["loss"] for row in rows if row["step"]])
-    assert losses[0] == losses[1]
+    assert losses[0] == losses[1] == losses[2]
 
 
 def test_averaged_weights_are_less_noisy_than_the_last_ones():

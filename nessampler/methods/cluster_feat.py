@@ -16,6 +16,7 @@ from nessampler.closed_form.gaussian_interpolant import GaussianFields
 from nessampler.fields import Fields
 from nessampler.kernels import Langevin
 from nessampler.methods.ends import generator_for
+from nessampler.methods.held_out_works import watch
 from nessampler.methods.ledger import CountedFields, CountsEvaluations
 from nessampler.methods.stage import Candidate, Stage
 from nessampler.methods.transport import Transport
@@ -72,9 +73,10 @@ class ClusterEnds:
             # Forward works of atoms that overlap are beyond any average.
             return inf if error is None else error, float(np.median(works.forward) + np.median(works.reverse))
 
-        return min((self._transport(name, fields, steps, factor, what) for factor in DIFFUSIONS), key=quality)
+        return min((self.transport(name, fields, steps, what, factor) for factor in DIFFUSIONS), key=quality)
 
-    def _transport(self, name: str, fields: Fields, steps: int, factor: float, what: str) -> Transport:
+    def transport(self, name: str, fields: Fields, steps: int, what: str, factor: float = 1.0) -> Transport:
+        """At a diffusion of `factor` times what suits the beginning."""
         module = fields if isinstance(fields, nn.Module) else self.base
         return Transport(
             name,
@@ -152,8 +154,7 @@ def _train(ends: ClusterEnds, network: ClusterFields) -> list[dict]:
         checkpoint=stage.checkpoint,
         tallies=stage.tallies,
         validate=lambda: objective(held_out).detach(),
-        patience=training.patience,
-        every=max(1, training.steps // 20),
+        **watch(stage, ends.transport("feat", network, training.sampling_steps, "in training"))._asdict(),
         progress=progress,
     )
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Literal
 
-from nessampler.methods.arguments import check_fractions, check_kind, check_number, check_whole
+from nessampler.methods.arguments import check_choice, check_fractions, check_kind, check_number, check_whole
 from nessampler.methods.ledger import Prices
 
-__all__ = ["Effort", "Training"]
+__all__ = ["Effort", "Stopping", "Training"]
+
+Stopping = Literal["works", "loss"]
 
 
 @dataclass(frozen=True)
@@ -15,11 +18,14 @@ class Training:
     """The learned rung: how large, how long, how finely sampled. Zero `steps` leave the analytic fields alone.
 
     Attributes:
+        stopping: by what the best weights are kept and a training that goes nowhere is stopped: the BAR error of a few
+            held-out samples that are carried both ways, or the held-out loss of the regression.
+        patience: twentieths of the training without a new best, after which it stops.
         informed: also try a network that reads the scores of both ends, two gradients per walker and step.
         refine_steps: gradient steps on the spread of recorded works, after the regression; zero leaves them out.
 
     Raises:
-        InputError: counts below one, of steps below zero, or a learning rate that is not positive.
+        InputError: counts below one, of steps below zero, a learning rate that is not positive, or an unknown stopping.
     """
 
     steps: int = 1000
@@ -29,6 +35,7 @@ class Training:
     depth: int = 3
     sampling_steps: int = 64
     patience: int = 6
+    stopping: Stopping = "works"
     informed: bool = False
     refine_steps: int = 0
 
@@ -38,6 +45,7 @@ class Training:
         for name in ("batch_size", "width", "depth", "sampling_steps", "patience"):
             check_whole(name, getattr(self, name), 1, _default(self, name))
         check_number("learning_rate", self.learning_rate, _default(self, "learning_rate"))
+        check_choice("stopping", self.stopping, Stopping, _default(self, "stopping"))
 
 
 @dataclass(frozen=True)

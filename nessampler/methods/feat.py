@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from nessampler.closed_form.gaussian_interpolant import GaussianFields
 from nessampler.kernels import Langevin
 from nessampler.methods.ends import generator_for
+from nessampler.methods.held_out_works import watch
 from nessampler.methods.path_refinement import refine
 from nessampler.methods.stage import Candidate, Stage
 from nessampler.methods.standardised import StandardisedEnds
@@ -110,9 +111,10 @@ def _train(
                 objective(batch)
         return _in_turn(kept, generator)
 
-    return train_fields(
-        stage, network, objective, few if isinstance(network, InformedFields) else batches, suffix=suffix
-    )
+    if isinstance(network, InformedFields):  # whose walkers cost gradients at every time: by its loss alone
+        return train_fields(stage, network, objective, few, None, suffix=suffix)
+    carrying = ends.transport("feat", network, base, stage.effort.feat.sampling_steps, "in training")
+    return train_fields(stage, network, objective, batches, carrying, suffix=suffix)
 
 
 def _in_turn(kept: Sequence[PairBatch], generator: torch.Generator) -> Iterator[PairBatch]:
@@ -162,18 +164,20 @@ def train_fields(
     network: nn.Module,
     objective: InterpolantObjective,
     batches: Callable[[bool, int, torch.Generator], Iterator[PairBatch]],
+    carrying: Transport | None,
     *,
     suffix: str = "",
 ) -> list[dict]:
-    """Regress on the fit block; stop where the select block's loss no longer falls.
+    """Regress on the fit block; the select block tells when to stop and which weights to keep.
 
     Args:
         batches: of the select block where the first argument is true, of a size, from a generator.
+        carrying: carries samples along the network, for the works that judge it; None for its held-out loss.
         suffix: of the checkpoint's name, different for each network of a run.
     """
     training, generator = stage.effort.feat, generator_for(stage.seed, "training batches")
     file, held_out = stage.checkpoint, next(batches(True, 4096, generator_for(stage.seed, "validation batch")))
-
+    watched = watch(stage, carrying)
     return fit(
         network,
         objective,
@@ -184,8 +188,7 @@ def train_fields(
         checkpoint=None if file is None else file.with_stem(file.stem + suffix),
         tallies=stage.tallies,
         validate=lambda: objective(held_out),
-        patience=training.patience,
-        every=max(1, training.steps // 20),
+        **watched._asdict(),
         progress=stage.watched("feat: training"),
         report=stage.report,
     )

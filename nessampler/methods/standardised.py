@@ -49,12 +49,14 @@ class StandardisedEnds:
         """Of a few diffusions the one with the smallest BAR error of pilot walkers, frozen from there on."""
         stage = self._stage
         pilot, generator = stage.fit.thinned(stage.effort.tuning_samples), generator_for(stage.seed, f"tune {what}")
-        candidates = (self._transport(name, fields, base, steps, factor, what) for factor in DIFFUSIONS)
+        candidates = (self.transport(name, fields, base, steps, what, factor) for factor in DIFFUSIONS)
         return min(candidates, key=lambda candidate: candidate.pilot_error(pilot, generator=generator))
 
-    def _transport(
-        self, name: str, fields: Fields, base: GaussianFields, steps: int, factor: float, what: str
+    def transport(
+        self, name: str, fields: Fields, base: GaussianFields, steps: int, what: str, factor: float = 1.0
     ) -> Transport:
+        """At a diffusion of `factor` times the path's variance."""
+
         def diffusion(t: float) -> Tensor:
             return factor * base.variance(t)
 

@@ -99,6 +99,7 @@ def effort_of(config: DifferenceConfig) -> Effort:
             width=ladder.feat.width,
             depth=ladder.feat.depth,
             sampling_steps=ladder.feat.sampling_steps,
+            stopping=ladder.feat.stopping,
             informed=ladder.feat.informed,
             refine_steps=ladder.feat.refine_steps,
         ),

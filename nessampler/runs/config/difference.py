@@ -152,6 +152,7 @@ class Feat(Table):
     sampling_steps: PositiveInt = 64
     width: PositiveInt = 128
     depth: PositiveInt = 3
+    stopping: Literal["works", "loss"] = "works"
     informed: bool = False
     refine_steps: Annotated[int, Field(ge=0)] = 0
 

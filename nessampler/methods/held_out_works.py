@@ -1,0 +1,85 @@
+"""What training is for: the spread of works of held-out samples, by which the best weights are kept."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from nessampler.methods.ends import Block, generator_for
+from nessampler.methods.stage import Stage
+from nessampler.methods.transport import Transport
+from nessampler.paths import EndpointPath
+from nessampler.targets import Target, carry
+
+__all__ = ["CARRIED", "CHECKS", "WITHOUT_OVERLAP", "Watch", "watch"]
+
+CARRIED = 128  # samples of each end, where they arrive an energy of the other state each at every check
+CHECKS = 8  # in a training, and one before it
+TWENTIETHS = 20  # of a training, in which patience is counted
+WITHOUT_OVERLAP = 1e3  # kT: beyond any error that BAR states
+
+
+class Watch(NamedTuple):
+    """What `training.fit` is told of it: by what to judge, None for the held-out loss, how often, when to stop."""
+
+    judge: Callable[[], float] | None
+    every: int
+    patience: int
+
+
+def watch(stage: Stage, transport: Transport | None) -> Watch:
+    r"""How a training on this stage is watched: by held-out works, or by its held-out loss if the effort says so.
+
+    A few samples of the select block are carried both ways along the averaged weights, the same samples with the same
+    noise at every check, and BAR's standard error of their works decides: what the ladder itself goes by. Where works
+    share nothing it is $10^3$ kT plus the median dissipation, $\mathrm{med}\,W_F + \mathrm{med}\,W_R$, so that a
+    transport which gets nearer is better. The energies are charged to whom the training is.
+
+    Args:
+        transport: carries samples with the fields in training, at any diffusion;
+            None leaves it to the loss.
+    """
+    training = stage.effort.feat
+    if transport is None or training.stopping == "loss":
+        return Watch(None, max(1, training.steps // TWENTIETHS), training.patience)
+    block = stage.select.thinned(CARRIED)
+    transport = _knowing_where_it_starts(transport, block)
+
+    def error() -> float:
+        works = transport.works(block, generator=generator_for(stage.seed, "held-out works"))
+        found = transport.estimate(works, seed=stage.seed).std_error
+        if found is not None:
+            return found
+        return WITHOUT_OVERLAP + float(np.median(works.forward) + np.median(works.reverse))
+
+    return Watch(error, max(1, training.steps // CHECKS), -(-training.patience * CHECKS // TWENTIETHS))
+
+
+def _knowing_where_it_starts(transport: Transport, block: Block) -> Transport:
+    """Energies of the samples themselves are the same at every check."""
+    samples = ((transport.encode_a, block.flat_a), (transport.encode_b, block.flat_b))
+    known = (x if encode is None else carry(encode, x) for encode, x in samples)
+    ends = (transport.path.start, transport.path.end)
+    return replace(transport, path=EndpointPath(*(_Known(end, x) for end, x in zip(ends, known, strict=True))))
+
+
+class _Known:
+    """A target that is asked for the energies of some walkers once."""
+
+    def __init__(self, target: Target, x: Float[Tensor, " n *event"]) -> None:
+        self.event_shape, self._target, self._x = target.event_shape, target, x
+        self._energy: Tensor | None = None
+
+    def energy(self, x: Float[Tensor, " n *event"]) -> Float[Tensor, " n"]:
+        """In kT."""
+        if not torch.equal(x, self._x):
+            return self._target.energy(x)
+        if self._energy is None:
+            self._energy = self._target.energy(x)
+        return self._energy
