@@ -278,6 +278,30 @@ def test_heads_add_to_their_own_field_in_units_of_the_scale():
     torch.testing.assert_close(score - base_score, (-2 / scale.double()).expand(4, 3))
 
 
+@pytest.mark.parametrize("trunks", [1, 2])
+def test_velocity_and_score_share_a_trunk_or_have_one_each(trunks: int):
+    base = _base()
+    options = {"center": torch.zeros(3), "scale": torch.ones(3), "width": 8, "depth": 2, "generator": _generator()}
+    network, x = ResidualFields(base, trunks=trunks, **options), torch.randn(5, 3, generator=_generator(1))
+    t = torch.full((5,), 0.3)
+    for value, wanted in zip(network(t, x)[:2], base(t, x)[:2], strict=True):
+        assert torch.equal(value, wanted)  # untrained it is its base
+    with torch.no_grad():
+        for head in (network.velocity_head, network.score_head):
+            head.weight.fill_(0.1)
+    network(t, x).score.square().sum().backward()
+    assert bool(network.score_head.weight.grad.any())
+    assert (network.trunk[0].weight.grad is not None) == (trunks == 1)
+    assert any(name.startswith("score_trunk") for name in network.state_dict()) == (trunks == 2)
+    first = ResidualFields(base, **{**options, "generator": _generator()}).trunk[0].weight
+    assert torch.equal(network.trunk[0].weight, first)  # of one seed, the trunk of the velocity is the same
+
+
+def test_other_numbers_of_trunks_are_refused():
+    with pytest.raises(InputError, match="got trunks=3; use 1 or 2"):
+        ResidualFields(_base(), center=torch.zeros(3), scale=torch.ones(3), trunks=3, generator=_generator())
+
+
 def test_circular_coordinates_are_periodic_inputs_that_do_not_move():
     moving = torch.tensor([True, False, True])
     base = fit_gaussian_fields(*_scored(200, 16)[:2], moving=moving)

@@ -16,6 +16,7 @@ from nessampler.errors import InputError
 from nessampler.kernels import Langevin
 from nessampler.methods.ends import generator_for
 from nessampler.methods.feat import train_fields
+from nessampler.methods.interpolation import Interpolation
 from nessampler.methods.mixtures import enough_for_mixtures
 from nessampler.methods.stage import Candidate, Stage
 from nessampler.methods.transport import Transport
@@ -41,6 +42,10 @@ def learned_mixture_fields(stage: Stage) -> Iterator[Candidate]:
     coordinates circular, or pairs of components too many for a network to be trained on them.
     """
     if stage.effort.feat.steps == 0 or bool(stage.ends.circular.any()) or not enough_for_mixtures(stage, "feat"):
+        return
+    along = stage.effort.feat.interpolation
+    if along != Interpolation(pace=along.pace):
+        stage.say(f"feat: no fields between mixtures, whose interpolant and pairs are their own: got {along.said}")
         return
     with stage.ledger.charge("feat", "training"):
         ends = _Ends(stage)
@@ -117,6 +122,7 @@ def _network(stage: Stage, base: MixtureFields) -> ResidualFields:
         scale=spread.std(0),
         width=stage.effort.feat.width,
         depth=stage.effort.feat.depth,
+        trunks=stage.effort.feat.trunks,
         generator=generator_for(stage.seed, "initial weights, mixtures"),
     ).to(spread.device)
 

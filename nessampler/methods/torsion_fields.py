@@ -66,6 +66,7 @@ def learned_torsions(stage: Stage, transform: Transform) -> Iterator[Candidate]:
     if fields is None or parts is None:
         return
     training = stage.effort.feat
+    stage.without_effect("fields of torsions", "trunks", "interpolation")
     scale = fields.variance(0.5)[fields.index].sqrt().to(torch.float32)
     network = TorusResidual(
         fields,
