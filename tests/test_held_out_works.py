@@ -16,7 +16,7 @@ from nessampler.kernels import Langevin
 from nessampler.methods.effort import Effort, Training
 from nessampler.methods.ends import Ends, split_by_time
 from nessampler.methods.feat import feat_rung
-from nessampler.methods.held_out_works import CARRIED, CHECKS, WITHOUT_OVERLAP, watch
+from nessampler.methods.held_out_works import CARRIED, CHECKS, STEPS, WITHOUT_OVERLAP, watch
 from nessampler.methods.ledger import Ledger
 from nessampler.methods.maps import mapped
 from nessampler.methods.stage import Pilot, Stage
@@ -78,11 +78,28 @@ def test_a_check_costs_an_energy_of_the_other_end_for_every_sample_and_the_ends_
     assert all(counted.tally().gradient == 0 for counted in stage.ends.counted)
 
 
+def test_a_check_takes_some_of_the_steps_of_a_fine_rung():
+    seen: list[float] = []
+    stage = _stage()
+
+    class Noted(Shift):
+        def forward(self, t: torch.Tensor, x: torch.Tensor) -> Evaluated:
+            seen.append(float(t[0]))
+            return super().forward(t, x)
+
+    fine = replace(_transport(stage, 1.0), kernel=Langevin(Noted(1.0), 1e-4), times=tuple(k / 256 for k in range(257)))
+    judge = watch(stage, fine).judge
+    assert judge is not None
+    judge()
+    there = seen[: len(seen) // 2]
+    assert sorted(set(there)) == [k / STEPS for k in range(STEPS + 1)]
+
+
 def test_the_loss_decides_where_it_is_asked_to_or_nothing_carries_samples():
     for stage, carried in ((_stage(stopping="loss"), True), (_stage(), False)):
         found = watch(stage, _transport(stage, 0.9) if carried else None)
         assert (found.judge, found.every, found.patience) == (None, 2, 6)
-    assert watch(_stage(), _transport(_stage(), 0.9))[1:] == (5, 3)  # as long a patience, in fewer checks
+    assert watch(_stage(), _transport(_stage(), 0.9))[1:] == (7, 3)  # fewer checks, three of patience
 
 
 @pytest.mark.parametrize("stopping", ["works", "loss"])

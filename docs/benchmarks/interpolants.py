@@ -12,6 +12,7 @@ import argparse
 import math
 import time
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -26,7 +27,9 @@ from nessampler.methods.feat import feat_rung
 from nessampler.methods.interpolation import Interpolation
 from nessampler.methods.mixture_feat import learned_mixture_fields
 from nessampler.methods.rungs import CLUSTER_RUNGS, VECTOR_RUNGS, Structure
+from nessampler.runs.config import DifferenceConfig
 from nessampler.runs.difference import effort_of
+from nessampler.runs.prepared import Prepared
 
 GAUSSIANS = Structure({**VECTOR_RUNGS, "feat": feat_rung})
 MIXTURES = Structure({**VECTOR_RUNGS, "feat": learned_mixture_fields})
@@ -101,7 +104,7 @@ SETTINGS = {
 
 def found(system: str, setting: Setting, seed: int) -> tuple[Difference, float]:
     """The difference by the learned rung alone, and its core-seconds."""
-    config, prepared = prepare(system, seed, "quick", SETTINGS[system], Path())
+    config, prepared = _prepared(system, seed)
     effort, started = effort_of(config), time.process_time()
     steps = effort.feat.sampling_steps if setting.structure is CLUSTERS else STEPS
     training = replace(effort.feat, **({"patience": TO_THE_END, "sampling_steps": steps} | setting.changes))
@@ -117,6 +120,12 @@ def found(system: str, setting: Setting, seed: int) -> tuple[Difference, float]:
         endstate_evaluations=prepared.evaluations,
     )
     return difference, time.process_time() - started
+
+
+@cache
+def _prepared(system: str, seed: int) -> tuple[DifferenceConfig, Prepared]:
+    """End states, sampled once for all rows."""
+    return prepare(system, seed, "quick", SETTINGS[system], Path())
 
 
 def line(system: str, name: str, reference: float, runs: list[tuple[Difference, float]]) -> str:
@@ -160,7 +169,7 @@ def main() -> None:
     torch.set_num_threads(1)
     print(HEAD)
     for system in options.systems:
-        reference = prepare(system, 0, "quick", [], Path())[0].reference
+        reference = _prepared(system, 0)[0].reference
         assert reference is not None
         for setting in ROWS[system]:
             if options.rows is None or setting.name in options.rows:

@@ -20,7 +20,9 @@ from nessampler.targets import Target, carry
 __all__ = ["CARRIED", "CHECKS", "WITHOUT_OVERLAP", "Watch", "watch"]
 
 CARRIED = 128  # samples of each end, where they arrive an energy of the other state each at every check
-CHECKS = 8  # in a training, and one before it
+CHECKS = 6  # in a training, and one before it
+STEPS = 64  # at most: a check need not be as fine as the rung, whose every step evaluates the fields
+FEWEST = 3  # checks without a new best before a training stops: where the noise of steps rules, errors differ little
 TWENTIETHS = 20  # of a training, in which patience is counted
 WITHOUT_OVERLAP = 1e3  # kT: beyond any error that BAR states
 
@@ -49,7 +51,7 @@ def watch(stage: Stage, transport: Transport | None) -> Watch:
     if transport is None or training.stopping == "loss":
         return Watch(None, max(1, training.steps // TWENTIETHS), training.patience)
     block = stage.select.thinned(CARRIED)
-    transport = _knowing_where_it_starts(transport, block)
+    transport = _knowing_where_it_starts(replace(transport, times=_some(transport.times)), block)
 
     def error() -> float:
         works = transport.works(block, generator=generator_for(stage.seed, "held-out works"))
@@ -58,7 +60,19 @@ def watch(stage: Stage, transport: Transport | None) -> Watch:
             return found
         return WITHOUT_OVERLAP + float(np.median(works.forward) + np.median(works.reverse))
 
-    return Watch(error, max(1, training.steps // CHECKS), -(-training.patience * CHECKS // TWENTIETHS))
+    patience = max(FEWEST, -(-training.patience * CHECKS // TWENTIETHS))
+    return Watch(error, max(1, -(-training.steps // CHECKS)), patience)
+
+
+def _some(times: tuple[float, ...]) -> tuple[float, ...]:
+    """Every so many of them, with both ends.
+
+    >>> _some(tuple(range(129))) == tuple(range(0, 129, 2)), _some((0.0, 0.3, 1.0))
+    (True, (0.0, 0.3, 1.0))
+    """
+    last = len(times) - 1
+    steps = min(STEPS, last)
+    return tuple(times[round(k * last / steps)] for k in range(steps + 1))
 
 
 def _knowing_where_it_starts(transport: Transport, block: Block) -> Transport:
