@@ -3,7 +3,7 @@
     python docs/benchmarks/interpolants.py anharmonic-wells gmm-pair-40 --seeds 3
 
 Rows of a system share its samples, seed by seed, and its number of training steps; each is one kind of network alone,
-judged on the evaluate block. Rows named with a patience may stop before.
+judged on the evaluate block.
 """
 
 from __future__ import annotations
@@ -77,8 +77,6 @@ WELLS = [
     Setting("linear, two trunks", GAUSSIANS, {"trunks": 2}),
     Setting("linear, two trunks of width 88", GAUSSIANS, {"trunks": 2, "width": 88}),
     Setting("linear, kept by loss", GAUSSIANS, {"stopping": "loss"}),
-    Setting("linear, works, patience 6", GAUSSIANS, {"patience": 6}),
-    Setting("linear, loss, patience 6", GAUSSIANS, {"stopping": "loss", "patience": 6}),
 ]
 ON_MIXTURES = [
     Setting("mixtures", MIXTURES, {}),

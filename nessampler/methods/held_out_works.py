@@ -19,7 +19,7 @@ from nessampler.targets import Target, carry
 
 __all__ = ["CARRIED", "CHECKS", "WITHOUT_OVERLAP", "Watch", "watch"]
 
-CARRIED = 128  # samples of each end, where they arrive an energy of the other state each at every check
+CARRIED = 128  # samples of each end or, evenly thinned, up to twice as many; an energy where each arrives, every time
 CHECKS = 6  # in a training, and one before it
 STEPS = 64  # at most: a check need not be as fine as the rung, whose every step evaluates the fields
 FEWEST = 3  # checks without a new best before a training stops: where the noise of steps rules, errors differ little
