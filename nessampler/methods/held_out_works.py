@@ -84,16 +84,13 @@ def _knowing_where_it_starts(transport: Transport, block: Block) -> Transport:
 
 
 class _Known:
-    """A target that is asked for the energies of some walkers once."""
+    """A target that is asked for the energies of some walkers once, now: a resumed training costs no more."""
 
     def __init__(self, target: Target, x: Float[Tensor, " n *event"]) -> None:
         self.event_shape, self._target, self._x = target.event_shape, target, x
-        self._energy: Tensor | None = None
+        with torch.no_grad():
+            self._energy = target.energy(x)
 
     def energy(self, x: Float[Tensor, " n *event"]) -> Float[Tensor, " n"]:
         """In kT."""
-        if not torch.equal(x, self._x):
-            return self._target.energy(x)
-        if self._energy is None:
-            self._energy = self._target.energy(x)
-        return self._energy
+        return self._energy if torch.equal(x, self._x) else self._target.energy(x)
