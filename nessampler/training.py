@@ -40,6 +40,7 @@ def fit(
     progress: Callable[[int, int], None] | None = None,
     report: Callable[..., None] | None = None,
     validate: Callable[[], Tensor | float] | None = None,
+    judge: Callable[[], float] | None = None,
     every: int = 200,
     patience: int | None = None,
     patience_from: int = 0,
@@ -51,7 +52,8 @@ def fit(
 
     Adam with gradient clipping; the learning rate rises linearly over the first `warm_up` of the steps and then falls
     to zero by a cosine. Weights are averaged exponentially; with `validate`, the average of least held-out loss wins,
-    the start included, so a fit that does not help changes nothing.
+    the start included, so a fit that does not help changes nothing. With `judge` it is the average that it finds best:
+    what a loss is a means to, such as the spread of held-out works.
 
     Args:
         module: what is trained.
@@ -65,6 +67,7 @@ def fit(
         progress: called with steps done and in all.
         report: called with the `loss` of each step.
         validate: held-out loss, computed with the averaged weights.
+        judge: figure of merit of the averaged weights, the less the better, that decides in the place of that loss.
         every: steps between rows of the result, validations and checkpoints.
         patience: stop after that many validations without a new best; None goes to the end.
         patience_from: validations up to this step do not count for patience, as while a curriculum still grows.
@@ -72,7 +75,8 @@ def fit(
         clip: largest norm of the gradient.
 
     Returns:
-        Rows with "step", "loss" (mean since the row before; None at the start) and "validation" (None without).
+        Rows with "step", "loss" (mean since the row before; None at the start), "validation" (None without) and, of a
+        fit with `judge`, "held_out_error", what it found.
 
     Raises:
         InputError: settings that make no sense, a loss that is not finite, or a checkpoint of another architecture,
@@ -95,12 +99,13 @@ def fit(
     settings |= {"warm_up": warm_up, "patience": patience, "seed": generator.initial_seed()}
     if patience_from:  # checkpoints of fits without it stay valid
         settings["patience_from"] = patience_from
+    settings["judged"] = True if judge else None  # None is what earlier checkpoints say
     _check_settings(steps, learning_rate, every)
     run = _Run(module, torch.optim.Adam(module.parameters(), lr=learning_rate), generator, tallies)
     if checkpoint is not None and checkpoint.exists():
         run.load(checkpoint, settings)
-    elif validate is not None or checkpoint is not None:
-        run.note(None, validate)
+    elif validate is not None or judge is not None or checkpoint is not None:
+        run.note(None, validate, judge)
     while run.step < steps and not run.out_of_patience(patience):
         run.optimizer.param_groups[0]["lr"] = learning_rate * _schedule(run.step, steps, warm_up)
         run.take(loss, next(batches), clip, ema_decay)
@@ -109,7 +114,7 @@ def fit(
         if report:
             report(loss=run.losses[-1])
         if run.step % every == 0 or run.step == steps:
-            run.note(run.mean_loss(), validate)
+            run.note(run.mean_loss(), validate, judge)
             run.stale = 0 if run.step <= patience_from else run.stale
             if checkpoint is not None:
                 run.save(checkpoint, settings)
@@ -228,19 +233,26 @@ class _Run:
         self.losses.clear()
         return mean
 
-    def note(self, loss: float | None, validate: Callable[[], Tensor | float] | None) -> None:
-        """Append a row; the averaged weights of least held-out loss are kept."""
-        value = None
-        if validate is not None:
-            now = self._copy()
-            self.put(self.ema)
-            with torch.no_grad():
-                value = float(validate())
-            self.put(now)
-            self.stale += 1
-            if self.best_loss is None or value < self.best_loss:
-                self.best, self.best_loss, self.stale = [p.clone() for p in self.ema], value, 0
-        self.rows.append({"step": self.step, "loss": loss, "validation": value})
+    def note(
+        self, loss: float | None, validate: Callable[[], Tensor | float] | None, judge: Callable[[], float] | None
+    ) -> None:
+        """Append a row; the averaged weights of least held-out loss, or those judged best, are kept."""
+        row: Row = {"step": self.step, "loss": loss, "validation": None}
+        now = self._copy()
+        self.put(self.ema)
+        with torch.no_grad():
+            row |= {} if validate is None else {"validation": float(validate())}
+            row |= {} if judge is None else {"held_out_error": float(judge())}
+        self.put(now)
+        self._keep_if_best(row["validation"] if judge is None else row["held_out_error"])
+        self.rows.append(row)
+
+    def _keep_if_best(self, value: float | None) -> None:
+        if value is None:
+            return
+        self.stale += 1
+        if self.best_loss is None or value < self.best_loss:
+            self.best, self.best_loss, self.stale = [p.clone() for p in self.ema], value, 0
 
     def out_of_patience(self, patience: int | None) -> bool:
         return patience is not None and self.stale >= patience

@@ -17,7 +17,8 @@ B = AnharmonicWell([-0.4, 0.3], stiffness=[1.6, 1.0], quartic=[0.05, 0.1], skew=
 def _run(checkpoint: Path | None = None, **options) -> tuple[ns.Difference, list[str]]:
     said: list[str] = []
     x_a, x_b = (w.sample(500, generator=torch.Generator().manual_seed(i)) for i, w in enumerate((A, B)))
-    training = Training(steps=30, batch_size=64, width=16, depth=1, sampling_steps=12, learning_rate=1e-2, **options)
+    small = {"steps": 30, "batch_size": 64, "width": 16, "depth": 1, "sampling_steps": 12, "learning_rate": 1e-2}
+    training = Training(**(small | options))
     effort = ns.Effort(feat=training, tuning_samples=40)
     found = ns.free_energy(A, B, x_a, x_b, method="feat", effort=effort, say=said.append, checkpoint=checkpoint)
     return found, [line for line in said if line.startswith("feat (")]
@@ -41,6 +42,9 @@ def test_every_candidate_is_piloted_and_billed(tmp_path: Path):
     # Training the informed network: 16 batches and the held-out one, both signs of the noise, however many steps;
     # then its pilots and its refinement, gradients at every time.
     assert gradients[1] > gradients[0] + 2 * (16 * 64 + 1024)
+    informed = _run(informed=True)[0].rung.evaluations["state_a"]["training"]["gradient"]
+    longer = _run(informed=True, steps=60)[0].rung.evaluations["state_a"]["training"]["gradient"]
+    assert informed == longer
     exact = A.log_z - B.log_z
     assert abs(found.delta_f.delta_f - exact) <= 4 * found.delta_f.std_error
     assert found.delta_f.std_error < 0.15

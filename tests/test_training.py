@@ -160,9 +160,38 @@ def test_fit_that_does_not_help_held_out_data_changes_nothing():
     assert bool((line.weight < before["weight"] - 0.1).all())
 
 
+def test_what_is_judged_decides_in_the_place_of_the_loss(tmp_path: Path):
+    """The loss falls with the weight for ever; the judge wants it at 0.5."""
+
+    def trained(every: int, steps: int, **options) -> tuple[float, list[dict]]:
+        line = nn.ParameterList([torch.ones(1)])
+        rows = fit(
+            line,
+            lambda batch: line[0].sum(),
+            _ones(),
+            validate=lambda: line[0].sum(),
+            judge=lambda: abs(line[0].item() - 0.5),
+            learning_rate=0.05,
+            generator=_generator(),
+            every=every,
+            steps=steps,
+            **options,
+        )
+        return line[0].item(), rows
+
+    kept, rows = trained(1, 60)
+    assert [row["validation"] for row in rows] == sorted((row["validation"] for row in rows), reverse=True)
+    assert abs(kept - 0.5) == min(row["held_out_error"] for row in rows) < 0.05
+    _, rows = trained(1, 60, patience=3)
+    assert len(rows) == 4 + min(range(len(rows)), key=lambda i: rows[i]["held_out_error"])
+    stopped = trained(1, 60, patience=3, checkpoint=tmp_path / "judged.safetensors")
+    assert trained(1, 60, patience=3, checkpoint=tmp_path / "judged.safetensors") == stopped
+    assert all("held_out_error" not in row for row in _fit(tmp_path, name="fit.safetensors", steps=4)[1])
+
+
 def test_validation_does_not_disturb_the_training():
     losses = []
-    for options in ({}, {"validate": lambda: 0.0}):
+    for options in ({}, {"validate": lambda: 0.0}, {"judge": lambda: 0.0}):
         network, generator = nn.ParameterList([torch.ones(3)]), _generator(3)
 
         def loss(xi: Tensor, network: nn.ParameterList = network) -> Tensor:
@@ -171,7 +200,7 @@ def test_validation_does_not_disturb_the_training():
         draws = iter(lambda generator=generator: torch.randn(3, generator=generator), None)
         rows = fit(network, loss, draws, steps=40, learning_rate=0.1, generator=generator, every=10, **options)
         losses.append([row["loss"] for row in rows if row["step"]])
-    assert losses[0] == losses[1]
+    assert losses[0] == losses[1] == losses[2]
 
 
 def test_averaged_weights_are_less_noisy_than_the_last_ones():
@@ -247,6 +276,30 @@ def test_heads_add_to_their_own_field_in_units_of_the_scale():
     (velocity, score, _), (base_velocity, base_score, _) = network(t, x), base(t, x)
     torch.testing.assert_close(velocity - base_velocity, scale.double().expand(4, 3))
     torch.testing.assert_close(score - base_score, (-2 / scale.double()).expand(4, 3))
+
+
+@pytest.mark.parametrize("trunks", [1, 2])
+def test_velocity_and_score_share_a_trunk_or_have_one_each(trunks: int):
+    base = _base()
+    options = {"center": torch.zeros(3), "scale": torch.ones(3), "width": 8, "depth": 2, "generator": _generator()}
+    network, x = ResidualFields(base, trunks=trunks, **options), torch.randn(5, 3, generator=_generator(1))
+    t = torch.full((5,), 0.3)
+    for value, wanted in zip(network(t, x)[:2], base(t, x)[:2], strict=True):
+        assert torch.equal(value, wanted)  # untrained it is its base
+    with torch.no_grad():
+        for head in (network.velocity_head, network.score_head):
+            head.weight.fill_(0.1)
+    network(t, x).score.square().sum().backward()
+    assert bool(network.score_head.weight.grad.any())
+    assert (network.trunk[0].weight.grad is not None) == (trunks == 1)
+    assert any(name.startswith("score_trunk") for name in network.state_dict()) == (trunks == 2)
+    first = ResidualFields(base, **{**options, "generator": _generator()}).trunk[0].weight
+    assert torch.equal(network.trunk[0].weight, first)  # of one seed, the trunk of the velocity is the same
+
+
+def test_other_numbers_of_trunks_are_refused():
+    with pytest.raises(InputError, match="got trunks=3; use 1 or 2"):
+        ResidualFields(_base(), center=torch.zeros(3), scale=torch.ones(3), trunks=3, generator=_generator())
 
 
 def test_circular_coordinates_are_periodic_inputs_that_do_not_move():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from jaxtyping import Float
@@ -114,15 +114,26 @@ class TransferredFields:
 
     fields: Fields
     transfer: Transferred
+    _known: dict[float, _Place] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def __call__(self, t: Float[Tensor, " n"], x: Float[Tensor, "n d"]) -> Evaluated:
         """Both fields."""
         times, which = torch.unique(t, return_inverse=True)  # walkers move together: one time to solve for
-        place = self.transfer.at(times.to(x))
-        scale, growth, pace = (v[which].unsqueeze(-1) for v in (place.scale, place.growth, place.pace))
-        there = self.fields(place.time[which], x / scale)
+        place = self._at(times)
+        time, pace, scale, growth = (v[which].to(x) for v in (place.time, place.pace, place.scale, place.growth))
+        pace, scale, growth = (v.unsqueeze(-1) for v in (pace, scale, growth))
+        there = self.fields(time, x / scale)
         velocity = None if there.velocity is None else growth * x + scale * pace * there.velocity
         return Evaluated(velocity, there.score / scale)
+
+    def _at(self, times: Tensor) -> _Place:
+        """Solved once for each time by itself, for the steps of a path come back with every chunk of walkers."""
+        if len(times) > 1:
+            return self.transfer.at(times)
+        key = float(times)
+        if key not in self._known:
+            self._known[key] = self.transfer.at(times)
+        return self._known[key]
 
 
 @dataclass(frozen=True)

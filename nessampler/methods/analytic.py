@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from nessampler.methods.ledger import CountedFields
 from nessampler.methods.mixtures import mixture_candidates
 from nessampler.methods.stage import Candidate, Stage
-from nessampler.methods.standardised import StandardisedEnds
+from nessampler.methods.standardised import StandardisedEnds, equidistant
 
 __all__ = ["fields_rung"]
 
@@ -19,8 +19,8 @@ def fields_rung(stage: Stage) -> Iterator[Candidate]:
     """
     ends = StandardisedEnds(stage, stage.mapping)
     base = ends.gaussian_fields()
-    fields = CountedFields(base)
+    fields, times = CountedFields(base), equidistant(stage.effort.fields_steps)
     with stage.ledger.charge("fields", "training", fields):
-        transport = ends.tuned("fields", fields, base, stage.effort.fields_steps, "analytic Gaussian fields")
+        transport = ends.tuned("fields", fields, base, times, "analytic Gaussian fields", base)
     yield transport, fields
     yield from mixture_candidates(stage)

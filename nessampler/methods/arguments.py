@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from numbers import Integral, Real
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from torch.distributions.transforms import Transform
@@ -15,6 +15,7 @@ from nessampler.errors import InputError
 from nessampler.targets import Tally
 
 __all__ = [
+    "check_choice",
     "check_coordinates",
     "check_fractions",
     "check_kind",
@@ -53,6 +54,22 @@ def check_number(name: str, value: object, remedy: str = "", *, zero: bool = Fal
     if not _is(value, Real) or not math.isfinite(value) or value < 0 or (value == 0 and not zero):  # pyright: ignore
         rule = f"{name} must be a finite number {'not below' if zero else 'above'} 0"
         raise InputError(f"{rule}: got {value!r}{remedy and f'; {remedy}'}")
+
+
+def check_choice(name: str, value: object, choices: Any, remedy: str) -> None:
+    """One of the values of a `Literal`.
+
+    Raises:
+        InputError: naming them all.
+
+    >>> from typing import Literal
+    >>> check_choice("trunks", 3, Literal[1, 2], "leave it out for 1")
+    Traceback (most recent call last):
+    nessampler.errors.InputError: trunks must be one of 1, 2: got 3; leave it out for 1
+    """
+    known = get_args(choices)
+    if not any(type(value) is type(one) and value == one for one in known):
+        raise InputError(f"{name} must be one of {', '.join(map(str, known))}: got {value!r}; {remedy}")
 
 
 def check_fractions(blocks: Any) -> None:

@@ -10,12 +10,15 @@ import torch
 from torch import Tensor, nn
 from torch.distributions.transforms import ComposeTransform, Transform
 
-from nessampler.alignment import Aligned
+from nessampler.alignment import Aligned, aligned_distances
 from nessampler.closed_form.centre_apart import CentreApart
 from nessampler.closed_form.gaussian_interpolant import GaussianFields
+from nessampler.couplings import OptimalTransport
 from nessampler.fields import Fields
 from nessampler.kernels import Langevin
 from nessampler.methods.ends import generator_for
+from nessampler.methods.held_out_works import watch
+from nessampler.methods.interpolation import Interpolation
 from nessampler.methods.ledger import CountedFields, CountsEvaluations
 from nessampler.methods.stage import Candidate, Stage
 from nessampler.methods.transport import Transport
@@ -34,6 +37,7 @@ LAST = 0.02
 MOST_EDGES = 20_000
 """Pairs of atoms in a batch: what a step of training takes seconds beyond."""
 
+COUPLED = 16  # conformations of either end among which partners are looked for: their square is to be aligned
 POOL = 4  # aligned pairs for every conformation of the fit block
 
 
@@ -59,7 +63,18 @@ class ClusterEnds:
         """Partners at random, B's laid onto A's: turned, mirrored and relabelled."""
         n = min(len(u_a), len(u_b))
         a, b = (u[torch.randperm(len(u), generator=generator, device=generator.device)[:n]] for u in (u_a, u_b))
-        return a, self._apart(Aligned()(self._apart.inv(a), self._apart.inv(b)))  # pyright: ignore[reportArgumentType, reportReturnType]
+        x_a, x_b = self._coupled(self._apart.inv(a), self._apart.inv(b))  # pyright: ignore[reportArgumentType]
+        return self._apart(x_a), self._apart(Aligned()(x_a, x_b))  # pyright: ignore[reportReturnType]
+
+    def _coupled(self, x_a: Tensor, x_b: Tensor) -> tuple[Tensor, Tensor]:
+        """A few at a time, for the distance between two conformations is known once they are aligned."""
+        coupling = self.stage.effort.feat.interpolation.coupling
+        if coupling is None:
+            return x_a, x_b
+        if coupling == OptimalTransport():
+            coupling = OptimalTransport(aligned_distances)
+        found = [coupling(*some) for some in zip(x_a.split(COUPLED), x_b.split(COUPLED), strict=True)]
+        return torch.cat([a for a, _ in found]), torch.cat([b for _, b in found])
 
     def tuned(self, name: str, fields: Fields, steps: int, what: str) -> Transport:
         """Of a few diffusions the one with the smallest BAR error, or else the smallest dissipation, of pilots."""
@@ -72,9 +87,10 @@ class ClusterEnds:
             # Forward works of atoms that overlap are beyond any average.
             return inf if error is None else error, float(np.median(works.forward) + np.median(works.reverse))
 
-        return min((self._transport(name, fields, steps, factor, what) for factor in DIFFUSIONS), key=quality)
+        return min((self.transport(name, fields, steps, what, factor) for factor in DIFFUSIONS), key=quality)
 
-    def _transport(self, name: str, fields: Fields, steps: int, factor: float, what: str) -> Transport:
+    def transport(self, name: str, fields: Fields, steps: int, what: str, factor: float = 1.0) -> Transport:
+        """At a diffusion of `factor` times what suits the beginning."""
         module = fields if isinstance(fields, nn.Module) else self.base
         return Transport(
             name,
@@ -104,6 +120,9 @@ def cluster_feat(ends: ClusterEnds) -> Candidate:
         Equivariant flow matching, 2023, arXiv:2306.15030 (aligned pairs).
     """
     stage, training = ends.stage, ends.stage.effort.feat
+    stage.without_effect("a network of clusters", "trunks")
+    if training.interpolation != Interpolation(coupling=training.interpolation.coupling):
+        stage.say("feat: of the interpolation a network of clusters knows the coupling alone")
     few = stage.fit.thinned(stage.effort.tuning_samples).flat_b
     network = ClusterFields(
         ends.base,
@@ -152,8 +171,7 @@ def _train(ends: ClusterEnds, network: ClusterFields) -> list[dict]:
         checkpoint=stage.checkpoint,
         tallies=stage.tallies,
         validate=lambda: objective(held_out).detach(),
-        patience=training.patience,
-        every=max(1, training.steps // 20),
+        **watch(stage, ends.transport("feat", network, training.sampling_steps, "in training"))._asdict(),
         progress=progress,
     )
 

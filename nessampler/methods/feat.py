@@ -12,19 +12,23 @@ from torch import Tensor, nn
 
 from nessampler.closed_form.gaussian_interpolant import GaussianFields
 from nessampler.kernels import Langevin
+from nessampler.methods.along import in_use, paced, pairing
 from nessampler.methods.ends import generator_for
+from nessampler.methods.held_out_works import watch
 from nessampler.methods.path_refinement import refine
 from nessampler.methods.stage import Candidate, Stage
-from nessampler.methods.standardised import StandardisedEnds
+from nessampler.methods.standardised import StandardisedEnds, equidistant
 from nessampler.methods.transport import Transport
 from nessampler.networks.informed import InformedFields
 from nessampler.networks.mlp import ResidualFields
-from nessampler.objectives.interpolant import InterpolantObjective, PairBatch
+from nessampler.objectives.interpolant import InterpolantObjective, PairBatch, Weights
 from nessampler.targets import carry, energy_and_score
 from nessampler.training import fit, pairs
 
 __all__ = ["feat_rung", "train_fields"]
 
+NOISY = Weights(velocity=1.0, denoising=1.0, controlled_velocity=0.0, controlled_score=0.0)
+"""Of coupled pairs, about which the ends' scores say nothing."""
 FEW, LARGEST = 16, 1024  # batches, and rows, of training whose inputs cost gradients
 
 _Fields = ResidualFields | InformedFields
@@ -45,7 +49,7 @@ def feat_rung(stage: Stage) -> Iterator[Candidate]:
     if training.steps == 0:
         return
     ends = StandardisedEnds(stage, stage.mapping)
-    base = ends.gaussian_fields()
+    base, said = ends.gaussian_fields(training.interpolation.schedule), training.interpolation.said
     builders: dict[str, Callable[[], _Fields]] = {"a learned remainder": lambda: _network(stage, ends, base)}
     if training.informed and bool(ends.moving.all()):
         builders["a learned remainder that reads the ends' scores"] = lambda: _informed(stage, ends, base)
@@ -54,13 +58,17 @@ def feat_rung(stage: Stage) -> Iterator[Candidate]:
             f"feat: informed=True is without effect; a network that reads the ends' scores moves all coordinates, and "
             f"{int((~ends.moving).sum())} of {len(ends.moving)} are circular and stay"
         )
+    if training.informed:
+        stage.without_effect("a network that reads the ends' scores", "trunks")
     for i, (what, build) in enumerate(builders.items()):
         network = build()
         with stage.ledger.charge("feat", "training", network):
             with _remembering(network):
-                what = f"Gaussian fields with {what}"
-            stage.log(what, _train(stage, ends, network, base, f"-{i}" if i else ""))
-            transport = ends.tuned("feat", network, base, training.sampling_steps, what)
+                what = f"Gaussian fields{said and f' ({said})'} with {what}"
+                stage.log(what, _train(stage, ends, network, base, f"-{i}" if i else ""))
+            fields, scale = in_use(ends, network, base, training.interpolation)
+            times = paced(stage, ends, fields, scale, training.interpolation)
+            transport = ends.tuned("feat", fields, scale, times, what, network)
         yield transport, network
         if training.refine_steps:
             yield _refined(stage, ends, transport, network, build())
@@ -75,6 +83,7 @@ def _network(stage: Stage, ends: StandardisedEnds, base: GaussianFields) -> Resi
         circular=~ends.moving,
         width=stage.effort.feat.width,
         depth=stage.effort.feat.depth,
+        trunks=stage.effort.feat.trunks,
         generator=generator_for(stage.seed, "initial weights"),
     ).to(spread.device)
 
@@ -96,10 +105,21 @@ def _informed(stage: Stage, ends: StandardisedEnds, base: GaussianFields) -> Inf
 def _train(
     stage: Stage, ends: StandardisedEnds, network: nn.Module, base: GaussianFields, suffix: str = ""
 ) -> list[dict]:
-    objective = InterpolantObjective(network, base.interpolant, base.variance, control=base, reference=base)
+    coupling = pairing(stage, ends)
+    objective = InterpolantObjective(
+        network,
+        base.interpolant,
+        base.variance,
+        weights=Weights() if coupling is None else NOISY,
+        control=base if coupling is None else None,
+        reference=base,
+    )
 
     def batches(held_out: bool, size: int, generator: torch.Generator) -> Iterator[PairBatch]:
         u_a, u_b = (ends.held_a, ends.held_b) if held_out else (ends.u_a, ends.u_b)
+        if coupling is not None:
+            drawn = pairs(u_a, u_b, None, None, stage.effort.feat.batch_size, generator, coupling=coupling)
+            return _of_size(drawn, size)
         return _pairs(ends, u_a, u_b, size, generator)
 
     def few(held_out: bool, size: int, generator: torch.Generator) -> Iterator[PairBatch]:
@@ -110,9 +130,12 @@ def _train(
                 objective(batch)
         return _in_turn(kept, generator)
 
-    return train_fields(
-        stage, network, objective, few if isinstance(network, InformedFields) else batches, suffix=suffix
-    )
+    if isinstance(network, InformedFields):  # whose walkers cost gradients at every time: by its loss alone
+        return train_fields(stage, network, objective, few, None, suffix=suffix)
+    fields, scale = in_use(ends, network, base, stage.effort.feat.interpolation)
+    times = equidistant(stage.effort.feat.sampling_steps)
+    carrying = ends.transport("feat", fields, scale, times, "in training", network)
+    return train_fields(stage, network, objective, batches, carrying, suffix=suffix)
 
 
 def _in_turn(kept: Sequence[PairBatch], generator: torch.Generator) -> Iterator[PairBatch]:
@@ -162,18 +185,20 @@ def train_fields(
     network: nn.Module,
     objective: InterpolantObjective,
     batches: Callable[[bool, int, torch.Generator], Iterator[PairBatch]],
+    carrying: Transport | None,
     *,
     suffix: str = "",
 ) -> list[dict]:
-    """Regress on the fit block; stop where the select block's loss no longer falls.
+    """Regress on the fit block; the select block tells when to stop and which weights to keep.
 
     Args:
         batches: of the select block where the first argument is true, of a size, from a generator.
+        carrying: carries samples along the network, for the works that judge it; None for its held-out loss.
         suffix: of the checkpoint's name, different for each network of a run.
     """
     training, generator = stage.effort.feat, generator_for(stage.seed, "training batches")
     file, held_out = stage.checkpoint, next(batches(True, 4096, generator_for(stage.seed, "validation batch")))
-
+    watched = watch(stage, carrying)
     return fit(
         network,
         objective,
@@ -184,11 +209,18 @@ def train_fields(
         checkpoint=None if file is None else file.with_stem(file.stem + suffix),
         tallies=stage.tallies,
         validate=lambda: objective(held_out),
-        patience=training.patience,
-        every=max(1, training.steps // 20),
+        **watched._asdict(),
         progress=stage.watched("feat: training"),
         report=stage.report,
     )
+
+
+def _of_size(drawn: Iterator[PairBatch], size: int) -> Iterator[PairBatch]:
+    """Batches put together: which pairs a coupling makes depends on how many it chooses from."""
+    for first in drawn:
+        batches = [first, *islice(drawn, -(-size // len(first.t)) - 1)]
+        x_a, x_b, t, z = (torch.cat([getattr(b, name) for b in batches]) for name in ("x_a", "x_b", "t", "z"))
+        yield PairBatch(x_a, x_b, None, None, t, z)
 
 
 def _pairs(

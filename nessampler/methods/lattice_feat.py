@@ -24,6 +24,7 @@ HELD_OUT = 128
 def train_on_works(stage: Stage, ends: AlignedEnds, network: LatticeNetwork) -> None:
     """Smearings, mixtures and coefficients by Adam on the fit block; the best by the select block stay."""
     training, seed = stage.effort.feat, stage.seed
+    stage.without_effect("a lattice network, which is trained on works", "trunks", "interpolation", "stopping")
     times = tuple(k / FLOW_STEPS for k in range(FLOW_STEPS + 1))
     objective = WorkVariance(network, ends.path.start, ends.path.end, times)
     generator = generator_for(seed, "lattice batches")

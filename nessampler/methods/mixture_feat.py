@@ -16,6 +16,7 @@ from nessampler.errors import InputError
 from nessampler.kernels import Langevin
 from nessampler.methods.ends import generator_for
 from nessampler.methods.feat import train_fields
+from nessampler.methods.interpolation import Interpolation
 from nessampler.methods.mixtures import enough_for_mixtures
 from nessampler.methods.stage import Candidate, Stage
 from nessampler.methods.transport import Transport
@@ -42,6 +43,10 @@ def learned_mixture_fields(stage: Stage) -> Iterator[Candidate]:
     """
     if stage.effort.feat.steps == 0 or bool(stage.ends.circular.any()) or not enough_for_mixtures(stage, "feat"):
         return
+    along = stage.effort.feat.interpolation
+    if along != Interpolation(pace=along.pace):
+        stage.say(f"feat: no fields between mixtures, whose interpolant and pairs are their own: got {along.said}")
+        return
     with stage.ledger.charge("feat", "training"):
         ends = _Ends(stage)
         base = ends.fields()
@@ -49,7 +54,8 @@ def learned_mixture_fields(stage: Stage) -> Iterator[Candidate]:
         return
     network = _network(stage, base)
     with stage.ledger.charge("feat", "training", network):
-        stage.log("mixture fields", ends.train(network, base))
+        carrying = _along(stage, network, base, _times(stage, network, base, "in training"))
+        stage.log("mixture fields", ends.train(network, base, carrying))
         transport = _tuned(stage, network, base)
     yield transport, network
 
@@ -81,7 +87,7 @@ class _Ends:
         a, b = found
         return MixtureFields(pair_components(a, b, circular=self._stage.ends.circular))
 
-    def train(self, network: ResidualFields, base: MixtureFields) -> list[dict]:
+    def train(self, network: ResidualFields, base: MixtureFields, carrying: Transport) -> list[dict]:
         objective = InterpolantObjective(network, base.interpolant, base.variance, control=base, reference=base)
 
         def batches(held_out: bool, size: int, generator: torch.Generator) -> Iterator[PairBatch]:
@@ -89,7 +95,7 @@ class _Ends:
             for batch in pairs(x_a, x_b, score_a, score_b, OVERSAMPLED * size, generator):
                 yield _planned(batch, base, size, generator)
 
-        return train_fields(self._stage, network, objective, batches, suffix="-mixture")
+        return train_fields(self._stage, network, objective, batches, carrying, suffix="-mixture")
 
 
 def _planned(batch: PairBatch, base: MixtureFields, size: int, generator: torch.Generator) -> PairBatch:
@@ -116,31 +122,38 @@ def _network(stage: Stage, base: MixtureFields) -> ResidualFields:
         scale=spread.std(0),
         width=stage.effort.feat.width,
         depth=stage.effort.feat.depth,
+        trunks=stage.effort.feat.trunks,
         generator=generator_for(stage.seed, "initial weights, mixtures"),
     ).to(spread.device)
 
 
-def _tuned(stage: Stage, network: ResidualFields, base: MixtureFields) -> Transport:
-    """Times where work is spread evenly, then the diffusion with the smallest BAR error of pilot walkers."""
-    generator = generator_for(stage.seed, "times of learned mixture fields")
-    steps = stage.effort.feat.sampling_steps
+def _times(stage: Stage, network: ResidualFields, base: MixtureFields, what: str) -> tuple[float, ...]:
+    """Where work is spread evenly."""
+    generator = generator_for(stage.seed, f"times of {what}")
     with torch.no_grad():
-        times = equal_work_times(network, base, steps, generator=generator)
+        return equal_work_times(network, base, stage.effort.feat.sampling_steps, generator=generator)
+
+
+def _tuned(stage: Stage, network: ResidualFields, base: MixtureFields) -> Transport:
+    """The diffusion with the smallest BAR error of pilot walkers."""
+    times = _times(stage, network, base, "learned mixture fields")
     pilot, generator = stage.fit.thinned(stage.effort.tuning_samples), generator_for(stage.seed, "tune mixture feat")
-    state = {f"feat.{k}": v for k, v in network.state_dict().items()}
+    candidates = (_along(stage, network, base, times, factor) for factor in DIFFUSIONS)
+    return min(candidates, key=lambda candidate: candidate.pilot_error(pilot, generator=generator))
 
-    def along(factor: float) -> Transport:
-        def diffusion(t: float) -> Tensor:
-            return factor * base.variance(t)
 
-        return Transport(
-            "feat",
-            f"fields of {len(base.weight)} pairs of components with a learned remainder, {steps} steps, "
-            f"ε = {factor:g} × variance within",
-            Langevin(network, diffusion),
-            EndpointPath(stage.ends.a, stage.ends.b),
-            times,
-            state=state,
-        )
+def _along(
+    stage: Stage, network: ResidualFields, base: MixtureFields, times: tuple[float, ...], factor: float = 1.0
+) -> Transport:
+    def diffusion(t: float) -> Tensor:
+        return factor * base.variance(t)
 
-    return min(map(along, DIFFUSIONS), key=lambda candidate: candidate.pilot_error(pilot, generator=generator))
+    return Transport(
+        "feat",
+        f"fields of {len(base.weight)} pairs of components with a learned remainder, {len(times) - 1} steps, "
+        f"ε = {factor:g} × variance within",
+        Langevin(network, diffusion),
+        EndpointPath(stage.ends.a, stage.ends.b),
+        times,
+        state={f"feat.{k}": v for k, v in network.state_dict().items()},
+    )

@@ -12,8 +12,9 @@ from torch.distributions.transforms import Transform
 
 from nessampler.estimators import FreeEnergy
 from nessampler.kernels import Map
-from nessampler.methods.effort import Effort
+from nessampler.methods.effort import Effort, Training
 from nessampler.methods.ends import Block, Ends
+from nessampler.methods.interpolation import Interpolation
 from nessampler.methods.ledger import CountsEvaluations, Ledger
 from nessampler.methods.transport import Transport, Works
 from nessampler.targets import Tally
@@ -102,6 +103,14 @@ class Stage:
     def log(self, network: str, rows: Iterable[Mapping[str, Any]]) -> None:
         """Append the training curve of a network; a run may train several."""
         self.metrics.extend({"network": network, **row} for row in rows)
+
+    def without_effect(self, on: str, *names: str) -> None:
+        """Tells which settings of the learned rung were given, and do nothing for this kind of network."""
+        training, plain = self.effort.feat, Training()
+        found = {name: getattr(training, name) for name in names if getattr(training, name) != getattr(plain, name)}
+        for name, value in found.items():
+            given = f"interpolation ({value.said})" if isinstance(value, Interpolation) else f"{name}={value}"
+            self.say(f"feat: {given} is without effect on {on}")
 
     @property
     def tallies(self) -> list[Tally]:

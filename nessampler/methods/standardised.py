@@ -8,6 +8,7 @@ from torch.distributions.transforms import ComposeTransform, Transform
 from nessampler.closed_form.affine import fit_standardizer
 from nessampler.closed_form.gaussian_interpolant import GaussianFields, fit_gaussian_fields
 from nessampler.fields import Fields
+from nessampler.interpolants import Schedule
 from nessampler.kernels import Langevin
 from nessampler.methods.ends import generator_for
 from nessampler.methods.stage import Stage
@@ -15,7 +16,7 @@ from nessampler.methods.transport import Transport
 from nessampler.paths import EndpointPath
 from nessampler.targets import TransformedTarget, carry
 
-__all__ = ["DIFFUSIONS", "StandardisedEnds"]
+__all__ = ["DIFFUSIONS", "StandardisedEnds", "equidistant"]
 
 DIFFUSIONS = (0.25, 0.5, 1.0, 2.0)  # eps in units of the path's variance
 
@@ -41,35 +42,58 @@ class StandardisedEnds:
         self.u_a, self.u_b = self._encoded(stage.fit.flat_a, stage.fit.flat_b)
         self.held_a, self.held_b = self._encoded(stage.select.flat_a, stage.select.flat_b)
 
-    def gaussian_fields(self) -> GaussianFields:
+    def gaussian_fields(self, schedule: Schedule | None = None) -> GaussianFields:
         """Fields between the Gaussians of both ends, correlations shrunk."""
-        return fit_gaussian_fields(self.u_a, self.u_b, shrink=0.75, moving=self.moving)
+        return fit_gaussian_fields(self.u_a, self.u_b, shrink=0.75, schedule=schedule, moving=self.moving)
 
-    def tuned(self, name: str, fields: Fields, base: GaussianFields, steps: int, what: str) -> Transport:
-        """Of a few diffusions the one with the smallest BAR error of pilot walkers, frozen from there on."""
+    def tuned(
+        self, name: str, fields: Fields, base: GaussianFields, times: tuple[float, ...], what: str, module: nn.Module
+    ) -> Transport:
+        """Of a few diffusions the one with the smallest BAR error of pilot walkers, frozen from there on.
+
+        Args:
+            base: its variance is the scale of the diffusion.
+            module: whose state makes the fields again.
+        """
         stage = self._stage
         pilot, generator = stage.fit.thinned(stage.effort.tuning_samples), generator_for(stage.seed, f"tune {what}")
-        candidates = (self._transport(name, fields, base, steps, factor, what) for factor in DIFFUSIONS)
+        candidates = (self.transport(name, fields, base, times, what, module, factor) for factor in DIFFUSIONS)
         return min(candidates, key=lambda candidate: candidate.pilot_error(pilot, generator=generator))
 
-    def _transport(
-        self, name: str, fields: Fields, base: GaussianFields, steps: int, factor: float, what: str
+    def transport(
+        self,
+        name: str,
+        fields: Fields,
+        base: GaussianFields,
+        times: tuple[float, ...],
+        what: str,
+        module: nn.Module,
+        factor: float = 1.0,
     ) -> Transport:
+        """At a diffusion of `factor` times the path's variance."""
+
         def diffusion(t: float) -> Tensor:
             return factor * base.variance(t)
 
-        module = fields if isinstance(fields, nn.Module) else base
-        state = {f"{name}.{k}": v for k, v in module.state_dict().items()}
         return Transport(
             name,
-            f"{what}, {steps} steps, ε = {factor:g} × path variance",
+            f"{what}, {len(times) - 1} steps, ε = {factor:g} × path variance",
             Langevin(fields, diffusion),
             self.path,
-            tuple(k / steps for k in range(steps + 1)),
+            times,
             self.encode_a,
             self.encode_b,
-            state,
+            {f"{name}.{k}": v for k, v in module.state_dict().items()},
         )
 
     def _encoded(self, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
         return carry(self.encode_a, a), carry(self.encode_b, b)
+
+
+def equidistant(steps: int) -> tuple[float, ...]:
+    """Times from 0 to 1.
+
+    >>> equidistant(2)
+    (0.0, 0.5, 1.0)
+    """
+    return tuple(k / steps for k in range(steps + 1))

@@ -16,6 +16,7 @@ from nessampler.errors import InputError
 from nessampler.fields import Fields
 from nessampler.kernels import Langevin
 from nessampler.methods.ends import Block, generator_for
+from nessampler.methods.held_out_works import watch
 from nessampler.methods.ledger import CountedFields
 from nessampler.methods.soft_maps import moving_angles
 from nessampler.methods.stage import Candidate, Stage
@@ -65,6 +66,7 @@ def learned_torsions(stage: Stage, transform: Transform) -> Iterator[Candidate]:
     if fields is None or parts is None:
         return
     training = stage.effort.feat
+    stage.without_effect("fields of torsions", "trunks", "interpolation")
     scale = fields.variance(0.5)[fields.index].sqrt().to(torch.float32)
     network = TorusResidual(
         fields,
@@ -75,9 +77,11 @@ def learned_torsions(stage: Stage, transform: Transform) -> Iterator[Candidate]:
         generator=generator_for(stage.seed, "initial weights of torsions"),
     )
     with stage.ledger.charge("feat", "training", network):
-        stage.log("torus fields", _train(stage, fields, network))
+        steps = training.sampling_steps
+        carrying = _transport(stage, "feat", parts, fields, network, steps, "in training", 1.0)
+        stage.log("torus fields", _train(stage, fields, network, carrying))
         what = f"mixtures of {len(fields.index)} torsions with a learned remainder"
-        transport = _tuned(stage, "feat", parts, fields, network, training.sampling_steps, what)
+        transport = _tuned(stage, "feat", parts, fields, network, steps, what)
     yield transport, network
 
 
@@ -98,8 +102,8 @@ def _analytic(stage: Stage, rung: str) -> TorusFields | None:
     return TorusFields(start, end, index, stage.fit.flat_a.shape[1])
 
 
-def _train(stage: Stage, fields: TorusFields, network: TorusResidual) -> list[dict]:
-    """Regress on the fit block; stop where the select block's loss no longer falls."""
+def _train(stage: Stage, fields: TorusFields, network: TorusResidual, carrying: Transport) -> list[dict]:
+    """Regress on the fit block; the select block tells when to stop and which weights to keep."""
     training = stage.effort.feat
     weights = Weights(velocity=1.0, denoising=1.0, controlled_velocity=0.0, controlled_score=0.0)
     objective = InterpolantObjective(network, fields.interpolant, fields.variance, weights=weights, reference=fields)
@@ -113,8 +117,7 @@ def _train(stage: Stage, fields: TorusFields, network: TorusResidual) -> list[di
         learning_rate=training.learning_rate,
         generator=generator,
         validate=lambda: objective(held_out),
-        patience=training.patience,
-        every=max(1, training.steps // 20),
+        **watch(stage, carrying)._asdict(),
     )
 
 

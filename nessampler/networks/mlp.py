@@ -19,17 +19,18 @@ __all__ = ["ResidualFields"]
 class ResidualFields(nn.Module):
     r"""Closed-form fields plus a learned remainder: $b + \sigma\, r_b(t, x)$ and $s + r_s(t, x)/\sigma$.
 
-    One trunk, two heads. The heads start at zero, so an untrained network *is* its base. Inputs are
-    $(x - \mu)/\sigma$, cosine and sine of circular coordinates, t, and $\cos \pi k t, \sin \pi k t$. Circular ones
-    do not move: their remainders are zero. The network computes in the dtype of its own parameters and answers in that
-    of x; an `nn.Module` as base is part of the state.
+    One trunk with two heads, or a trunk for each head. The heads start at zero, so an untrained network *is* its base.
+    Inputs are $(x - \mu)/\sigma$, cosine and sine of circular coordinates, t, and $\cos \pi k t, \sin \pi k t$.
+    Circular ones do not move: their remainders are zero. The network computes in the dtype of its own parameters and
+    answers in that of x; an `nn.Module` as base is part of the state.
 
     | symbol | argument | |
     |---|---|---|
     | $b, s$ | `base` | fields with a velocity |
     | $\mu, \sigma$ | `center`, `scale` | `(d,)`: normalise inputs and outputs, so that stiff coordinates count alike |
     | | `circular` | `(d,)`: which coordinates are angles |
-    | | `width`, `depth` | of the trunk: `depth` hidden layers |
+    | | `width`, `depth` | of a trunk: `depth` hidden layers |
+    | | `trunks` | 1, which velocity and score share, or 2 |
     | $k$ | `frequencies` | $k = 1 \dots$ `frequencies` |
     | | `generator` | of the initial weights |
 
@@ -37,7 +38,7 @@ class ResidualFields(nn.Module):
         evaluations: walkers evaluated since construction; not part of the state.
 
     Raises:
-        InputError: shapes that differ, or a scale that is not positive.
+        InputError: shapes that differ, a scale that is not positive, or trunks other than one or two.
 
     References:
         Elfwing, Uchibe & Doya, Sigmoid-weighted linear units, 2017, arXiv:1702.03118 (SiLU).
@@ -65,6 +66,7 @@ class ResidualFields(nn.Module):
         circular: Bool[Tensor, " d"] | None = None,
         width: int = 128,
         depth: int = 3,
+        trunks: int = 1,
         frequencies: int = 3,
         generator: torch.Generator,
     ) -> None:
@@ -78,14 +80,16 @@ class ResidualFields(nn.Module):
             raise InputError(f"scale must be positive: got {float(scale[~circular].min())}; use standard deviations")
         if min(width, depth, frequencies) < 1:
             raise InputError(f"width, depth and frequencies must be 1 at least: got {width}, {depth}, {frequencies}")
+        if trunks not in (1, 2):
+            raise InputError(f"velocity and score share one trunk or have one each: got trunks={trunks}; use 1 or 2")
         self.base, self.frequencies, self.evaluations = base, frequencies, 0
         self.register_buffer("center", center.clone())
         self.register_buffer("scale", torch.where(circular, 1.0, scale))
         self.register_buffer("circular", circular.clone())
         moving = int((~circular).sum())
         sizes = [len(center) + int(circular.sum()) + 2 * frequencies + 1, *[width] * depth]
-        layers = [_linear(i, o, generator) for i, o in pairwise(sizes)]
-        self.trunk = nn.Sequential(*(module for layer in layers for module in (layer, nn.SiLU())))
+        self.trunk = _trunk(sizes, generator)
+        self.score_trunk = _trunk(sizes, generator) if trunks == 2 else None
         self.velocity_head, self.score_head = _zero_linear(width, moving), _zero_linear(width, moving)
 
     def forward(self, t: Float[Tensor, " n"], x: Float[Tensor, "n d"]) -> Evaluated:
@@ -94,9 +98,10 @@ class ResidualFields(nn.Module):
         base = self.base(t, x)
         if base.velocity is None:
             raise InputError("the base of a residual network must have a velocity: got None; use zeros")
-        hidden = self.trunk(self._features(t, x).to(self.velocity_head.weight.dtype))
-        scale = self.scale.to(x)
-        velocity, score = self._embed(self.velocity_head(hidden), x), self._embed(self.score_head(hidden), x)
+        features, scale = self._features(t, x).to(self.velocity_head.weight.dtype), self.scale.to(x)
+        hidden = self.trunk(features)
+        of_score = hidden if self.score_trunk is None else self.score_trunk(features)
+        velocity, score = self._embed(self.velocity_head(hidden), x), self._embed(self.score_head(of_score), x)
         return Evaluated(base.velocity + velocity * scale, base.score + score / scale)
 
     def _features(self, t: Tensor, x: Tensor) -> Tensor:
@@ -112,6 +117,11 @@ class ResidualFields(nn.Module):
         full = torch.zeros_like(x)
         full[:, ~self.circular] = moving.to(x)
         return full
+
+
+def _trunk(sizes: list[int], generator: torch.Generator) -> nn.Sequential:
+    layers = [_linear(i, o, generator) for i, o in pairwise(sizes)]
+    return nn.Sequential(*(module for layer in layers for module in (layer, nn.SiLU())))
 
 
 def _linear(inputs: int, outputs: int, generator: torch.Generator) -> nn.Linear:

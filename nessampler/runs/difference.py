@@ -11,6 +11,7 @@ from nessampler._words import state_labels
 from nessampler.errors import InputError
 from nessampler.methods.difference import Difference, free_energy
 from nessampler.methods.effort import Effort, Training
+from nessampler.methods.interpolation import Interpolation
 from nessampler.methods.ledger import Prices
 from nessampler.plots import convergence_curve
 from nessampler.runs.config import DifferenceConfig
@@ -99,6 +100,16 @@ def effort_of(config: DifferenceConfig) -> Effort:
             width=ladder.feat.width,
             depth=ladder.feat.depth,
             sampling_steps=ladder.feat.sampling_steps,
+            stopping=ladder.feat.stopping,
+            trunks=ladder.feat.trunks,
+            interpolation=Interpolation.named(
+                ladder.feat.interpolant,
+                gamma=ladder.feat.gamma,
+                strength=ladder.feat.strength,
+                coupling=ladder.feat.coupling,
+                pace=ladder.feat.pace,
+                transfer=ladder.feat.transfer,
+            ),
             informed=ladder.feat.informed,
             refine_steps=ladder.feat.refine_steps,
         ),

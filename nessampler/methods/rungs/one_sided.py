@@ -62,7 +62,9 @@ def _feat(stage: Stage) -> Iterator[Candidate]:
     with stage.ledger.charge("feat", "training", network):
         interpolant = OneSidedInterpolant(zero, torch.ones_like(zero))
         objective = InterpolantObjective(network, interpolant, base.variance, control=base, reference=base)
-        stage.log("one-sided", train_fields(stage, network, objective, _Batches(stage), suffix="-one-sided"))
+        carrying = _transport("feat", network, base, stage, training.sampling_steps, "in training")
+        rows = train_fields(stage, network, objective, _Batches(stage), carrying, suffix="-one-sided")
+        stage.log("one-sided", rows)
         what = "one-sided Gaussian fields with a learned denoiser"
         transport = _tuned(stage, "feat", network, base, training.sampling_steps, what)
     yield transport, network
@@ -93,15 +95,22 @@ class _Batches:
 def _tuned(stage: Stage, name: str, fields: Fields, base: GaussianFields, steps: int, what: str) -> Transport:
     """Of a few diffusions the one with the smallest BAR error of pilot walkers, frozen from there on."""
     pilot, generator = stage.fit.thinned(stage.effort.tuning_samples), generator_for(stage.seed, f"tune {what}")
-    path, times = EndpointPath(stage.ends.a, stage.ends.b), tuple(k / steps for k in range(steps + 1))
+    candidates = (_transport(name, fields, base, stage, steps, what, factor) for factor in DIFFUSIONS)
+    return min(candidates, key=lambda one: one.pilot_error(pilot, generator=generator))
+
+
+def _transport(
+    name: str, fields: Fields, base: GaussianFields, stage: Stage, steps: int, what: str, factor: float = 1.0
+) -> Transport:
+    def diffusion(t: float) -> Tensor:
+        return factor * base.variance(t)
+
     module = fields if isinstance(fields, nn.Module) else base
-    state = {f"{name}.{k}": v for k, v in module.state_dict().items()}
-
-    def transport(factor: float) -> Transport:
-        def diffusion(t: float) -> Tensor:
-            return factor * base.variance(t)
-
-        description = f"{what}, {steps} steps, ε = {factor:g} × path variance"
-        return Transport(name, description, Langevin(fields, diffusion), path, times, state=state)
-
-    return min(map(transport, DIFFUSIONS), key=lambda one: one.pilot_error(pilot, generator=generator))
+    return Transport(
+        name,
+        f"{what}, {steps} steps, ε = {factor:g} × path variance",
+        Langevin(fields, diffusion),
+        EndpointPath(stage.ends.a, stage.ends.b),
+        tuple(k / steps for k in range(steps + 1)),
+        state={f"{name}.{k}": v for k, v in module.state_dict().items()},
+    )

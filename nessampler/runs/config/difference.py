@@ -145,15 +145,39 @@ class Chains(Table):
 
 
 class Feat(Table):
-    """The learned rung."""
+    """The learned rung.
 
+    `gamma` and `strength` are of the noise of the interpolant, $c$ in $\\gamma^2 = c\\,t(1-t)$ and its like; left out,
+    the noise is that of a Brownian bridge, or the interpolant's own. `transfer` is a schedule to sample under.
+    """
+
+    interpolant: Literal["linear", "trigonometric", "encoding-decoding"] = "linear"
+    gamma: Literal["square-root", "quadratic", "sine-squared", "none"] | None = None
+    strength: PositiveFloat = 1.0
+    coupling: Literal["independent", "optimal-transport"] = "independent"
+    pace: Literal["uniform", "lipschitz"] = "uniform"
+    transfer: Literal["linear", "trigonometric"] | None = None
+    trunks: Literal[1, 2] = 1
     training_steps: Annotated[int, Field(ge=0)] = 1000
     learning_rate: PositiveFloat = 5e-3
     sampling_steps: PositiveInt = 64
     width: PositiveInt = 128
     depth: PositiveInt = 3
+    stopping: Literal["works", "loss"] = "works"
     informed: bool = False
     refine_steps: Annotated[int, Field(ge=0)] = 0
+
+    @pydantic.model_validator(mode="after")
+    def _possible(self) -> Feat:
+        if self.interpolant == "encoding-decoding" and self.gamma not in (None, "sine-squared"):
+            raise ValueError(f"encoding-decoding has a noise of its own, leave out gamma: got {self.gamma!r}")
+        if self.interpolant == "encoding-decoding" and self.transfer is not None:
+            raise ValueError("fields of encoding-decoding are no other schedule's: leave out transfer")
+        if self.transfer is not None and self.refine_steps:
+            raise ValueError("fields are refined as they are trained: leave out transfer or refine_steps")
+        if self.gamma == "none" and self.coupling != "independent":
+            raise ValueError("coupled pairs are regressed on their noise: leave out coupling, or choose another gamma")
+        return self
 
 
 class Ladder(Table):
