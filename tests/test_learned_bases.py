@@ -19,6 +19,7 @@ from nessampler.targets.many_well import ManyWell
 from nessampler.targets.mixture import GaussianMixture, random_mixture
 from nessampler.targets.phi4 import Phi4
 from nessampler.targets.product_mixture import ProductMixture
+from nessampler.targets.student import student_mixture_50
 
 
 def seeded(seed: int) -> torch.Generator:
@@ -89,6 +90,17 @@ def test_modes_that_resampling_loses_are_found():
     assert float(distance.min(1).values.max()) < 2.0
     share = torch.zeros(4, dtype=torch.float64).index_add_(0, distance.argmin(0), base.target.weights)
     assert float((share - 0.25).abs().max()) < 0.1
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_modes_that_particles_lose_later_are_remembered(seed):
+    """Ten heavy-tailed modes: scouts know all of them, the particles of a later round a few."""
+    target = student_mixture_50()
+    families = cheap("Student mixture")
+    base = learned_base(target, wide(50, 8.0), pilots=512, families=families, generator=seeded(seed))
+    draws = base.target.sample(4000, generator=seeded(0))  # pyright: ignore[reportAttributeAccessIssue]
+    share = torch.bincount(torch.cdist(draws, target.means).argmin(1), minlength=10) / len(draws)
+    assert float(share.min()) > 0.02  # of a tenth; one that was lost has less than a thousandth
 
 
 def test_a_base_that_lacks_a_mode_is_not_chosen_for_its_ess():

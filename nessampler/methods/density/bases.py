@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor
 
 from nessampler.closed_form._covariance import with_correlations_times
@@ -46,6 +46,7 @@ PROPER_CHAINS, PROPER_STEPS = 8, 60  # steps that nothing holds grow by half eac
 LARGEST_DENSE = 128  # coordinates of a mass with correlations
 TRIAL_WALKERS, TRIAL_STEPS = 1024, 8  # of the annealing that judges a base
 FEWEST_LOST = 0.005  # of the scouts, below which they are the tail of a tail
+LACKING = 0.02  # of the target, from where a base has lost a mode
 INDEPENDENT = 0.3  # ESS of a trial from which walkers that are never resampled, and so independent, are the better fit
 GOOD_ENOUGH = 0.97  # ESS of a trial after which no further round is worth its evaluations
 BLOCK = 32  # neighbouring particles that judge together, or not at all
@@ -64,6 +65,7 @@ class Round:
         effective: particles of the fit, by their weights.
         found: share of the scouts that sat where the particles had nothing, and were added to them.
         ess, log_z, std_error: of a short annealing from the base to the target.
+        lacking: share of the target where this base has nothing, by the annealing from one that scouts joined.
     """
 
     family: str
@@ -73,6 +75,18 @@ class Round:
     ess: float
     log_z: float
     std_error: float
+    lacking: float = 0.0
+
+    @classmethod
+    def of(cls, fit: _Fit, trial: _Trial) -> Round:
+        """What a fit is and how it did."""
+        about, drawn = (fit.density.family, fit.density.held_out, fit.density.effective, fit.found), trial.drawn
+        if drawn is None or trial.annealing is None:
+            return cls(*about, 0.0, -math.inf, math.inf)
+        return cls(*about, drawn.ess, trial.annealing.base_log_z + drawn.log_z_ratio, drawn.log_z_error)
+
+    def __str__(self) -> str:
+        return f"{self.family}, ESS {self.ess:.3f}, log Z {self.log_z:.4g} ± {self.std_error:.2g}"
 
 
 @dataclass(frozen=True)
@@ -306,23 +320,25 @@ def learned_base(
         first = mover or Hamiltonian()
         particles = _particles(path, first, pilots, generator, conditional_ess)
         scouts = _scouts(path, first, particles, pilots // 4, generator)
-        known, bases, annealings, found = len(scouts), [], [], []
+        bases, annealings, found = [], [], []
         for k in range(rounds + 1):
-            fitted, lost = _fitted_with_scouts(counted, particles, scouts, known, families, generator)
-            # Later on only those count that the first particles lacked: others are the tails of a better fit.
-            scouts, share = (scouts[lost] if k == 0 else scouts), float(lost.sum()) / known
-            density = widened(fitted.target, math.sqrt(scale))
-            base = Base(density, local_mass(density, generator=generator))
-            annealing, trial = _tried(base, counted, generator)
-            found.append(Round(fitted.family, fitted.held_out, fitted.effective, share, *trial))
-            bases.append(base)
-            annealings.append(annealing)
-            say(f"base {k + 1}: {fitted.family}, ESS {trial[0]:.3f}, log Z {trial[1]:.4g} ± {trial[2]:.2g}")
-            if k == rounds or (trial[0] >= GOOD_ENOUGH and share < FEWEST_LOST):
-                break
-            best = max(fitted.held_out.values())
-            families = {name: families[name] for name, v in fitted.held_out.items() if v > best - HOPELESS}
+            fits = _fits(counted, particles, scouts, families, generator)
+            # At first scouts know as much as particles. Later on trials tell lost modes from tails of a better fit.
+            for fit in fits[-1:] if k == 0 else fits:
+                density = widened(fit.density.target, math.sqrt(scale))
+                base = Base(density, local_mass(density, generator=generator))
+                trial = _tried(base, counted, generator)
+                if fit.beyond is not None and k > 0:
+                    found[-1] = replace(found[-1], lacking=trial.mass_where(fit.beyond))
+                found.append(Round.of(fit, trial))
+                bases.append(base)
+                annealings.append(trial.annealing)
+                say(f"base {len(bases)}: {found[-1]}")
             top = _best(found)
+            if k == rounds or (found[top].ess >= GOOD_ENOUGH and found[top].found < FEWEST_LOST):
+                break
+            hopeful = {name for fit in fits for name in _within(fit.density.held_out, HOPELESS)}
+            families = {name: family for name, family in families.items() if name in hopeful}
             start, annealing = bases[top], annealings[top]
             if annealing is not None and found[top].ess >= INDEPENDENT:
                 particles = annealing.draw(pilots, generator=generator)
@@ -379,33 +395,50 @@ def _scouts(
     return torch.cat([annealed, fallen])
 
 
-def _fitted_with_scouts(
+@dataclass(frozen=True)
+class _Fit:
+    """To particles and, as the share `found`, scouts; `beyond` says where the fit without them has nothing."""
+
+    density: FittedDensity
+    found: float = 0.0
+    beyond: Callable[[Tensor], Tensor] | None = None
+
+
+def _fits(
     target: Target,
     particles: Particles | Ensemble,
     scouts: Float[Tensor, "m d"],
-    known: int,
     families: Mapping[str, Family],
     generator: torch.Generator,
-) -> tuple[FittedDensity, Bool[Tensor, " m"]]:
-    """A fit to the particles, or where scouts have seen what it does not cover, to both; and which have."""
+) -> list[_Fit]:
+    """A fit to the particles; where scouts have seen what it does not cover, one to both."""
     x, weight = particles.x.double(), torch.softmax(particles.log_weight, 0)
     # Resampling leaves siblings next to one another: blocks keep most of them on one side. Whole islands would not
     # do: each may have kept other modes.
     side = torch.arange(len(x), device=x.device) // BLOCK % 2 == 1
     fitted = fit_density(x, weight, held_out=side, families=families, generator=generator)
-    if len(scouts) == 0:
-        return fitted, torch.zeros(0, dtype=torch.bool)
     # The particles' own log ratio, not their log Z, which resampling that lost a mode gets wrong as well.
     own = fitted.target.energy(x) - target.energy(x)
-    lost = fitted.target.energy(scouts) - target.energy(scouts) > _quantile(own, weight, 0.99) + LOST
+    most = _quantile(own, weight, 0.99) + LOST
+
+    def beyond(x: Tensor) -> Tensor:
+        return fitted.target.energy(x) - target.energy(x) > most
+
+    lost = beyond(scouts)
     count = int(lost.sum())
-    if count < FEWEST_LOST * known:
-        return fitted, torch.zeros_like(lost)
-    share = count / known
+    if count < max(1, FEWEST_LOST * len(scouts)):
+        return [_Fit(fitted)]
+    share = count / len(scouts)
     joined = torch.cat([x, scouts[lost]])
-    weight = torch.cat([(1 - share) * weight, torch.full((count,), 1 / known).to(weight)])
+    weight = torch.cat([(1 - share) * weight, torch.full((count,), 1 / len(scouts)).to(weight)])
     held_out = torch.cat([side, torch.arange(count, device=x.device) % 2 == 1])
-    return fit_density(joined, weight, held_out=held_out, families=families, generator=generator), lost
+    both = fit_density(joined, weight, held_out=held_out, families=families, generator=generator)
+    return [_Fit(fitted), _Fit(both, share, beyond)]
+
+
+def _within(held_out: Mapping[str, float], nats: float) -> list[str]:
+    """Families not much behind the best."""
+    return [name for name, value in held_out.items() if value > max(held_out.values()) - nats]
 
 
 def _quantile(values: Float[Tensor, " n"], weights: Float[Tensor, " n"], level: float) -> float:
@@ -415,26 +448,37 @@ def _quantile(values: Float[Tensor, " n"], weights: Float[Tensor, " n"], level: 
     return float(ordered[min(at, len(ordered) - 1)])
 
 
-def _tried(
-    base: Base, target: Target, generator: torch.Generator
-) -> tuple[Annealing | None, tuple[float, float, float]]:
-    """A short annealing, its ESS, log Z and error; nothing from a base whose draws the target cannot evaluate."""
+@dataclass(frozen=True)
+class _Trial:
+    """A short annealing from a base, nothing where the target cannot evaluate the base's draws."""
+
+    annealing: Annealing | None = None
+    drawn: Ensemble | None = None
+
+    def mass_where(self, inside: Callable[[Tensor], Tensor]) -> float:
+        """The target's, by weighted walkers; zero where there are none."""
+        if self.drawn is None:
+            return 0.0
+        return float(torch.softmax(self.drawn.log_weight, 0)[inside(self.drawn.x)].sum())
+
+
+def _tried(base: Base, target: Target, generator: torch.Generator) -> _Trial:
     path = LinearPath(base.target, target)
     try:
         annealing = ais(path, steps=TRIAL_STEPS, mover=Hamiltonian(mass=base.mass), pilots=256, generator=generator)
-        drawn = annealing.draw(TRIAL_WALKERS, generator=generator)
+        return _Trial(annealing, annealing.draw(TRIAL_WALKERS, generator=generator))
     except InputError:
-        return None, (0.0, -math.inf, math.inf)
-    return annealing, (drawn.ess, annealing.base_log_z + drawn.log_z_ratio, drawn.log_z_error)
+        return _Trial()
 
 
 def _best(found: list[Round]) -> int:
-    """The largest ESS among those whose log Z is not clearly below another's, which a base that lacks a mode has."""
+    """The largest ESS among those that lack nothing: whose log Z is not clearly below another's, see also `lacking`."""
     errors = [min(r.std_error, 1.0) for r in found]
     complete = [
         k
         for k, r in enumerate(found)
-        if all(r.log_z + 4 * math.hypot(errors[k], errors[j]) >= other.log_z for j, other in enumerate(found))
+        if r.lacking < LACKING
+        and all(r.log_z + 4 * math.hypot(errors[k], errors[j]) >= other.log_z for j, other in enumerate(found))
     ]
     return max(complete or range(len(found)), key=lambda k: found[k].ess)
 
