@@ -79,7 +79,7 @@ class ClusterEnds:
     def tuned(self, name: str, fields: Fields, steps: int, what: str) -> Transport:
         """Of a few diffusions the one with the smallest BAR error, or else the smallest dissipation, of pilots."""
         stage = self.stage
-        pilot, generator = stage.fit.thinned(stage.effort.tuning_samples), generator_for(stage.seed, f"tune {what}")
+        pilot, generator = stage.tuning, generator_for(stage.seed, f"tune {what}")
 
         def quality(transport: Transport) -> tuple[float, float]:
             works = transport.works(pilot, generator=generator)

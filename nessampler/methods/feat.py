@@ -159,7 +159,7 @@ def _refined(stage: Stage, ends: StandardisedEnds, transport: Transport, network
     assert isinstance(before, Langevin)
     copy.load_state_dict(network.state_dict())
     kernel = replace(before, fields=copy)
-    thin = stage.select.thinned(stage.effort.tuning_samples)
+    thin = stage.tuning
     held_out = carry(ends.encode_a, thin.flat_a), carry(ends.encode_b, thin.flat_b)
     what = f"{transport.description}, refined on works"
     with stage.ledger.charge("feat", "training", copy), _remembering(copy):

@@ -96,6 +96,11 @@ class Stage:
     metrics: list[dict] = field(default_factory=list)
     below: dict[str, Pilot] = field(default_factory=dict)
 
+    @property
+    def tuning(self) -> Block:
+        """Samples that tell step sizes and diffusions: a thin part of select, which no fit has seen."""
+        return self.select.thinned(self.effort.tuning_samples)
+
     def watched(self, what: str) -> Callable[[int, int], None]:
         """Tells how far a part of this is."""
         return lambda done, total: self.progress(done, total, what)

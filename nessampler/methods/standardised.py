@@ -56,7 +56,7 @@ class StandardisedEnds:
             module: whose state makes the fields again.
         """
         stage = self._stage
-        pilot, generator = stage.fit.thinned(stage.effort.tuning_samples), generator_for(stage.seed, f"tune {what}")
+        pilot, generator = stage.tuning, generator_for(stage.seed, f"tune {what}")
         candidates = (self.transport(name, fields, base, times, what, module, factor) for factor in DIFFUSIONS)
         return min(candidates, key=lambda candidate: candidate.pilot_error(pilot, generator=generator))
 

@@ -115,7 +115,7 @@ def _tuned(
     stage: Stage, ends: ModeEnds, name: str, fields: CountedFields, base: GaussianFields, steps: int, what: str
 ) -> Transport:
     """Of a few diffusions the one with the smallest BAR error of pilot walkers, frozen from there on."""
-    pilot, generator = stage.fit.thinned(stage.effort.tuning_samples), generator_for(stage.seed, f"tune {what}")
+    pilot, generator = stage.tuning, generator_for(stage.seed, f"tune {what}")
 
     def transport(factor: float) -> Transport:
         return Transport(

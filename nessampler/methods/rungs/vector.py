@@ -49,7 +49,7 @@ def _switching(stage: Stage) -> Iterator[Candidate]:
         transport = tuned_switching(
             stage.ends,
             stage.mapping,
-            stage.fit.thinned(stage.effort.tuning_samples),
+            stage.tuning,
             steps=stage.effort.switching_steps,
             generator=generator_for(stage.seed, "tune switching"),
             say=stage.say,
@@ -58,7 +58,7 @@ def _switching(stage: Stage) -> Iterator[Candidate]:
 
 
 def _annealed(stage: Stage) -> Iterator[Candidate]:
-    pilots = stage.fit.thinned(stage.effort.tuning_samples)
+    pilots = stage.tuning
 
     def switching(steps: int) -> Transport:
         generator = generator_for(stage.seed, f"tune {steps} annealed steps")
