@@ -1,9 +1,9 @@
-"""Do 95 % intervals cover, and do the bounds hold? Few fits, each evaluated on many blocks of fresh samples.
+"""Do 95 % intervals cover, and do the bounds hold? Over many seeds, each with samples and fits of its own.
 
-    python docs/benchmarks/interval_coverage.py --fits 0 1 2 3 4 --out runs/coverage.jsonl
+    python docs/benchmarks/interval_coverage.py --seeds 200 --out runs/coverage.jsonl
 
-A fit has samples of its own; so has each of the 40 blocks that are carried along it, by walkers of their own. Fits that
-are in the file are not repeated. Prints a Markdown table.
+A seed has samples that transports are fitted to, and fresh ones that are carried along them, in one block or several.
+Seeds that are in the file are not repeated. Prints a Markdown table.
 """
 
 import argparse
@@ -21,7 +21,6 @@ from nessampler.methods.ends import Block, generator_for
 
 SAMPLES = 1000  # of either end, for a fit: 400 fit, 200 select, 400 unused
 CARRIED = 400  # of either end, in a block
-BLOCKS = 40
 PROBLEMS = {
     # name: ends, steps of the fields, ΔF, options
     "gmm-pair-40": (pair(40), 64, 0.0, ALONG),
@@ -29,12 +28,12 @@ PROBLEMS = {
 }
 
 
-def rows(name: str, fit: int) -> Iterator[dict]:
+def rows(name: str, fit: int, blocks: int) -> Iterator[dict]:
     """Estimate, interval and bounds of every rung that has overlap, block by block."""
     ends, steps, truth, options = PROBLEMS[name]
     result, _ = run(ends, Effort(fields_steps=steps, tuning_samples=25), fit, SAMPLES, **options)
     pilots = [rung.pilot for rung in result.rungs if rung.estimate.std_error is not None]
-    for block in range(BLOCKS):
+    for block in range(blocks):
         seed = 1000 * (fit + 1) + block
         x = [ends[k].sample(CARRIED, generator=generator_for(seed, f"samples {side}")) for k, side in enumerate("ab")]
         fresh = Block(x[0][None], x[1][None], correlated=False)
@@ -79,16 +78,17 @@ def table(found: list[dict]) -> str:
 def main() -> None:
     """Run what is missing, and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--fits", type=int, nargs="+", default=[0, 1, 2, 3, 4])
+    parser.add_argument("--seeds", type=int, default=200, help="0, 1, …")
+    parser.add_argument("--blocks", type=int, default=1, help="of each fit")
     parser.add_argument("--problems", choices=PROBLEMS, nargs="+", default=list(PROBLEMS))
     parser.add_argument("--out", type=Path, default=Path("runs/coverage.jsonl"))
     asked = parser.parse_args()
     asked.out.parent.mkdir(parents=True, exist_ok=True)
     found = [json.loads(line) for line in asked.out.read_text().splitlines()] if asked.out.exists() else []
     done = {(r["problem"], r["fit"]) for r in found}
-    for key in ((name, fit) for name in asked.problems for fit in asked.fits):
+    for key in ((name, fit) for name in asked.problems for fit in range(asked.seeds)):
         if key not in done:
-            found += (fresh := list(rows(*key)))
+            found += (fresh := list(rows(*key, asked.blocks)))
             with asked.out.open("a", encoding="utf-8") as file:
                 file.writelines(json.dumps(row) + "\n" for row in fresh)
     print(table(found))
