@@ -152,9 +152,23 @@ def _circle(samples: float) -> np.ndarray:
 
 
 def short_name(name: str) -> str:
-    """`phi` of `phi(C-N-CA-C)`, and the atoms of a torsion that has no name of its own."""
-    kind, _, atoms = name.partition("(")
-    return atoms.rstrip(")") if kind == "torsion" and atoms else kind
+    """Of a torsion that has a name, that and its residue; of another its atoms, each residue said once.
+
+    >>> short_name("phi(ALA2:C-ALA3:N-ALA3:CA-ALA3:C)"), short_name("phi(C-N-CA-C)"), short_name("energy")
+    ('phi ALA3', 'phi', 'energy')
+    >>> short_name("torsion(ALA3:HB1-ALA3:CB-ALA3:CA-ALA4:N)")
+    'ALA3:HB1-CB-CA-ALA4:N'
+    """
+    kind, _, inside = name.partition("(")
+    atoms = [atom.rpartition(":") for atom in inside.rstrip(")").split("-")]
+    if kind == "torsion" and inside:
+        before = ["", *(residue for residue, *_ in atoms)]
+        return "-".join(
+            atom if residue in ("", last) else f"{residue}:{atom}"
+            for (residue, _, atom), last in zip(atoms, before, strict=False)
+        )
+    # φ is C-N-CA-C and ψ is N-CA-C-N: the second atom belongs to the residue that both are named after.
+    return f"{kind} {atoms[1][0]}" if len(atoms) == 4 and atoms[1][0] else kind
 
 
 def median_of(values: np.ndarray, unit: str, weight: np.ndarray | None = None) -> str:
