@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -109,6 +110,7 @@ def test_a_base_that_lacks_a_mode_is_not_chosen_for_its_ess():
 
     assert _best([tried(0.99, -1.0), tried(0.7, 0.0)]) == 1
     assert _best([tried(0.99, 0.02), tried(0.7, 0.0)]) == 0
+    assert _best([replace(tried(0.99, 0.02), lacking=0.05), tried(0.7, 0.0)]) == 1  # too few walkers for log Z to tell
 
 
 def test_the_mass_is_of_modes_and_not_of_what_lies_between():

@@ -91,7 +91,7 @@ class Round:
 
 @dataclass(frozen=True)
 class LearnedFrom:
-    """Where a learned base comes from: its rounds, which of them gave it, and the target's evaluations."""
+    """Where a learned base comes from: its fits, one or two a round, which of them gave it, and all evaluations."""
 
     rounds: tuple[Round, ...]
     chosen: int
@@ -268,7 +268,8 @@ def learned_base(
     2. Every family is fitted to half of the particles and judged by the other half; the winner is fitted to all, its
        squared scales widened by $1 + \text{widening}/\sqrt d$ so that weights stay bounded.
     3. Particles annealed from that base have better weights, in particular right ones between modes, and where few of
-       them weigh nothing they need no resampling and are independent: fit again.
+       them weigh nothing they need no resampling and are independent: fit again. Where scouts lie outside of such a fit
+       there is another one to both, and both are tried: a mode has weight in the second's walkers, a tail has none.
     4. Of the bases, those whose log Z from a short annealing is clearly below another's have missed something; the
        remaining one with the largest ESS is taken.
 
@@ -278,7 +279,7 @@ def learned_base(
         target: of vectors; or a path to it, whose interior the first particles then follow.
         wide_base: with `sample` and `log_z`, wide enough to see every mode; the path's start where None.
         pilots: particles of each round, on eight islands.
-        rounds: of fits after the first, at most.
+        rounds: of fits after the first, at most; one with two fits costs another trial, 10,000 moves and more.
         mover: of the first round; later ones use the base's own mass.
         families: candidates by name, see `fit_density`.
         conditional_ess: between the temperatures of the first round.
@@ -335,7 +336,7 @@ def learned_base(
                 annealings.append(trial.annealing)
                 say(f"base {len(bases)}: {found[-1]}")
             top = _best(found)
-            if k == rounds or (found[top].ess >= GOOD_ENOUGH and found[top].found < FEWEST_LOST):
+            if k == rounds or (found[top].ess >= GOOD_ENOUGH and (k > 0 or found[top].found == 0)):
                 break
             hopeful = {name for fit in fits for name in _within(fit.density.held_out, HOPELESS)}
             families = {name: family for name, family in families.items() if name in hopeful}
