@@ -13,11 +13,12 @@ from nessampler.errors import InputError
 from nessampler.methods import ladder
 from nessampler.methods.difference import Difference, free_energy
 from nessampler.methods.effort import Effort, Training
-from nessampler.methods.ends import Ends
+from nessampler.methods.ends import Block, Ends
 from nessampler.methods.ladder import PILOTS
 from nessampler.methods.ledger import CountedFields, Ledger, Prices
 from nessampler.methods.rungs import VECTOR_RUNGS, Structure
 from nessampler.methods.stage import Stage
+from nessampler.methods.transport import Transport
 from nessampler.targets import AnharmonicWell, Tally
 
 A = AnharmonicWell([0.0, 0.0], stiffness=[1.0, 1.5], quartic=[0.3, 0.1], skew=[0.4, 0.0], coupling=0.3)
@@ -64,6 +65,23 @@ def test_without_scouts_they_take_twice_as_much(monkeypatch: pytest.MonkeyPatch)
 def test_few_samples_are_all_looked_at() -> None:
     found = climbed(400)
     assert all(rung.pilot.share == 1 for rung in found.rungs)
+
+
+def test_steps_are_tuned_on_samples_that_no_fit_has_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    n, seen, error_of = 600, [], Transport.pilot_error
+
+    def pilot_error(transport: Transport, pilot: Block, **options: torch.Generator) -> float:
+        seen.append((transport.name, pilot))
+        return error_of(transport, pilot, **options)
+
+    monkeypatch.setattr(Transport, "pilot_error", pilot_error)
+    climbed(n)
+    assert {name for name, _ in seen} == {"fields", "switching"}
+    x = A.sample(n, generator=torch.Generator().manual_seed(100))
+    place = {tuple(row): k for k, row in enumerate(x.tolist())}
+    tuned_on = {place[tuple(row)] for _, block in seen for row in block.flat_a.tolist()}
+    assert min(tuned_on) >= 0.4 * n  # of the select block, which follows the fit block
+    assert max(tuned_on) < 0.6 * n
 
 
 @pytest.mark.parametrize(("price", "tried"), [(1.0, False), (1e-6, True)])

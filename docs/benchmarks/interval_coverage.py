@@ -59,7 +59,7 @@ def _within(value: float, lower: float | None, upper: float | None) -> bool:
 
 def table(found: list[dict]) -> str:
     """One row for every problem and rung."""
-    columns = "problem | rung | blocks | 95 % intervals cover | 99 % of such counts | mean z | std z | KS p"
+    columns = "problem | rung | estimates | 95 % intervals cover | 99 % of such counts | mean z | std z | KS p"
     columns += " | error (kT) | second-law bounds hold | importance-weighted too"
     lines = [f"| {columns} |", f"|{'---|' * len(columns.split('|'))}"]
     for problem, rung in dict.fromkeys((r["problem"], r["rung"]) for r in found):
