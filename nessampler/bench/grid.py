@@ -93,7 +93,8 @@ def run_grid(
 
     Every cell has a process of its own, so that one that is killed, or runs out of memory, costs itself only. So has
     what is prepared for several cells: trials that size them, end states of molecules. Where that fails, or is given
-    up, its record in `out/unprepared` stands for all cells that need it: they have no value, and no file.
+    up, its record in `out/unprepared` stands for all cells that need it, those that were given up before included: they
+    have no value.
 
     Args:
         finished: run nothing, and leave out what has no file.
@@ -121,9 +122,7 @@ def run_grid(
     rows, cells = [], list(grid.cells())
     for n, cell in enumerate(cells):
         file, config, origin = folder / cell.file, configs[cell.system], origins[cell.system]
-        if finished and not file.exists():
-            lost = _on_record(grid, cell, out, origin)
-        elif not file.exists() or (not finished and _again(file, grid.cap)):
+        if not finished and _to_run(file, grid.cap):
             say(f"{n + 1} of {len(cells)}: {cell.system}, {cell.method}, seed {cell.seed}")
             lost = _unprepared(grid, cell, out, origin, say, tell)
             if lost is None:
@@ -133,8 +132,8 @@ def run_grid(
                 say(f"    {_short(row)}")
             else:
                 say(f"    {lost}")
-        else:
-            lost = None
+        # One rule for what was run and for what is read: a record may be younger than a cell that was given up.
+        lost = _on_record(grid, cell, out, origin) if _to_run(file, None) else None
         if lost is not None:
             rows.append(replace(_without(grid, cell, config, 0.0, lost), origin=origin))
         elif file.exists():
@@ -213,8 +212,10 @@ def _of(grid: Grid, cell: Cell, config: Config, ended: Ended) -> Row:
     return _without(grid, cell, config, ended.seconds, ended.failure) if ended.failure else ended.answer
 
 
-def _again(file: Path, cap: float | None) -> bool:
-    """Whether a cell was given up that may take longer now."""
+def _to_run(file: Path, cap: float | None) -> bool:
+    """Whether a cell was never run, or given up and may take longer now."""
+    if not file.exists():
+        return True
     try:
         table = json.loads(file.read_text(encoding="utf-8"))
         before = table["metrics"].get(CAP) if table["note"].startswith(GIVEN_UP) else None
