@@ -102,8 +102,8 @@ def run_grid(
         tell: told how far preparations are.
 
     Raises:
-        InputError: an unknown system or method; files of another budget, version, preset, settings or problem; nothing
-            finished where only that is asked for.
+        InputError: an unknown system or method; two systems that would be kept as one; files of another budget,
+            version, preset, settings or problem; nothing finished where only that is asked for.
         MissingPeerError: a package that is not installed; what was finished is kept.
 
     Example:
@@ -116,6 +116,7 @@ def run_grid(
         ('anharmonic-wells', None, 'given up after 0 minutes', True)
     """
     configs = {system: _config(grid, system, 0) for system in grid.systems}  # all refused before any is run
+    _check_apart(grid, configs)
     folder = out / "cells"
     folder.mkdir(parents=True, exist_ok=True)
     origins = {system: _origin(grid, system, config) for system, config in configs.items()}
@@ -143,6 +144,24 @@ def run_grid(
             f"a table needs a finished cell: {folder} has none of these systems and methods; run them first"
         )
     return rows
+
+
+def _check_apart(grid: Grid, configs: Mapping[str, Config]) -> None:
+    """Cells go by the path of a system, and what is prepared for them by its `name`: no two may share either."""
+    names, files = {}, {}
+    for system in grid.systems:
+        name, file = configs[system].name, Cell(system, "METHOD", 0).file.removesuffix("--0.json")
+        if name in names:
+            raise InputError(
+                f"systems of one bench differ in `name`: {names[name]} and {system} are both {name!r}; list a system "
+                "once, or give one of two its own name"
+            )
+        if file in files:
+            raise InputError(
+                f"systems of one bench differ in the files of their cells: those of {files[file]} and of {system} are "
+                f"both cells/{file}--SEED.json; rename a folder, or bench one of them into another --out"
+            )
+        names[name] = files[file] = system
 
 
 def _config(grid: Grid, system: str, seed: int) -> Config:
