@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 
 from nessampler.bench import grid as grid_module
 from nessampler.bench.difference_cell import difference_preparation
-from nessampler.bench.grid import Grid, run_grid
+from nessampler.bench.grid import Cell, Grid, run_grid
 from nessampler.bench.origin import origin_of
 from nessampler.bench.trial import trial
 from nessampler.bench.workers import Ended, in_a_process
@@ -140,6 +141,56 @@ def test_what_failed_says_why_until_its_record_is_removed(asked, monkeypatch, tm
         run_grid(one, tmp_path)
     record.unlink()
     assert all(row.value is not None for row in run_grid(one, tmp_path))
+
+
+def test_a_cell_that_was_given_up_and_then_not_prepared_is_told_alike_by_a_run_and_by_what_is_finished(asked, tmp_path):
+    def notes(cap: float, finished: bool = False) -> list[str]:
+        grid = Grid([BASE], ["ais"], 1, 300_000, preset="smoke", cap=cap)
+        return [row.note for row in run_grid(grid, tmp_path, finished=finished)]
+
+    trials = tmp_path / "trials" / f"{BASE}--base.json"
+    assert notes(5.0) == [""]
+    file = tmp_path / "cells" / Cell(BASE, "ais", 0).file
+    table = json.loads(file.read_text(encoding="utf-8"))
+    given_up = table | {"value": None, "note": "given up after -1 minutes", "metrics": {"cap_minutes": -1.0}}
+    file.write_text(json.dumps(given_up), encoding="utf-8")
+    assert notes(-1.0) == notes(5.0, finished=True) == ["given up after -1 minutes"]
+    trials.unlink()
+    (lost,) = notes(0.0)
+    assert lost.startswith(f"not prepared: sizing the base of {BASE} given up after 0 minutes")
+    assert notes(0.0, finished=True) == notes(-1.0) == notes(-1.0, finished=True) == [lost]
+    assert file.exists()
+    assert notes(5.0) == notes(5.0, finished=True) == [""]
+
+
+def test_what_cannot_size_the_ends_of_staged_costs_its_cells_and_not_the_bench(asked, monkeypatch, tmp_path):
+    grid = Grid(["alanine-solvation", "anharmonic-wells"], ["staged"], 2, 100_000, preset="smoke")
+    with monkeypatch.context() as patched:
+        patched.setitem(sys.modules, "nessampler.runs.molecular_problem", None)  # as without OpenMM
+        with pytest.raises(InputError, match="needs a finished cell"):
+            run_grid(grid, tmp_path, finished=True)
+        rows = run_grid(grid, tmp_path)
+        again = run_grid(grid, tmp_path, finished=True)
+    record = tmp_path / "unprepared" / "trials" / "alanine-solvation--staged.json"
+    lost, other = ([row.note for row in rows if row.system == system] for system in grid.systems)
+    assert len(lost) == 2
+    assert lost[0] == lost[1]
+    assert lost[0].startswith("not prepared: sizing alanine-solvation for staged failed: molecular systems need OpenMM")
+    assert lost[0].endswith(f"; remove {record} to try again")
+    assert other == ["", ""]
+    assert again == rows
+    assert [name for name, _ in asked] == ["_prepare", "_row", "_row"]
+
+
+def test_end_states_of_staged_that_are_of_another_origin_are_refused_all_the_same(tmp_path):
+    pytest.importorskip("openmm")
+    (config, folder), origin = alanine(), origin_of("quick")
+    needed = difference_preparation(config, folder, "staged", 10**6, tmp_path, origin)
+    assert needed is not None
+    trial(needed.file, origin, lambda: {"seconds": 1.0})
+    assert difference_preparation(config, folder, "staged", 10**6, tmp_path, origin) is None
+    with pytest.raises(InputError, match="has preset quick, asked for is smoke"):
+        difference_preparation(config, folder, "staged", 10**6, tmp_path, origin_of("smoke"))
 
 
 def test_molecules_are_sized_before_their_end_states_are_sampled_seed_by_seed(tmp_path):

@@ -106,6 +106,28 @@ def test_cells_of_a_system_that_was_edited_are_refused(tmp_path):
     assert run_grid(grid, out)[0].value == 0.1
 
 
+def test_systems_that_would_be_kept_as_one_are_refused_before_anything_is_written(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for path in ("a/b", "a_b"):
+        shutil.copytree(catalogue.find(WELLS).parent, tmp_path / path)
+    for systems, (one, other) in {
+        ("a/b", "funnel-10", "a_b"): ("a/b", "a_b"),
+        (WELLS, "a_b"): (WELLS, "a_b"),
+        (WELLS, WELLS): (WELLS, WELLS),
+    }.items():
+        told = f"systems of one bench differ in `name`: {one} and {other} are both '{WELLS}'; list a system once, or "
+        with pytest.raises(InputError, match=told):
+            run_grid(Grid(systems, ["plain"], 1, 1000, cap=0.0), tmp_path / "out")
+    edited(tmp_path / "a_b", f'name = "{WELLS}"', 'name = "others"')
+    told = "files of their cells: those of a/b and of a_b are both cells/a_b--METHOD--SEED.json; rename a folder, or "
+    with pytest.raises(InputError, match=told):
+        run_grid(Grid(["a/b", "a_b"], ["plain"], 1, 1000, cap=0.0), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    (tmp_path / "a_b").rename(tmp_path / "c")
+    rows = run_grid(Grid(["a/b", "c"], ["plain"], 1, None, preset="smoke", cap=0.0), tmp_path / "out")
+    assert [row.system for row in rows] == [WELLS, "others"]
+
+
 def test_trials_and_end_states_of_another_problem_are_refused(tmp_path):
     mine, other = origin_of("quick", problem="1234"), origin_of("quick", problem="5678")
     trial(tmp_path / "a.json", mine, lambda: {"each": 1.0})

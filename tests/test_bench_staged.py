@@ -95,6 +95,8 @@ def test_chains_of_stiff_ends_start_with_a_step_that_does_not_diverge():
 @pytest.mark.parametrize("system", ["anharmonic-wells", "phi4-couplings", "alanine-solvation"])
 def test_its_ends_are_the_smallest_that_are_accepted_and_need_no_trials(system, tmp_path):
     config, folder = of(system)
+    if config.molecular:
+        pytest.importorskip("openmm")
     size = size_of_ends(config, folder, "staged", 10**6, tmp_path, ORIGIN)
     assert size == smallest_ends(config, folder) < 0.5
     assert not list(tmp_path.iterdir())

@@ -20,7 +20,12 @@ openmm = pytest.importorskip("openmm")
 
 from openmm import app, unit  # noqa: E402
 
-from nessampler.molecular.handedness import check_same_handedness, handedness, handedness_flags  # noqa: E402
+from nessampler.molecular.handedness import (  # noqa: E402
+    check_same_handedness,
+    handedness,
+    handedness_flags,
+    hands_of_samples,
+)
 from nessampler.molecular.systems import Molecule, load_structure  # noqa: E402
 from nessampler.molecular.topology_tree import bond_graph  # noqa: E402
 
@@ -76,6 +81,17 @@ def test_samples_that_turned_inside_out_are_flagged(dipeptide: Molecule) -> None
     (flag,) = handedness_flags(dipeptide.topology, dipeptide.positions, samples, "B")
     assert flag.code == "mirror_image"
     assert flag.message.startswith("25% of the samples of B have the handedness of the mirror image at CA,")
+
+
+@pytest.mark.parametrize(
+    ("turned", "of", "told"), [(1, 5000, "1 in 5,000 of"), (4, 5000, "4 in 5,000 of"), (5, 5000, "0.1% of")]
+)
+def test_so_few_that_their_share_rounds_to_nothing_are_counted(turned: int, of: int, told: str) -> None:
+    samples = np.broadcast_to(TETRAHEDRON, (of, 5, 3)).copy()
+    samples[:turned] *= -1
+    (flag,) = hands_of_samples(bond_graph(halomethane_topology()), TETRAHEDRON[None], samples)
+    assert flag.code == "few_mirror_images"
+    assert flag.message.startswith(f"{told} the samples of B have the handedness of the mirror image at C,")
 
 
 def test_the_command_line_refuses_mirror_images_before_anything_is_written(tmp_path: Path) -> None:

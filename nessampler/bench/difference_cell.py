@@ -79,7 +79,10 @@ def difference_row(
 def difference_preparation(
     config: DifferenceConfig, folder: Path, method: str, budget: int | None, out: Path, origin: Mapping[str, Any]
 ) -> Preparation | None:
-    """Trials that size a cell, then the end states of a molecule, where they are not there yet."""
+    """Trials that size a cell, then the end states of a molecule, where they are not there yet.
+
+    Where ends cannot be sized without trials either, as without OpenMM, sizing them is what fails and goes on record.
+    """
     if method in DIFFERENCE_PEERS or (method == "staged" and budget is None):  # which is refused
         return None
     file = trials_file(config, method, budget, out)
@@ -88,7 +91,11 @@ def difference_preparation(
         return Preparation(what, file, lambda tell: size_of_ends(config, folder, method, budget, out, origin, tell))
     if not config.molecular:
         return None
-    scale = size_of_ends(config, folder, method, budget, out, origin)
+    try:
+        scale = size_of_ends(config, folder, method, budget, out, origin)  # of trials whose origin is right, see above
+    except InputError:
+        what, file = f"sizing {config.name} for {method}", out / "trials" / f"{config.name}--{method}.json"
+        return Preparation(what, file, lambda _: size_of_ends(config, folder, method, budget, out, origin))
     sized, where = scaled(config, scale), ends_folder(config, scale, out)
     if stored(where / TOOK, origin) is not None:
         return None

@@ -93,7 +93,8 @@ def run_grid(
 
     Every cell has a process of its own, so that one that is killed, or runs out of memory, costs itself only. So has
     what is prepared for several cells: trials that size them, end states of molecules. Where that fails, or is given
-    up, its record in `out/unprepared` stands for all cells that need it: they have no value, and no file.
+    up, its record in `out/unprepared` stands for all cells that need it, those that were given up before included: they
+    have no value.
 
     Args:
         finished: run nothing, and leave out what has no file.
@@ -101,8 +102,8 @@ def run_grid(
         tell: told how far preparations are.
 
     Raises:
-        InputError: an unknown system or method; files of another budget, version, preset, settings or problem; nothing
-            finished where only that is asked for.
+        InputError: an unknown system or method; two systems that would be kept as one; files of another budget,
+            version, preset, settings or problem; nothing finished where only that is asked for.
         MissingPeerError: a package that is not installed; what was finished is kept.
 
     Example:
@@ -115,15 +116,14 @@ def run_grid(
         ('anharmonic-wells', None, 'given up after 0 minutes', True)
     """
     configs = {system: _config(grid, system, 0) for system in grid.systems}  # all refused before any is run
+    _check_apart(grid, configs)
     folder = out / "cells"
     folder.mkdir(parents=True, exist_ok=True)
     origins = {system: _origin(grid, system, config) for system, config in configs.items()}
     rows, cells = [], list(grid.cells())
     for n, cell in enumerate(cells):
         file, config, origin = folder / cell.file, configs[cell.system], origins[cell.system]
-        if finished and not file.exists():
-            lost = _on_record(grid, cell, out, origin)
-        elif not file.exists() or (not finished and _again(file, grid.cap)):
+        if not finished and _to_run(file, grid.cap):
             say(f"{n + 1} of {len(cells)}: {cell.system}, {cell.method}, seed {cell.seed}")
             lost = _unprepared(grid, cell, out, origin, say, tell)
             if lost is None:
@@ -133,8 +133,8 @@ def run_grid(
                 say(f"    {_short(row)}")
             else:
                 say(f"    {lost}")
-        else:
-            lost = None
+        # One rule for what was run and for what is read: a record may be younger than a cell that was given up.
+        lost = _on_record(grid, cell, out, origin) if _to_run(file, None) else None
         if lost is not None:
             rows.append(replace(_without(grid, cell, config, 0.0, lost), origin=origin))
         elif file.exists():
@@ -144,6 +144,24 @@ def run_grid(
             f"a table needs a finished cell: {folder} has none of these systems and methods; run them first"
         )
     return rows
+
+
+def _check_apart(grid: Grid, configs: Mapping[str, Config]) -> None:
+    """Cells go by the path of a system, and what is prepared for them by its `name`: no two may share either."""
+    names, files = {}, {}
+    for system in grid.systems:
+        name, file = configs[system].name, Cell(system, "METHOD", 0).file.removesuffix("--0.json")
+        if name in names:
+            raise InputError(
+                f"systems of one bench differ in `name`: {names[name]} and {system} are both {name!r}; list a system "
+                "once, or give one of two its own name"
+            )
+        if file in files:
+            raise InputError(
+                f"systems of one bench differ in the files of their cells: those of {files[file]} and of {system} are "
+                f"both cells/{file}--SEED.json; rename a folder, or bench one of them into another --out"
+            )
+        names[name] = files[file] = system
 
 
 def _config(grid: Grid, system: str, seed: int) -> Config:
@@ -213,8 +231,10 @@ def _of(grid: Grid, cell: Cell, config: Config, ended: Ended) -> Row:
     return _without(grid, cell, config, ended.seconds, ended.failure) if ended.failure else ended.answer
 
 
-def _again(file: Path, cap: float | None) -> bool:
-    """Whether a cell was given up that may take longer now."""
+def _to_run(file: Path, cap: float | None) -> bool:
+    """Whether a cell was never run, or given up and may take longer now."""
+    if not file.exists():
+        return True
     try:
         table = json.loads(file.read_text(encoding="utf-8"))
         before = table["metrics"].get(CAP) if table["note"].startswith(GIVEN_UP) else None

@@ -53,7 +53,8 @@ def check_origin(found: Mapping[str, Any], origin: Mapping[str, Any], file: Path
     if None not in (before, now) and before != now:
         raise InputError(
             f"what a bench keeps of a system is of one problem: {file} is of {before}, the system is {now} now, so its "
-            "system.toml, or a file that this names, was changed in between; change it back, or choose another --out"
+            "system.toml, or a file that this names, was changed in between, or it is another of that name or path; "
+            "change it back, or choose another --out"
         )
 
 

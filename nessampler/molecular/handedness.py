@@ -15,6 +15,7 @@ __all__ = ["check_same_handedness", "handedness", "handedness_flags", "hands_of_
 
 NEARLY_ALL = 0.9  # of the samples of a state: those that are left may have been caught turning
 FEW = 0.01  # of the samples of a state: what they shift ΔF by, about their share, is below its usual errors
+TOLD = 0.001  # a share below it would round to nothing, and is told as a count
 
 
 def tetrahedral(graph: BondGraph) -> dict[int, tuple[int, ...]]:
@@ -120,8 +121,9 @@ def _turned_flags(graph: BondGraph, turned: Bool[np.ndarray, "n centres"], name:
     if not turned.any():
         return ()
     worst = int(turned.mean(0).argmax())
-    share, centre = float(turned.mean(0)[worst]), graph.names[list(tetrahedral(graph))[worst]]
-    told = f"{share:.0%}" if share > FEW else f"{share:.1%}"
+    count, n = int(turned[:, worst].sum()), len(turned)
+    share, centre = count / n, graph.names[list(tetrahedral(graph))[worst]]
+    told = f"{share:.0%}" if share > FEW else f"{share:.1%}" if share >= TOLD else f"{count} in {n:,}"
     return (
         Flag(
             "mirror_image" if share > FEW else "few_mirror_images",
