@@ -166,11 +166,11 @@ def test_no_training_is_refused() -> None:
 
 def test_works_far_above_the_least_tell_nothing_of_the_integration() -> None:
     class Given:
-        def __init__(self, *works: float) -> None:
-            self.forward = np.array(works)
+        def __init__(self, *works: float, reverse: float = 0.0) -> None:
+            self.forward, self.reverse = np.array(works), np.full(2, reverse)
 
         def works(self, probes: Block, *, generator: torch.Generator) -> tuple[np.ndarray, np.ndarray]:
-            return self.forward, np.zeros(2)
+            return self.forward, self.reverse
 
     block = Block(torch.zeros(1, 3, 1), torch.zeros(1, 2, 1), False)
 
@@ -181,7 +181,13 @@ def test_works_far_above_the_least_tell_nothing_of_the_integration() -> None:
     assert error(Given(0.0, 1.0, 1e6), Given(0.0, 1.2, math.inf)) == pytest.approx(0.1)  # one of four counts 0.2
     assert error(Given(0.0, 1.0, 40.0), Given(0.0, 1.0, 2e6)) > 1e5
     assert error(Given(0.0, 1.0, 40.0), Given(0.0, 1.0, math.inf)) == math.inf
-    assert error(Given(math.inf, math.inf, math.inf), Given(math.inf, math.inf, math.inf)) == 0
+    nowhere = (math.inf, math.inf, math.inf)
+    assert error(Given(*nowhere), Given(*nowhere)) == 0  # in one direction: the other one tells
+    nothing = Given(*nowhere, reverse=math.inf)
+    assert error(nothing, nothing) == math.inf
+    for other in (0.0, math.nan, math.inf):
+        assert error(Given(0.0, 1.0, math.nan), Given(0.0, 1.0, other)) == math.inf
+        assert error(Given(0.0, 1.0, other), Given(0.0, 1.0, math.nan)) == math.inf
 
 
 def test_a_flow_that_has_learned_too_little_is_not_trusted(tmp_path: Path) -> None:

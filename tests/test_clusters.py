@@ -18,12 +18,15 @@ from nessampler.kernels import Langevin
 from nessampler.methods.annealed_switching import CountedInterior, annealed_switching, place_times
 from nessampler.methods.difference import free_energy
 from nessampler.methods.effort import Effort, Training
-from nessampler.methods.ends import Block
+from nessampler.methods.ends import Block, Ends, split_by_time
 from nessampler.methods.escorted_switching import escorted_switching
+from nessampler.methods.ledger import Ledger
 from nessampler.methods.rungs import CLUSTER_RUNGS, structure_of
+from nessampler.methods.rungs import cluster as cluster_rungs
+from nessampler.methods.stage import Stage
 from nessampler.networks.cluster_fields import ClusterFields
 from nessampler.paths import PathPoint, SoftCorePath
-from nessampler.targets import Counted, Gaussian, TransformedTarget
+from nessampler.targets import Counted, Gaussian, Tally, TransformedTarget
 from nessampler.targets.lennard_jones import LennardJonesCluster
 from nessampler.targets.power_gas import PowerGas, fit_power_gas
 
@@ -274,6 +277,28 @@ def test_switching_gives_the_free_energy_of_two_atoms(escorted: bool):
         assert estimate.std_error is not None
         assert estimate.std_error < 0.05
         assert (abs(estimate.delta_f - exact) < 4 * estimate.std_error) == right
+
+
+@pytest.mark.parametrize("method", ["switching", "annealed"])
+def test_places_and_steps_are_found_on_samples_that_no_fit_has_seen(method: str, monkeypatch: pytest.MonkeyPatch):
+    seen: list[Tensor] = []
+
+    class Seen(Exception):
+        pass
+
+    def placing(path: object, pilots: Tensor, *, generator: torch.Generator) -> None:
+        seen.append(pilots)
+        raise Seen
+
+    monkeypatch.setattr(cluster_rungs, "place_times", placing)
+    a, b, x_a, x_b = ends(200, 40)
+    fit, select, _ = split_by_time(x_a[None], x_b[None], (0.4, 0.2, 0.4), correlated=False)
+    both = Ends.of(a, b, None)
+    stage = Stage(both, fit, select, Effort(tuning_samples=20), Ledger(both.counted, (Tally(), Tally())))
+    with pytest.raises(Seen):
+        list(CLUSTER_RUNGS[method](stage))
+    rearranged = RadialRearrangement(1.0, fit_power_gas(fit.flat_b, cluster_rungs.SWITCHED_FROM))
+    torch.testing.assert_close(seen[0], rearranged(select.thinned(20).flat_a))
 
 
 def test_an_escort_makes_works_narrower():

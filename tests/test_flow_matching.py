@@ -16,16 +16,19 @@ from nessampler.errors import InputError
 from nessampler.estimators import bar
 from nessampler.kernels import Map
 from nessampler.kernels.ode_map import OdeMap
+from nessampler.methods import flow_matching
 from nessampler.methods.effort import Training
-from nessampler.methods.ends import Block
+from nessampler.methods.ends import Block, Ends, split_by_time
 from nessampler.methods.flow_matching import map_error
+from nessampler.methods.ledger import Ledger
+from nessampler.methods.stage import Stage
 from nessampler.methods.transport import Transport
 from nessampler.networks.field import NetworkField
 from nessampler.networks.velocity import VelocityNetwork
 from nessampler.objectives.flow_matching import FlowMatching
 from nessampler.objectives.interpolant import PairBatch
 from nessampler.paths import EndpointPath
-from nessampler.targets import AnharmonicWell, carry
+from nessampler.targets import AnharmonicWell, Tally, carry
 
 Wells = tuple[AnharmonicWell, AnharmonicWell]
 
@@ -153,6 +156,32 @@ def test_works_that_are_infinite_either_way_have_not_changed() -> None:
     assert math.inf in works.forward
     assert map_error(transport(0.5, 1e-4), transport(0.5, 1e-6), probes) < 1e-3
     assert map_error(transport(0.5, 1e-4), transport(0.3, 1e-6), probes) == math.inf
+
+
+def test_the_integration_is_judged_by_samples_that_no_flow_was_fitted_to(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[Block] = []
+
+    def judged(transport: Transport, stricter: Transport, probes: Block) -> float:
+        seen.append(probes)
+        return 0.0
+
+    monkeypatch.setattr(flow_matching, "map_error", judged)
+    x = points(200, 2)[None]
+    fit, select, _ = split_by_time(x, x + 1, (0.4, 0.2, 0.4), correlated=False)
+    wells = [AnharmonicWell([0.0, 0.0], stiffness=[1, 1], quartic=[0, 0], skew=[0, 0], coupling=0.0) for _ in "ab"]
+    ends = Ends.of(*wells, None)
+    stage = Stage(ends, fit, select, ns.Effort(), Ledger(ends.counted, (Tally(), Tally())))
+    field = NetworkField(untrained(2))
+
+    def at(tolerance: float) -> Transport:
+        return Transport("tfep", "", Map(OdeMap(field, tolerance)), EndpointPath(*wells), (0.0, 1.0))
+
+    flow_matching.accurate(stage, torch.nn.Identity(), at)
+    [probes] = seen
+    for name in ("a", "b"):
+        one, held_out, fitted = (getattr(block, name) for block in (probes, select, fit))
+        assert torch.isin(one, held_out).all()
+        assert not torch.isin(one, fitted).any()
 
 
 def test_the_velocity_of_least_loss_is_the_conditional_mean() -> None:

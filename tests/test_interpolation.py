@@ -25,22 +25,24 @@ from nessampler.interpolants import (
     SquareRoot,
     Trigonometric,
 )
-from nessampler.methods.along import in_use, paced, pairing
+from nessampler.methods.along import in_effect, in_use, paced
 from nessampler.methods.cluster_feat import ClusterEnds
 from nessampler.methods.effort import Effort, Training
 from nessampler.methods.ends import Ends, split_by_time
 from nessampler.methods.feat import feat_rung
+from nessampler.methods.flow_matching import flow_matching_rung
 from nessampler.methods.interpolation import Interpolation
 from nessampler.methods.ledger import Ledger
 from nessampler.methods.maps import mapped
 from nessampler.methods.mixture_feat import learned_mixture_fields
+from nessampler.methods.rungs.one_sided import ONE_SIDED
 from nessampler.methods.stage import Stage
 from nessampler.methods.standardised import StandardisedEnds
 from nessampler.methods.transport import Transport
 from nessampler.runs import catalogue
 from nessampler.runs.config import DifferenceConfig, load, resolve
 from nessampler.runs.difference import effort_of
-from nessampler.targets import AnharmonicWell, Gaussian, Tally
+from nessampler.targets import AnglesAndNormals, AnharmonicWell, Gaussian, Tally
 from nessampler.targets.lennard_jones import LennardJonesCluster
 
 A = AnharmonicWell([0.5, -0.2], stiffness=[0.6, 1.5], quartic=[0.3, 0.0], skew=[1.5, -1.0], coupling=0.5)
@@ -59,7 +61,7 @@ def _stage(a=A, b=B, **options) -> Stage:
     fit, select, _ = split_by_time(*x, (0.4, 0.2, 0.4), correlated=False)
     ends = Ends.of(a, b, None)
     effort = Effort(tuning_samples=40, feat=replace(SMALL, **options))
-    below = {"map": _Below(mapped(ends, "nothing", ComposeTransform([])))}
+    below = {"map": _Below(mapped(ends, "nothing", ComposeTransform([ComposeTransform([])])))}
     return Stage(ends, fit, select, effort, Ledger(ends.counted, (Tally(), Tally())), below=below)  # pyright: ignore
 
 
@@ -145,13 +147,16 @@ def test_held_out_pairs_are_coupled_as_those_in_training():
 
 def test_a_coupling_is_told_to_be_without_effect_where_coordinates_are_circular():
     said: list[str] = []
-    stage = _stage(interpolation=Interpolation(coupling=OptimalTransport()))
-    ends = StandardisedEnds(stage, ComposeTransform([]))
-    assert pairing(stage, ends) == OptimalTransport()
-    ends.moving = torch.tensor([True, False])
-    assert pairing(replace(stage, say=said.append), ends) is None
-    assert len(said) == 1
-    assert "the coupling is without effect" in said[0]
+    along = Interpolation(coupling=OptimalTransport(), pace="lipschitz")
+    stage = _stage(interpolation=along, steps=2)
+    assert in_effect(stage, StandardisedEnds(stage, ComposeTransform([]))) == along
+    one = torch.ones(1).double()
+    a, b = (AnglesAndNormals(one, m * one[None], 0.5 * one[None], torch.tensor([True, False])) for m in (0.0, 0.3))
+    stage = _stage(a, b, interpolation=along, steps=2)
+    stage.ends, stage.say = replace(stage.ends, circular=a.circular), said.append
+    [(transport, _)] = feat_rung(stage)
+    assert "Gaussian fields (equal stretching) with a learned remainder" in transport.description
+    assert ["the coupling is without effect" in line for line in said] == [True]
 
 
 def test_mixtures_are_left_out_where_they_would_not_be_what_was_asked_for():
@@ -159,7 +164,8 @@ def test_mixtures_are_left_out_where_they_would_not_be_what_was_asked_for():
         said: list[str] = []
         stage = replace(_stage(interpolation=along, steps=2), say=said.append)
         assert (list(learned_mixture_fields(stage)) == []) == left_out
-        assert ["no fields between mixtures" in line and "Trigonometric" in line for line in said] == [True] * left_out
+        assert len(said) == 1
+        assert ("no fields between mixtures" in said[0] and "Trigonometric" in said[0]) == left_out
 
 
 def test_settings_of_other_networks_are_told_to_be_without_effect():
@@ -170,6 +176,21 @@ def test_settings_of_other_networks_are_told_to_be_without_effect():
         "feat: trunks=2 is without effect on fields of torsions",
         "feat: interpolation (equal stretching) is without effect on fields of torsions",
     ]
+
+
+def test_rungs_name_what_of_their_settings_they_do_not_use():
+    along = Interpolation(pace="lipschitz")
+    for rung, on, names in (
+        (learned_mixture_fields, "fields between mixtures", ["interpolation"]),
+        (flow_matching_rung, "a flow that is learned by flow matching", ["trunks", "interpolation", "stopping"]),
+        (ONE_SIDED.rungs["feat"], "the one-sided network", ["trunks", "interpolation"]),
+    ):
+        said: list[str] = []
+        options = {"trunks": 2, "stopping": "loss", "interpolation": along}
+        stage = replace(_stage(**options, steps=2, width=4, sampling_steps=2), say=said.append)
+        list(rung(stage))
+        told = [line for line in said if "is without effect on" in line and on in line]
+        assert [line.split()[1].split("=")[0] for line in told] == names
 
 
 def test_clusters_are_paired_with_the_nearest_of_a_few_once_aligned():

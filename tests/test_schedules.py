@@ -15,6 +15,7 @@ from nessampler.closed_form import (
     equal_length_times,
     mean_stretching,
 )
+from nessampler.closed_form import transfer as solved
 from nessampler.errors import InputError
 from nessampler.interpolants import EncodingDecoding, Linear, NoNoise, Retimed, SquareRoot, Trigonometric
 from nessampler.kernels import Langevin
@@ -51,6 +52,22 @@ def test_transferred_fields_are_those_of_the_other_schedule(trained, used):
     for value, expected in zip(found(TIMES, x)[:2], direct(TIMES, x)[:2], strict=True):
         torch.testing.assert_close(value, expected, rtol=0, atol=1e-10)
     assert float((found(TIMES, x).velocity - _fields(trained)(TIMES, x).velocity).abs().max()) > 0.1
+
+
+def test_times_of_a_transfer_are_solved_in_float64_and_not_kept_for_ever(monkeypatch):
+    transfer = Transferred(Linear(SquareRoot(1.4)), Trigonometric())
+    single = torch.tensor([0.999], dtype=torch.float32)
+    for one, other in zip(vars(transfer.at(single)).values(), vars(transfer.at(single.double())).values(), strict=True):
+        assert torch.equal(one, other)
+    assert transfer(single).gamma_square.dtype == torch.float32
+    fields = TransferredFields(_fields(Linear(SquareRoot(1.4))), transfer)
+    x = _normal(1, 3, seed=3)
+    first = fields(single, x)  # the time that walkers in float64 find known next
+    assert torch.equal(first.score, fields(single.double(), x).score)
+    monkeypatch.setattr(solved, "REMEMBERED", 4)
+    for t in torch.linspace(0.1, 0.9, 11, dtype=torch.float64):
+        fields._at(t.view(1))
+    assert len(fields._known) <= 4
 
 
 def test_without_noise_a_transfer_is_the_schedule_itself():

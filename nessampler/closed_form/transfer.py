@@ -15,6 +15,7 @@ from nessampler.interpolants import Coefficients, Schedule
 __all__ = ["Transferred", "TransferredFields"]
 
 HALVINGS = 60  # of [0, 1]: to the last digit of float64
+REMEMBERED = 1024  # times: more than a path has steps
 
 
 @dataclass(frozen=True)
@@ -68,12 +69,12 @@ class Transferred:
         here, there = self.used(t), self.trained(place.time)
         square = place.scale.square() * there.gamma_square
         product = square * place.growth + place.scale.square() * place.pace * there.gamma_product
-        return here._replace(gamma_square=square, gamma_product=product)
+        return here._replace(gamma_square=square.to(t), gamma_product=product.to(t))
 
     def at(self, t: Float[Tensor, " *n"]) -> _Place:
-        r"""$\tau$, $\dot\tau$, c and $\dot c/c$ at times t."""
-        here = self.used(t)
-        tau = self._time(torch.atan2(here.beta, here.alpha).to(torch.float64)).to(t)
+        r"""$\tau$, $\dot\tau$, c and $\dot c/c$ at times t, in float64."""
+        here = self.used(t.to(torch.float64))
+        tau = self._time(torch.atan2(here.beta, here.alpha))
         there = self.trained(tau)
         pace = _turning(here) / _turning(there)
         scale = torch.hypot(here.alpha, here.beta) / torch.hypot(there.alpha, there.beta)
@@ -120,7 +121,7 @@ class TransferredFields:
         """Both fields."""
         times, which = torch.unique(t, return_inverse=True)  # walkers move together: one time to solve for
         place = self._at(times)
-        time, pace, scale, growth = (v[which].to(x) for v in (place.time, place.pace, place.scale, place.growth))
+        time, pace, scale, growth = (v.to(x)[which] for v in (place.time, place.pace, place.scale, place.growth))
         pace, scale, growth = (v.unsqueeze(-1) for v in (pace, scale, growth))
         there = self.fields(time, x / scale)
         velocity = None if there.velocity is None else growth * x + scale * pace * there.velocity
@@ -132,6 +133,8 @@ class TransferredFields:
             return self.transfer.at(times)
         key = float(times)
         if key not in self._known:
+            if len(self._known) >= REMEMBERED:
+                self._known.clear()
             self._known[key] = self.transfer.at(times)
         return self._known[key]
 

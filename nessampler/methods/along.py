@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -9,7 +11,6 @@ from torch import Tensor, nn
 from nessampler.closed_form.gaussian_interpolant import GaussianFields
 from nessampler.closed_form.time_change import equal_length_times, mean_stretching
 from nessampler.closed_form.transfer import Transferred, TransferredFields
-from nessampler.couplings import Coupling
 from nessampler.fields import Fields
 from nessampler.methods.ends import generator_for
 from nessampler.methods.interpolation import Interpolation
@@ -17,18 +18,18 @@ from nessampler.methods.stage import Stage
 from nessampler.methods.standardised import StandardisedEnds, equidistant
 from nessampler.training import pairs
 
-__all__ = ["in_use", "paced", "pairing"]
+__all__ = ["in_effect", "in_use", "paced"]
 
 PLACES, SEEN = 33, 128  # times at which a velocity's stretching is measured, and draws of the interpolant there
 
 
-def pairing(stage: Stage, ends: StandardisedEnds) -> Coupling | None:
-    """The coupling asked for, where nothing is circular: along circles samples of a pair are shared, not paired."""
-    coupling = stage.effort.feat.interpolation.coupling
-    if coupling is None or bool(ends.moving.all()):
-        return coupling
+def in_effect(stage: Stage, ends: StandardisedEnds) -> Interpolation:
+    """What was asked for, less a coupling where coordinates are circular: a pair shares those, and is independent."""
+    along = stage.effort.feat.interpolation
+    if along.coupling is None or bool(ends.moving.all()):
+        return along
     stage.say("feat: the coupling is without effect; pairs share circular coordinates, and are independent in others")
-    return None
+    return replace(along, coupling=None)
 
 
 def in_use(
@@ -49,7 +50,7 @@ def paced(
     if along.pace == "uniform":
         return equidistant(steps)
     generator, places = generator_for(stage.seed, "pace"), torch.linspace(0, 1, PLACES, dtype=torch.float64)
-    draws = pairs(ends.u_a, ends.u_b, None, None, SEEN, generator, moving=ends.moving, coupling=pairing(stage, ends))
+    draws = pairs(ends.u_a, ends.u_b, None, None, SEEN, generator, moving=ends.moving, coupling=along.coupling)
     interpolant, found = base.interpolant, []
     for place, batch in zip(places.tolist(), draws, strict=False):
         x = interpolant.position(torch.full_like(batch.t, place), batch.x_a, batch.x_b, batch.z)

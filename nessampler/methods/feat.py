@@ -12,9 +12,10 @@ from torch import Tensor, nn
 
 from nessampler.closed_form.gaussian_interpolant import GaussianFields
 from nessampler.kernels import Langevin
-from nessampler.methods.along import in_use, paced, pairing
+from nessampler.methods.along import in_effect, in_use, paced
 from nessampler.methods.ends import generator_for
 from nessampler.methods.held_out_works import watch
+from nessampler.methods.interpolation import Interpolation
 from nessampler.methods.path_refinement import refine
 from nessampler.methods.stage import Candidate, Stage
 from nessampler.methods.standardised import StandardisedEnds, equidistant
@@ -49,7 +50,8 @@ def feat_rung(stage: Stage) -> Iterator[Candidate]:
     if training.steps == 0:
         return
     ends = StandardisedEnds(stage, stage.mapping)
-    base, said = ends.gaussian_fields(training.interpolation.schedule), training.interpolation.said
+    along = in_effect(stage, ends)
+    base, said = ends.gaussian_fields(along.schedule), along.said
     builders: dict[str, Callable[[], _Fields]] = {"a learned remainder": lambda: _network(stage, ends, base)}
     if training.informed and bool(ends.moving.all()):
         builders["a learned remainder that reads the ends' scores"] = lambda: _informed(stage, ends, base)
@@ -65,9 +67,9 @@ def feat_rung(stage: Stage) -> Iterator[Candidate]:
         with stage.ledger.charge("feat", "training", network):
             with _remembering(network):
                 what = f"Gaussian fields{said and f' ({said})'} with {what}"
-                stage.log(what, _train(stage, ends, network, base, f"-{i}" if i else ""))
-            fields, scale = in_use(ends, network, base, training.interpolation)
-            times = paced(stage, ends, fields, scale, training.interpolation)
+                stage.log(what, _train(stage, ends, network, base, along, f"-{i}" if i else ""))
+            fields, scale = in_use(ends, network, base, along)
+            times = paced(stage, ends, fields, scale, along)
             transport = ends.tuned("feat", fields, scale, times, what, network)
         yield transport, network
         if training.refine_steps:
@@ -103,9 +105,14 @@ def _informed(stage: Stage, ends: StandardisedEnds, base: GaussianFields) -> Inf
 
 
 def _train(
-    stage: Stage, ends: StandardisedEnds, network: nn.Module, base: GaussianFields, suffix: str = ""
+    stage: Stage,
+    ends: StandardisedEnds,
+    network: nn.Module,
+    base: GaussianFields,
+    along: Interpolation,
+    suffix: str,
 ) -> list[dict]:
-    coupling = pairing(stage, ends)
+    coupling = along.coupling
     objective = InterpolantObjective(
         network,
         base.interpolant,
@@ -132,7 +139,7 @@ def _train(
 
     if isinstance(network, InformedFields):  # whose walkers cost gradients at every time: by its loss alone
         return train_fields(stage, network, objective, few, None, suffix=suffix)
-    fields, scale = in_use(ends, network, base, stage.effort.feat.interpolation)
+    fields, scale = in_use(ends, network, base, along)
     times = equidistant(stage.effort.feat.sampling_steps)
     carrying = ends.transport("feat", fields, scale, times, "in training", network)
     return train_fields(stage, network, objective, batches, carrying, suffix=suffix)

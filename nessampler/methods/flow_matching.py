@@ -62,19 +62,22 @@ def map_error(transport: Transport, stricter: Transport, probes: Block) -> float
     """Root mean square change of a few samples' works under a stricter integration, in kT.
 
     Works that are 50 kT above the least of their direction either way weigh nothing, and are left out; so are those
-    that are +inf either way. One that is so only one way makes the error +inf.
+    that are +inf either way. One that is so only one way makes the error +inf, and so does one that is not a
+    number; where none is left, nothing is known, and the error is +inf too.
     """
     generator = torch.Generator()  # maps draw nothing
     ours, theirs = (t.works(probes, generator=generator) for t in (transport, stricter))
     changes = np.concatenate([_changes(*pair) for pair in zip(ours, theirs, strict=True)])
-    return math.sqrt(float((changes**2).mean())) if len(changes) else 0.0
+    return math.sqrt(float((changes**2).mean())) if len(changes) else math.inf
 
 
 def _changes(one: Array, other: Array) -> Array:
     one, other = one.ravel(), other.ravel()
-    counts = np.minimum(one, other) <= min(one.min(), other.min()) + BEYOND
-    one, other = one[counts], other[counts]
-    return np.subtract(one, other, out=np.zeros_like(one), where=one != other)
+    if np.isnan(one).any() or np.isnan(other).any():
+        return np.array([math.inf])
+    lower = np.minimum(one, other)
+    counts = (lower < math.inf) & (lower <= lower.min(initial=math.inf) + BEYOND)
+    return one[counts] - other[counts]
 
 
 def _network(stage: Stage, ends: StandardisedEnds) -> VelocityNetwork:
@@ -108,6 +111,7 @@ def train_flow(
         InputError: no steps.
     """
     training, seed = stage.effort.feat, stage.seed
+    stage.without_effect("a flow that is learned by flow matching", "trunks", "interpolation", "stopping")
     if training.steps == 0:
         raise InputError(
             "the flow of tfep is nothing but what it learns: got no training steps; set the steps of feat to 1 at "
@@ -145,11 +149,11 @@ def accurate(stage: Stage, network: nn.Module, at: Callable[[float], Transport])
     """The transport with the largest tolerance that leaves works alone; the strictest one if none does.
 
     Args:
-        stage: its fit block gives the samples that tell.
+        stage: its select block gives the samples that tell.
         network: what was learned, the state of the transport.
         at: the transport integrated at a tolerance.
     """
-    probes, error, transport = stage.fit.thinned(PROBES), math.inf, None
+    probes, error, transport = stage.select.thinned(PROBES), math.inf, None
     for tolerance in TOLERANCES:
         transport = at(tolerance)
         error = map_error(transport, at(STRICTER * tolerance), probes)

@@ -52,6 +52,7 @@ def learned_mixture_fields(stage: Stage) -> Iterator[Candidate]:
         base = ends.fields()
     if base.travel.numel() > LARGEST_PRODUCT:
         return
+    stage.without_effect("fields between mixtures, whose times spread work evenly", "interpolation")
     network = _network(stage, base)
     with stage.ledger.charge("feat", "training", network):
         carrying = _along(stage, network, base, _times(stage, network, base, "in training"))

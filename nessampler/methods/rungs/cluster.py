@@ -69,7 +69,7 @@ def _switching(stage: Stage) -> Iterator[Candidate]:
     """A rearranged gas whose cores harden, annealed both ways; the same escorted by a drift in closed form."""
     transform = _rearrangement(stage, SWITCHED_FROM)
     path, steps = _path(stage.ends, transform), stage.effort.switching_steps
-    pilots = carry(transform, stage.fit.thinned(stage.effort.tuning_samples).flat_a)
+    pilots = carry(transform, stage.tuning.flat_a)
     with stage.ledger.charge("switching", "training"):
         found = place_times(path, pilots, generator=generator_for(stage.seed, "tune switching"))
     stage.say(f"switching: thermodynamic length {found.lengths[-1]:.1f}, by {len(pilots)} pilots")
@@ -94,7 +94,7 @@ def _switching(stage: Stage) -> Iterator[Candidate]:
 def _annealed(stage: Stage) -> Iterator[Candidate]:
     """Cores that harden, from the rearranged gas: from the trap itself no soft core leads anywhere."""
     transform = _rearrangement(stage, SWITCHED_FROM)
-    path, pilots = _path(stage.ends, transform), stage.fit.thinned(stage.effort.tuning_samples).flat_a
+    path, pilots = _path(stage.ends, transform), stage.tuning.flat_a
     with stage.ledger.charge("annealed", "training"):
         found = place_times(path, carry(transform, pilots), generator=generator_for(stage.seed, "annealed"))
     what = "soft cores that harden, {} steps of HMC of {} leapfrogs".format

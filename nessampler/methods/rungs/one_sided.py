@@ -48,6 +48,7 @@ def _feat(stage: Stage) -> Iterator[Candidate]:
     training = stage.effort.feat
     if training.steps == 0 or bool(stage.ends.circular.any()):
         return
+    stage.without_effect("the one-sided network", "trunks", "interpolation")
     base = _gaussian(stage, Linear(NoNoise()))
     zero = torch.zeros_like(base.mean_a)
     network = OneSidedFields(

@@ -175,6 +175,8 @@ class Feat(Table):
             raise ValueError("fields of encoding-decoding are no other schedule's: leave out transfer")
         if self.transfer is not None and self.refine_steps:
             raise ValueError("fields are refined as they are trained: leave out transfer or refine_steps")
+        if self.gamma == "none" and self.strength != 1.0:
+            raise ValueError(f"gamma = 'none' leaves no noise to give a strength: got {self.strength:g}, leave one out")
         if self.gamma == "none" and self.coupling != "independent":
             raise ValueError("coupled pairs are regressed on their noise: leave out coupling, or choose another gamma")
         return self
