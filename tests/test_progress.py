@@ -147,7 +147,7 @@ def test_watching_changes_nothing_and_a_path_of_ends_is_seen_at_its_end():
 def test_a_difference_tells_loss_and_free_energies_of_pilots(wells):
     g, told, stages = torch.Generator().manual_seed(0), [], set()
     x = [well.sample(300, generator=g) for well in wells]
-    effort = ns.Effort(feat=ns.methods.effort.Training(steps=10, width=8, depth=1, sampling_steps=4))
+    effort = ns.Effort(feat=ns.methods.effort.Training(steps=10, width=8, depth=1, sampling_steps=4, patience=100))
     found = ns.free_energy(
         *wells,
         *x,
