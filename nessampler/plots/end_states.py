@@ -154,21 +154,24 @@ def _circle(samples: float) -> np.ndarray:
 def short_name(name: str) -> str:
     """Of a torsion that has a name, that and its residue; of another its atoms, each residue said once.
 
-    >>> short_name("phi(ALA2:C-ALA3:N-ALA3:CA-ALA3:C)"), short_name("phi(C-N-CA-C)"), short_name("energy")
-    ('phi ALA3', 'phi', 'energy')
-    >>> short_name("torsion(ALA3:HB1-ALA3:CB-ALA3:CA-ALA4:N)")
-    'ALA3:HB1-CB-CA-ALA4:N'
+    An atom whose name is the only one of its kind in the molecule comes without a residue.
+
+    >>> short_name("phi(ALA2:C-ALA3:N-ALA3:CA-ALA3:C)"), short_name("psi(ALA2:N-CA-ALA2:C-NME3:N)")
+    ('phi ALA3', 'psi ALA2')
+    >>> short_name("phi(C-N-CA-C)"), short_name("energy"), short_name("torsion(ACE1:H1-CH3-ACE1:C-ALA2:N)")
+    ('phi', 'energy', 'ACE1:H1-CH3-C-ALA2:N')
     """
     kind, _, inside = name.partition("(")
     atoms = [atom.rpartition(":") for atom in inside.rstrip(")").split("-")]
     if kind == "torsion" and inside:
-        before = ["", *(residue for residue, *_ in atoms)]
-        return "-".join(
-            atom if residue in ("", last) else f"{residue}:{atom}"
-            for (residue, _, atom), last in zip(atoms, before, strict=False)
-        )
-    # φ is C-N-CA-C and ψ is N-CA-C-N: the second atom belongs to the residue that both are named after.
-    return f"{kind} {atoms[1][0]}" if len(atoms) == 4 and atoms[1][0] else kind
+        said, shown = "", []
+        for residue, _, atom in atoms:
+            shown.append(f"{residue}:{atom}" if residue not in ("", said) else atom)
+            said = residue or said
+        return "-".join(shown)
+    own = atoms[1:] if kind == "phi" else atoms[:-1]  # φ is C-N-CA-C, whose C before, and ψ N-CA-C-N, whose N after
+    residue = next((residue for residue, *_ in own if residue), "")
+    return f"{kind} {residue}".rstrip()
 
 
 def median_of(values: np.ndarray, unit: str, weight: np.ndarray | None = None) -> str:
