@@ -138,9 +138,8 @@ def _times(stage: Stage, network: ResidualFields, base: MixtureFields, what: str
 def _tuned(stage: Stage, network: ResidualFields, base: MixtureFields) -> Transport:
     """The diffusion with the smallest BAR error of pilot walkers."""
     times = _times(stage, network, base, "learned mixture fields")
-    pilot, generator = stage.tuning, generator_for(stage.seed, "tune mixture feat")
     candidates = (_along(stage, network, base, times, factor) for factor in DIFFUSIONS)
-    return min(candidates, key=lambda candidate: candidate.pilot_error(pilot, generator=generator))
+    return stage.tuned(candidates, "mixture feat")
 
 
 def _along(

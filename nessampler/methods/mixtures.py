@@ -191,6 +191,5 @@ def _tuned(stage: Stage, frame: Frame, fields: CountedFields, base: MixtureField
     """Times where work is spread evenly, then the diffusion with the smallest BAR error of pilot walkers."""
     generator = generator_for(stage.seed, "times of mixture fields")
     times = equal_work_times(fields, base, stage.effort.fields_steps, generator=generator)
-    pilot, generator = stage.tuning, generator_for(stage.seed, "tune mixture fields")
     candidates = (along_mixtures(frame, fields, base, times, factor) for factor in DIFFUSIONS)
-    return min(candidates, key=lambda candidate: candidate.pilot_error(pilot, generator=generator))
+    return stage.tuned(candidates, "mixture fields")

@@ -13,7 +13,7 @@ from torch.distributions.transforms import Transform
 from nessampler.estimators import FreeEnergy
 from nessampler.kernels import Map
 from nessampler.methods.effort import Effort, Training
-from nessampler.methods.ends import Block, Ends
+from nessampler.methods.ends import Block, Ends, generator_for
 from nessampler.methods.interpolation import Interpolation
 from nessampler.methods.ledger import CountsEvaluations, Ledger
 from nessampler.methods.transport import Transport, Works
@@ -100,6 +100,11 @@ class Stage:
     def tuning(self) -> Block:
         """Samples that tell step sizes and diffusions: a thin part of select, which no fit has seen."""
         return self.select.thinned(self.effort.tuning_samples)
+
+    def tuned(self, candidates: Iterable[Transport], what: str) -> Transport:
+        """Of a few diffusions the one with the smallest BAR error of tuning walkers, frozen from there on."""
+        pilot, generator = self.tuning, generator_for(self.seed, f"tune {what}")
+        return min(candidates, key=lambda candidate: candidate.pilot_error(pilot, generator=generator))
 
     def watched(self, what: str) -> Callable[[int, int], None]:
         """Tells how far a part of this is."""

@@ -10,7 +10,6 @@ from nessampler.closed_form.gaussian_interpolant import GaussianFields, fit_gaus
 from nessampler.fields import Fields
 from nessampler.interpolants import Schedule
 from nessampler.kernels import Langevin
-from nessampler.methods.ends import generator_for
 from nessampler.methods.stage import Stage
 from nessampler.methods.transport import Transport
 from nessampler.paths import EndpointPath
@@ -55,10 +54,8 @@ class StandardisedEnds:
             base: its variance is the scale of the diffusion.
             module: whose state makes the fields again.
         """
-        stage = self._stage
-        pilot, generator = stage.tuning, generator_for(stage.seed, f"tune {what}")
         candidates = (self.transport(name, fields, base, times, what, module, factor) for factor in DIFFUSIONS)
-        return min(candidates, key=lambda candidate: candidate.pilot_error(pilot, generator=generator))
+        return self._stage.tuned(candidates, what)
 
     def transport(
         self,

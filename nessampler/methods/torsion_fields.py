@@ -135,9 +135,8 @@ def _tuned(
     stage: Stage, name: str, parts: Parts, base: TorusFields, fields: Fields, steps: int, what: str
 ) -> Transport:
     """Of a few diffusions the one with the smallest BAR error of pilot walkers, frozen from there on."""
-    pilot, generator = stage.tuning, generator_for(stage.seed, f"tune {name} {what}")
     candidates = [_transport(stage, name, parts, base, fields, steps, what, factor) for factor in DIFFUSIONS]
-    return min(candidates, key=lambda candidate: candidate.pilot_error(pilot, generator=generator))
+    return stage.tuned(candidates, f"{name} {what}")
 
 
 def _transport(

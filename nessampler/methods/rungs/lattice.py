@@ -115,7 +115,6 @@ def _tuned(
     stage: Stage, ends: ModeEnds, name: str, fields: CountedFields, base: GaussianFields, steps: int, what: str
 ) -> Transport:
     """Of a few diffusions the one with the smallest BAR error of pilot walkers, frozen from there on."""
-    pilot, generator = stage.tuning, generator_for(stage.seed, f"tune {what}")
 
     def transport(factor: float) -> Transport:
         return Transport(
@@ -129,7 +128,7 @@ def _tuned(
             {f"{name}.{k}": v for k, v in base.state_dict().items()},
         )
 
-    return min(map(transport, DIFFUSIONS), key=lambda t: t.pilot_error(pilot, generator=generator))
+    return stage.tuned(map(transport, DIFFUSIONS), what)
 
 
 def _switching(stage: Stage) -> Iterator[Candidate]:

@@ -95,9 +95,8 @@ class _Batches:
 
 def _tuned(stage: Stage, name: str, fields: Fields, base: GaussianFields, steps: int, what: str) -> Transport:
     """Of a few diffusions the one with the smallest BAR error of pilot walkers, frozen from there on."""
-    pilot, generator = stage.tuning, generator_for(stage.seed, f"tune {what}")
     candidates = (_transport(name, fields, base, stage, steps, what, factor) for factor in DIFFUSIONS)
-    return min(candidates, key=lambda one: one.pilot_error(pilot, generator=generator))
+    return stage.tuned(candidates, what)
 
 
 def _transport(
