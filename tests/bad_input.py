@@ -486,7 +486,7 @@ KEYS: dict[str, dict[str, str]] = {
         "ladder.feat={interpolant='encoding-decoding', transfer='linear'}": "leave out transfer",
         "ladder.feat={transfer='trigonometric', refine_steps=3}": "leave out transfer or refine_steps",
         "ladder.feat={gamma='none', coupling='optimal-transport'}": "coupled pairs are regressed on their noise",
-        "ladder.feat={gamma='none', strength=2}": "leaves no noise to give a strength: got 2, leave one out",
+        "ladder.feat={gamma='none', strength=2}": "leaves no noise to give a strength: got 2; leave `strength` out",
         "ladder.feat.stopping=best": "`ladder.feat.stopping` must be 'works' or 'loss': got 'best'",
         "ladder.feat.informed=maybe": "`ladder.feat.informed` must be true or false: got 'maybe'",
         "ladder.feat.refine_steps=-1": "`ladder.feat.refine_steps` must be greater than or equal to 0: got -1",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -11,7 +12,7 @@ import torch
 from nessampler.closed_form.density_fits import FAMILIES
 from nessampler.errors import InputError
 from nessampler.kernels import HMC, DiagonalMass
-from nessampler.methods.density.bases import Base, Round, _best, learned_base, local_mass
+from nessampler.methods.density.bases import Base, Round, _best, _Trial, learned_base, local_mass
 from nessampler.paths import LinearPath
 from nessampler.simulate import simulate
 from nessampler.targets import Gaussian
@@ -133,3 +134,10 @@ def test_lattices_and_too_few_pilots_are_refused():
         learned_base(Phi4(4, quartic=0.5), generator=seeded(7))
     with pytest.raises(InputError, match="pilots"):
         learned_base(Funnel(2), wide(2, 1.0), pilots=100, generator=seeded(7))
+
+
+def test_a_trial_without_any_weight_says_nothing_about_another_base():
+    lost = SimpleNamespace(log_weight=torch.full((3,), -math.inf), x=torch.zeros(3, 1))
+    found = SimpleNamespace(log_weight=torch.tensor([0.0, 0.0, -math.inf]), x=torch.tensor([[1.0], [-1.0], [1.0]]))
+    masses = [_Trial(None, drawn).mass_where(lambda x: x[:, 0] > 0) for drawn in (None, lost, found)]  # pyright: ignore[reportArgumentType]
+    assert masses == [0.0, 0.0, 0.5]

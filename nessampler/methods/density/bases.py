@@ -457,8 +457,8 @@ class _Trial:
     drawn: Ensemble | None = None
 
     def mass_where(self, inside: Callable[[Tensor], Tensor]) -> float:
-        """The target's, by weighted walkers; zero where there are none."""
-        if self.drawn is None:
+        """The target's, by weighted walkers; zero where none has any weight."""
+        if self.drawn is None or not bool(self.drawn.log_weight.isfinite().any()):
             return 0.0
         return float(torch.softmax(self.drawn.log_weight, 0)[inside(self.drawn.x)].sum())
 

@@ -176,7 +176,10 @@ class Feat(Table):
         if self.transfer is not None and self.refine_steps:
             raise ValueError("fields are refined as they are trained: leave out transfer or refine_steps")
         if self.gamma == "none" and self.strength != 1.0:
-            raise ValueError(f"gamma = 'none' leaves no noise to give a strength: got {self.strength:g}, leave one out")
+            raise ValueError(
+                f"gamma = 'none' leaves no noise to give a strength: got {self.strength:g}; leave `strength` out, or "
+                "choose another gamma"
+            )
         if self.gamma == "none" and self.coupling != "independent":
             raise ValueError("coupled pairs are regressed on their noise: leave out coupling, or choose another gamma")
         return self
